@@ -1,0 +1,361 @@
+"""The values that travel through smfix. Pure: nothing here opens, sleeps or prints.
+
+Units: offsets, lengths and sizes are **bytes**; times are aware datetimes; UUIDs are lower-case
+text with dashes. The names are the field's own (see ARCHITECTURE.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum, IntFlag
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+SECTOR = 512
+T = TypeVar("T")
+
+# --------------------------------------------------------------------------- bytes
+
+
+class Extent(NamedTuple):
+    """A run of bytes: ``offset`` from the start, ``length``; both in bytes."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """First byte behind the run."""
+        return self.offset + self.length
+
+    def overlaps(self, other: Extent) -> bool:
+        """True when at least one byte lies in both."""
+        return self.offset < other.end and other.offset < self.end
+
+
+class ByteView(Protocol):
+    """Random-access bytes: a file, a device, a buffer, or an overlay over one of them."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes (a device: its capacity)."""
+
+    @property
+    def growable(self) -> bool:
+        """True for a file (the footer sits at its end, wherever that is); False for a device."""
+
+    def read(self, extent: Extent) -> bytes:
+        """The bytes of `extent` that exist: shorter than asked only where the view ends.
+
+        Raises :class:`smfix.errors.Unreadable` when the storage fails.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Sound(Generic[T]):
+    """A structure whose cookie and checksum are right: what somebody meant to write."""
+
+    value: T
+    where: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A structure that is not sound: its raw bytes and **every** reason, in `vhd-util`'s words."""
+
+    raw: bytes
+    reasons: tuple[str, ...]
+    where: Extent
+
+
+# --------------------------------------------------------------------------- findings
+
+
+class Severity(Enum):
+    """`error`: plain ``vhd-util check`` fails on it, or guest data is known lost or misplaced."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Disposition(Enum):
+    """Who may say yes. SAFE: proved; CONFIRM: the operator, by code; REPORT: there is no repair."""
+
+    SAFE = "SAFE"
+    CONFIRM = "CONFIRM"
+    REPORT = "REPORT"
+
+
+class Verdict(Enum):
+    """What `check` says of one image."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    IN_USE = "in-use"
+    NOT_A_VHD = "not-a-vhd"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of the problem table, met in one image: where, and with which facts."""
+
+    code: str
+    title: str
+    message: str
+    severity: Severity
+    disposition: Disposition
+    lossy: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_damage(self) -> bool:
+        """An error in VHD1xx-4xx: it must not remain when a plan is applied."""
+        return self.severity is Severity.ERROR and self.code[3] in "1234"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All findings of one image, in the order in which `vhd-util check` would meet them."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+
+
+class InUse(Enum):
+    """How a disk is held open, by anybody this host can see. UNKNOWN: this caller cannot see."""
+
+    NONE = "none"
+    READ_ONLY = "read-only"
+    READ_WRITE = "read-write"
+    UNKNOWN = "unknown"
+
+
+# --------------------------------------------------------------------------- repairs
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put `data` at `offset` (bytes). May start at, never behind, the end of a growable view."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def extent(self) -> Extent:
+        """The bytes it covers."""
+        return Extent(self.offset, len(self.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Grow the file to `size` bytes; what is new reads as NUL. No plan ever shrinks an image."""
+
+    size: int
+
+
+Edit = Write | Resize
+
+
+class Reason(Enum):
+    """Why an image was refused (contract, OUTCOME.reason)."""
+
+    IN_USE = "in-use"
+    LOCKED = "locked"
+    NEEDS_CONFIRM = "needs-confirm"
+    NO_FIX = "no-fix"
+    IMAGE_COPY = "image-copy"
+    NOT_A_VHD = "not-a-vhd"
+    UNSAFE_PATH = "unsafe-path"
+    SM_PENDING = "sm-pending"
+    SHARED_SR_UNKNOWN = "shared-sr-unknown"
+    STALE = "stale"
+    RECURRED = "recurred"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A decision not to act: why, in one line, and what to type next."""
+
+    reason: Reason
+    message: str
+    next: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Pins the bytes a plan was made from: the size, and a digest of every extent that was read."""
+
+    size: int
+    digests: tuple[tuple[Extent, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What will be done, what will not and why, and what is left.
+
+    `edits` are in order and never shrink. `fixes` are the findings they clear, `remaining` what a
+    diagnosis of the result still says. `lost` are guest extents (bytes of the virtual disk) whose
+    data is gone. `refusal` is set when nothing may be written; then `edits` is what consent would
+    write, or empty.
+    """
+
+    edits: tuple[Edit, ...]
+    fixes: tuple[Finding, ...]
+    remaining: tuple[Finding, ...]
+    lost: tuple[Extent, ...]
+    refusal: Refusal | None
+    fingerprint: Fingerprint
+
+    @property
+    def lost_sectors(self) -> int:
+        """Guest sectors (512 bytes each) whose data is gone."""
+        return sum(extent.length for extent in self.lost) // SECTOR
+
+
+class Status(Enum):
+    """How it ended for one image (contract, OUTCOME.status)."""
+
+    REPAIRED = "repaired"
+    PARTLY_REPAIRED = "partly-repaired"
+    WOULD_REPAIR = "would-repair"
+    VALID = "valid"
+    REFUSED = "refused"
+    NOT_FOUND = "not-found"
+    AMBIGUOUS = "ambiguous"
+    ROLLED_BACK = "rolled-back"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one image. `next` are commands to type; `undo` is a complete command."""
+
+    status: Status
+    message: str
+    reason: Reason | None = None
+    findings: tuple[Finding, ...] = ()
+    plan: RepairPlan | None = None
+    remaining: tuple[Finding, ...] = ()
+    lost_sectors: int = 0
+    journal: str | None = None
+    undo: str | None = None
+    next: tuple[str, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to do for this image."""
+        return self.status in (Status.REPAIRED, Status.VALID)
+
+
+class Exit(IntFlag):
+    """fsck's bits (contract, Exit codes); they add up."""
+
+    CLEAN = 0
+    REPAIRED = 1
+    LEFT = 4
+    FAILED = 8
+    USAGE = 16
+    INTERRUPTED = 32
+
+
+# --------------------------------------------------------------------------- the log
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Evidence position: the file's name as given, and the line in it, counted from 1."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One physical line. `time` is None where the line carries none; `pid` likewise.
+
+    `ident` is the daemon family: ``SM``, ``SMGC``, another syslog ident, or ``""``.
+    """
+
+    time: datetime | None
+    host: str | None
+    ident: str
+    pid: int | None
+    text: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class VdiRef:
+    """A VDI as a log or an operator names it: a full UUID, or a prefix of it.
+
+    A prefix has at least 8 hex digits (4 for a temporary ``OLD_`` name). It is resolved, never
+    guessed.
+    """
+
+    text: str
+
+    @property
+    def is_full(self) -> bool:
+        """True for all 32 hex digits with their four dashes."""
+        return len(self.text) == 36
+
+
+class State(Enum):
+    """An incident's life as the log tells it."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A quoted line and where it stands."""
+
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One VDI in trouble, keyed (host, sr, vdi).
+
+    `vdi` is a full UUID, or the prefix the log gives where it gives no more. `path` is the image as
+    the log names it (None: it does not). `candidates` are full paths the log offers where they
+    contradict each other: then nothing may be guessed. `count` is the number of SM runs that
+    reported it. `copy` marks a downloaded or uploaded copy: the source disk is the one to repair.
+    """
+
+    vdi: VdiRef
+    sr: str | None
+    path: str | None
+    kinds: tuple[str, ...]
+    first_seen: datetime | None
+    last_seen: datetime | None
+    count: int
+    evidence: tuple[Evidence, ...]
+    state: State = State.OPEN
+    host: str | None = None
+    candidates: tuple[str, ...] = ()
+    copy: bool = False
+
+
+class Backing(Enum):
+    """What holds the bytes: a file in a file SR, or a block device (an LV, a DRBD volume)."""
+
+    FILE = "file"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One image at hand: who it is, and the path by which it is opened."""
+
+    path: str
+    backing: Backing
+    vdi: str | None = None
+    sr: str | None = None
