@@ -344,6 +344,20 @@ class Incident:
     copy: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LogReading:
+    """What a set of logs holds. `bytes` is what was read, unpacked; `notes` is said to the user."""
+
+    files: tuple[str, ...]
+    bytes: int
+    first: datetime | None
+    last: datetime | None
+    year_assumed: bool
+    zone_assumed: bool
+    incidents: tuple[Incident, ...]
+    notes: tuple[str, ...] = ()
+
+
 class Backing(Enum):
     """What holds the bytes: a file in a file SR, or a block device (an LV, a DRBD volume)."""
 
