@@ -373,3 +373,55 @@ class Target:
     backing: Backing
     vdi: str | None = None
     sr: str | None = None
+
+
+# --------------------------------------------------------------------------- what use cases return
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """What `check` says of one image. `size` and `end_of_data` are bytes, None where unknown.
+
+    `path` is the path by which it was opened, or the TARGET as given where nothing was opened.
+    `note` is one line where the findings do not say it all (why it could not be read, who holds
+    it, what this caller cannot see).
+    """
+
+    path: str
+    verdict: Verdict
+    size: int | None = None
+    end_of_data: int | None = None
+    findings: tuple[Finding, ...] = ()
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TreatedImage:
+    """What became of one TARGET. `missing`: there is no such target (its own exit bit)."""
+
+    path: str
+    outcome: Outcome
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TreatedIncident:
+    """An incident with the disk it was resolved to and what became of that disk.
+
+    `vdi`, `sr` and `path` are the resolved ones where resolving succeeded, else what the log says.
+    `state` may be open although the log resolved it: its image is within reach and damaged.
+    `outcome` is None for a resolved incident, and only for that.
+    """
+
+    id: str
+    incident: Incident
+    vdi: str
+    sr: str | None
+    path: str | None
+    state: State
+    outcome: Outcome | None
+
+    @property
+    def left(self) -> bool:
+        """Open, and neither repaired nor valid."""
+        return self.outcome is not None and not self.outcome.settled
