@@ -1,0 +1,1 @@
+"""Diagnosis -> Outcome: plan, proof and journal are pure; apply and undo do the writing."""

@@ -1,0 +1,1 @@
+"""Bytes of a storage log -> incidents."""

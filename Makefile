@@ -1,0 +1,50 @@
+# Each target makes the virtual environment it needs; nothing but Python >= 3.11, make and a
+# package index is asked for. PYTHON=... chooses another interpreter, VENV=... another folder.
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+
+.PHONY: help demo test gate lint format bench clean
+
+help:
+	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
+	@echo 'make test    all tests, then 100 % branch coverage of the pure modules'
+	@echo 'make lint    ruff, ruff format, mypy --strict'
+	@echo 'make bench   side by side with the tools people use today'
+
+demo: $(VENV)/.run
+	$(BIN)/smfix demo
+
+# The gate is a step of its own: its list of modules is explicit (tests/purity.py).
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python tests/purity.py
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.run
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@test -n '$(PYTHON)' || { echo 'smfix needs Python 3.11 or later: set PYTHON=...' >&2; exit 1; }
+	@'$(PYTHON)' -m venv '$(VENV)' || { echo "on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+# The stamps say which set of packages the environment holds; a changed pyproject asks again.
+$(VENV)/.run: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.run

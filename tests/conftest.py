@@ -1,0 +1,106 @@
+"""What every test may ask for: tools by name, and a summary of what was skipped and why.
+
+A test says what it needs with a marker:
+
+* ``@pytest.mark.tools("qemu-img", "strace")``: Debian tools. Missing = skipped, or a failure where
+  ``SMFIX_REQUIRE_TOOLS=1`` says that this machine was set up to have them.
+* ``@pytest.mark.vhdutil``: the real ``vhd-util``. Missing = skipped, always: no distribution
+  packages it.
+* ``@pytest.mark.root``: uid 0 (loop devices, mounts).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The deadline of a single example measures the machine, not the code.
+settings.register_profile(
+    "smfix", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
+)
+settings.register_profile("ci", settings.get_profile("smfix"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "smfix")
+
+SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+REQUIRED = os.environ.get("SMFIX_REQUIRE_TOOLS") == "1"
+
+
+def find_tool(name: str) -> str | None:
+    """The tool's path, or None. The sbin folders are searched too (losetup, mkfs.ext4)."""
+    return shutil.which(name, path=SEARCH)
+
+
+def need_tool(name: str) -> str:
+    """The tool's path; skips the test without it, or fails it where tools are required."""
+    path = find_tool(name)
+    if path is not None:
+        return path
+    if REQUIRED and name != "vhd-util":
+        pytest.fail(f"{name} is not installed, and SMFIX_REQUIRE_TOOLS=1", pytrace=False)
+    pytest.skip(f"{name} is not installed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, by the test's markers."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("not root")
+    if item.get_closest_marker("vhdutil"):
+        need_tool("vhd-util")
+    for marker in item.iter_markers("tools"):
+        for name in marker.args:
+            need_tool(name)
+
+
+@pytest.fixture
+def qemu_img() -> str:
+    """Path of qemu-img."""
+    return need_tool("qemu-img")
+
+
+@pytest.fixture
+def vhd_util() -> str:
+    """Path of the real vhd-util."""
+    return need_tool("vhd-util")
+
+
+@pytest.fixture
+def loop_device(tmp_path: Path):
+    """A function file -> loop device; every device is detached at the end."""
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    losetup = need_tool("losetup")
+    made: list[str] = []
+
+    def attach(path: Path) -> str:
+        done = subprocess.run(
+            [losetup, "--find", "--show", str(path)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"no loop devices here: {done.stderr.strip()}")
+        made.append(done.stdout.strip())
+        return made[-1]
+
+    yield attach
+    for device in made:
+        subprocess.run([losetup, "--detach", device], check=False, capture_output=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was skipped, by reason: a green run says what it did not look at."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        by_reason[reason.removeprefix("Skipped: ")].append(report.nodeid)
+    if not by_reason:
+        return
+    terminalreporter.section("skipped, and why")
+    for reason, tests in sorted(by_reason.items()):
+        terminalreporter.line(f"{reason}: {len(tests)}")
+        for test in sorted(tests):
+            terminalreporter.line(f"    {test}")
