@@ -1,0 +1,64 @@
+"""Exit codes from values (contract, Exit codes): fsck's bits, they add up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from smfix.model import (
+    CheckedImage,
+    Exit,
+    Outcome,
+    Reason,
+    Status,
+    TreatedImage,
+    TreatedIncident,
+    Verdict,
+)
+
+_CHECK_BITS = {
+    Verdict.VALID: Exit.CLEAN,
+    Verdict.IN_USE: Exit.CLEAN,
+    Verdict.INVALID: Exit.LEFT,
+    Verdict.NOT_A_VHD: Exit.LEFT,
+    Verdict.UNREADABLE: Exit.FAILED,
+}
+
+
+def of_outcome(outcome: Outcome) -> Exit:
+    """The bits one image adds.
+
+    A partly repaired image adds two: it was repaired, and something is left.
+    """
+    bits = Exit.CLEAN if outcome.settled else Exit.LEFT
+    if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
+        bits |= Exit.REPAIRED
+    if outcome.status is Status.FAILED or outcome.reason is Reason.LOCKED:
+        bits |= Exit.FAILED
+    return bits
+
+
+def of_images(images: Iterable[TreatedImage]) -> Exit:
+    """`repair`: the bits of every TARGET; a missing one is a failure of the request."""
+    total = Exit.CLEAN
+    for image in images:
+        total |= of_outcome(image.outcome)
+        if image.missing:
+            total |= Exit.FAILED
+    return total
+
+
+def of_incidents(incidents: Iterable[TreatedIncident]) -> Exit:
+    """`from-log`: resolved incidents (no outcome) add nothing."""
+    total = Exit.CLEAN
+    for treated in incidents:
+        if treated.outcome is not None:
+            total |= of_outcome(treated.outcome)
+    return total
+
+
+def of_checks(images: Iterable[CheckedImage]) -> Exit:
+    """`check`: infos and warnings alone add nothing."""
+    total = Exit.CLEAN
+    for image in images:
+        total |= _CHECK_BITS[image.verdict]
+    return total

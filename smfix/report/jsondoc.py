@@ -1,0 +1,190 @@
+"""Values -> the JSON documents of the contract (schemas: docs/schema/). Pure.
+
+Times are ISO 8601 with offset, offsets and sizes bytes, UUIDs lower case, unknown is null, and no
+key is ever missing: every document is built from literals here, never from what happens to be set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from smfix.model import (
+    CheckedImage,
+    Edit,
+    Exit,
+    Finding,
+    LogReading,
+    Outcome,
+    RepairPlan,
+    TreatedImage,
+    TreatedIncident,
+    Write,
+)
+from smfix.report import exitcode
+
+Document = dict[str, Any]
+
+
+def dumps(document: Document) -> str:
+    """One document as text: ASCII only (nothing in it can act on a terminal), with a newline."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def plain(value: object) -> Any:
+    """`value` as JSON knows it: enums by value, times as text, bytes as hex, tuples as lists.
+
+    An :class:`smfix.model.Extent` becomes ``{"offset", "length"}``.
+    """
+    match value:
+        case None | bool() | int() | float() | str() if not isinstance(value, Enum):
+            return value
+        case Enum():
+            return value.value
+        case datetime():
+            return _time(value)
+        case bytes():
+            return value.hex()
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case tuple() if hasattr(value, "_asdict"):
+            return {key: plain(item) for key, item in value._asdict().items()}
+        case Sequence() | set() | frozenset():
+            return [plain(item) for item in value]
+        case _:
+            return str(value)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+# --------------------------------------------------------------------------- the shared shapes
+
+
+def finding(value: Finding) -> Document:
+    """FINDING."""
+    return {
+        "code": value.code,
+        "title": value.title,
+        "message": value.message,
+        "severity": value.severity.value,
+        "disposition": value.disposition.value,
+        "lossy": value.lossy,
+        "facts": plain(value.facts),
+    }
+
+
+def _findings(values: Iterable[Finding]) -> list[Document]:
+    return [finding(value) for value in values]
+
+
+def _edit(value: Edit) -> Document:
+    if isinstance(value, Write):
+        return {"op": "write", "offset": value.offset, "length": len(value.data)}
+    return {"op": "resize", "size": value.size}
+
+
+def _plan(value: RepairPlan | None) -> Document | None:
+    """The plan, null where there is nothing to write."""
+    if value is None or not value.edits:
+        return None
+    return {"edits": [_edit(edit) for edit in value.edits]}
+
+
+def outcome(value: Outcome) -> Document:
+    """OUTCOME."""
+    return {
+        "status": value.status.value,
+        "reason": None if value.reason is None else value.reason.value,
+        "message": value.message,
+        "findings": _findings(value.findings),
+        "plan": _plan(value.plan),
+        "remaining": _findings(value.remaining),
+        "lost_sectors": value.lost_sectors,
+        "journal": value.journal,
+        "undo": value.undo,
+        "next": list(value.next),
+    }
+
+
+def incident(value: TreatedIncident) -> Document:
+    """One incident of ``from-log``."""
+    told = value.incident
+    return {
+        "id": value.id,
+        "vdi": value.vdi,
+        "sr": value.sr,
+        "path": value.path,
+        "kinds": list(told.kinds),
+        "first_seen": _time(told.first_seen),
+        "last_seen": _time(told.last_seen),
+        "count": told.count,
+        "state": value.state.value,
+        "evidence": [
+            {"file": line.file, "line": line.line, "text": line.text} for line in told.evidence
+        ],
+        "outcome": None if value.outcome is None else outcome(value.outcome),
+    }
+
+
+# --------------------------------------------------------------------------- the documents
+
+
+def from_log(reading: LogReading, incidents: Sequence[TreatedIncident]) -> Document:
+    """``smfix.from-log/1``."""
+    outcomes = [treated.outcome for treated in incidents if treated.outcome is not None]
+    return {
+        "schema": "smfix.from-log/1",
+        "log": {
+            "files": list(reading.files),
+            "bytes": reading.bytes,
+            "first": _time(reading.first),
+            "last": _time(reading.last),
+            "year_assumed": reading.year_assumed,
+            "zone_assumed": reading.zone_assumed,
+        },
+        "incidents": [incident(treated) for treated in incidents],
+        "summary": {
+            "incidents": len(incidents),
+            "repaired": sum(one.status.value == "repaired" for one in outcomes),
+            "left": sum(treated.left for treated in incidents),
+        },
+        "exit": int(exitcode.of_incidents(incidents)),
+    }
+
+
+def check(images: Sequence[CheckedImage]) -> Document:
+    """``smfix.check/1``."""
+    return {
+        "schema": "smfix.check/1",
+        "images": [
+            {
+                "path": image.path,
+                "verdict": image.verdict.value,
+                "size": image.size,
+                "end_of_data": image.end_of_data,
+                "findings": _findings(image.findings),
+                "note": image.note,
+            }
+            for image in images
+        ],
+        "exit": int(exitcode.of_checks(images)),
+    }
+
+
+def repair(images: Sequence[TreatedImage]) -> Document:
+    """``smfix.repair/1``."""
+    return {
+        "schema": "smfix.repair/1",
+        "images": [{"path": image.path, "outcome": outcome(image.outcome)} for image in images],
+        "exit": int(exitcode.of_images(images)),
+    }
+
+
+def error(message: str, bits: Exit) -> Document:
+    """``smfix.error/1``: the one document when a command could not do its work at all."""
+    return {"schema": "smfix.error/1", "message": message, "exit": int(bits)}

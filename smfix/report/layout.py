@@ -1,0 +1,66 @@
+"""Plain text in 80 columns: labelled rows, wrapped prose, whole commands. Pure.
+
+Prose is wrapped; a path or a command never is, because it will be copied. Everything is made
+printable here, so no caller can forget to.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import datetime
+
+from smfix.report.escape import printable
+
+WIDTH = 80
+INDENT = "   "
+LABEL = 9
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """`text` as prose in 80 columns; words longer than a line stay whole."""
+    return textwrap.fill(
+        printable(text),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def row(label: str, text: str) -> str:
+    """``   label    text``, wrapped under itself."""
+    return textwrap.fill(
+        printable(text),
+        WIDTH,
+        initial_indent=f"{INDENT}{label:<{LABEL}}",
+        subsequent_indent=INDENT + " " * LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def verbatim(label: str, text: str) -> str:
+    """``   label    text`` on one line whatever its length: a path or a command to copy."""
+    return f"{INDENT}{label:<{LABEL}}{printable(text)}"
+
+
+def clipped(label: str, text: str) -> str:
+    """``   label    text`` cut to the width: quoted evidence, whole in the JSON."""
+    line = verbatim(label, text)
+    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
+
+
+def moment(time: datetime | None) -> str:
+    """A time for people, offset included; with microseconds where the log has them."""
+    return "unknown" if time is None else time.isoformat(sep=" ")
+
+
+def span(first: datetime | None, last: datetime | None) -> str:
+    """Two times as ``first to last``; one where they are equal."""
+    return moment(first) if first == last else f"{moment(first)} to {moment(last)}"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """``1 disk``, ``2 disks``, ``1,024 bytes``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,207 @@
+"""Values -> calm plain text: an incident is a card, a finding one sentence. Pure.
+
+Every function returns lines joined by newlines, without one at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smfix.model import (
+    CheckedImage,
+    Edit,
+    Finding,
+    LogReading,
+    Outcome,
+    State,
+    Status,
+    TreatedImage,
+    TreatedIncident,
+    Write,
+)
+from smfix.report.layout import clipped, counted, row, span, verbatim, wrapped
+
+_EDITS_SHOWN = 6
+_EVIDENCE_SHOWN = 4
+
+
+def from_log(reading: LogReading, incidents: Sequence[TreatedIncident]) -> str:
+    """The whole report: what was read, a card for each incident, the sum."""
+    parts = [log_read(reading)]
+    parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
+    parts.append(_sum(incidents))
+    return "\n\n".join(parts)
+
+
+def log_read(reading: LogReading) -> str:
+    """What was read, and what had to be assumed to read it."""
+    lines = [f"Read {counted(reading.bytes, 'byte')} of {_files(reading.files)}."]
+    if reading.first is not None or reading.last is not None:
+        lines.append(f"It covers {span(reading.first, reading.last)}.")
+    if reading.year_assumed:
+        lines.append("It names no year: the latest that fits was assumed (--year says another).")
+    if reading.zone_assumed:
+        lines.append("It names no time zone: this machine's was assumed (--tz says another).")
+    lines.extend(reading.notes)
+    return "\n".join(wrapped(line) for line in lines)
+
+
+def _files(files: Sequence[str]) -> str:
+    if not files:
+        return "no file"
+    first = "standard input" if files[0] == "-" else files[0]
+    return first if len(files) == 1 else f"{first} and {counted(len(files) - 1, 'more file')}"
+
+
+# --------------------------------------------------------------------------- one card
+
+
+def incident(number: int, treated: TreatedIncident) -> str:
+    """One incident as a card."""
+    told = treated.incident
+    lines = [f"{number}. {treated.vdi}  [{_headline(treated)}]"]
+    if told.host is not None:
+        lines.append(row("host", told.host))
+    lines.append(row("SR", treated.sr or "the log does not say"))
+    if treated.path is not None:
+        lines.append(verbatim("path", treated.path))
+    runs = counted(told.count, "report")
+    lines.append(row("seen", f"{span(told.first_seen, told.last_seen)} ({runs})"))
+    lines.append(row("kinds", ", ".join(told.kinds)))
+    lines += _evidence(treated)
+    if treated.outcome is None:
+        lines.append(row("result", "resolved, as a later line of the log shows; nothing to do"))
+    else:
+        lines.append(_outcome(treated.outcome))
+    return "\n".join(lines)
+
+
+def _headline(treated: TreatedIncident) -> str:
+    if treated.outcome is None:
+        return treated.state.value
+    reopened = treated.state is State.OPEN and treated.incident.state is State.RESOLVED
+    status = treated.outcome.status.value
+    return f"{status}; the log calls it resolved" if reopened else status
+
+
+def _evidence(treated: TreatedIncident) -> list[str]:
+    quoted = treated.incident.evidence
+    shown = (
+        quoted if len(quoted) <= _EVIDENCE_SHOWN else quoted[: _EVIDENCE_SHOWN - 1] + quoted[-1:]
+    )
+    lines = []
+    for number, line in enumerate(shown):
+        lines.append(verbatim("log" if number == 0 else "", f"{line.file}:{line.line}"))
+        lines.append(clipped("", "  " + line.text.strip()))
+    if len(shown) < len(quoted):
+        lines.append(row("", f"({counted(len(quoted) - len(shown), 'more line')} in --json)"))
+    return lines
+
+
+def _outcome(value: Outcome) -> str:
+    lines = [findings(value.findings)] if value.findings else []
+    lines += plan(value)
+    lines.append(row("result", f"{_result(value)}: {value.message}"))
+    if value.lost_sectors:
+        lost = counted(value.lost_sectors, "guest sector")
+        lines.append(row("lost", f"{lost} of 512 bytes (which ones: see the findings)"))
+    if value.remaining and value.remaining != value.findings:
+        lines.append(findings(value.remaining, label="left"))
+    if value.undo is not None:
+        lines.append(verbatim("undo", value.undo))
+    lines += [
+        verbatim("next" if number == 0 else "", step) for number, step in enumerate(value.next)
+    ]
+    return "\n".join(lines)
+
+
+def _result(value: Outcome) -> str:
+    words = value.status.value
+    return words if value.reason is None else f"{words} ({value.reason.value})"
+
+
+def findings(values: Sequence[Finding], label: str = "found") -> str:
+    """Findings as rows: code, severity where it is no error, one sentence."""
+    lines = []
+    for number, value in enumerate(values):
+        weight = "" if value.severity.value == "error" else f" ({value.severity.value})"
+        lines.append(
+            row(
+                label if number == 0 else "", f"{value.code}{weight} {value.title}: {value.message}"
+            )
+        )
+    return "\n".join(lines)
+
+
+def plan(value: Outcome) -> list[str]:
+    """What the plan writes, as rows; nothing where there is nothing to write."""
+    if value.plan is None or not value.plan.edits:
+        return []
+    edits = value.plan.edits
+    label = "wrote" if value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else "plan"
+    lines = [
+        row(label if number == 0 else "", _edit(edit))
+        for number, edit in enumerate(edits[:_EDITS_SHOWN])
+    ]
+    if len(edits) > _EDITS_SHOWN:
+        lines.append(row("", f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}"))
+    return lines
+
+
+def _edit(edit: Edit) -> str:
+    if isinstance(edit, Write):
+        return f"{counted(len(edit.data), 'byte')} at offset {edit.offset:,}"
+    return f"the file made longer with NUL, to {counted(edit.size, 'byte')}"
+
+
+def _sum(incidents: Sequence[TreatedIncident]) -> str:
+    if not incidents:
+        return "No damaged disk is named in this log."
+    outcomes = [one.outcome for one in incidents if one.outcome is not None]
+    repaired = sum(one.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) for one in outcomes)
+    valid = sum(one.status is Status.VALID for one in outcomes)
+    resolved = len(incidents) - len(outcomes)
+    left = sum(one.left for one in incidents)
+    words = [counted(len(incidents), "incident") + ":", f"{repaired} repaired,"]
+    if valid:
+        words.append(f"{valid} sound by now,")
+    if resolved:
+        words.append(f"{resolved} resolved before,")
+    words.append(f"{left} left.")
+    return " ".join(words)
+
+
+# --------------------------------------------------------------------------- check and repair
+
+
+def check(images: Sequence[CheckedImage]) -> str:
+    """A short card for each image."""
+    return "\n\n".join(_checked(image) for image in images)
+
+
+def _checked(image: CheckedImage) -> str:
+    lines = [verbatim("path", image.path).strip().removeprefix("path").strip()]
+    lines.append(row("verdict", image.verdict.value))
+    if image.size is not None:
+        size = counted(image.size, "byte")
+        tail = "" if image.end_of_data is None else f", data ends at {image.end_of_data:,}"
+        lines.append(row("size", size + tail))
+    if image.findings:
+        lines.append(findings(image.findings))
+    if image.note is not None:
+        lines.append(row("note", image.note))
+    return "\n".join(lines)
+
+
+def repair(images: Sequence[TreatedImage]) -> str:
+    """A card for each TARGET."""
+    return "\n\n".join(f"{_shown(image.path)}\n{_outcome(image.outcome)}" for image in images)
+
+
+def proposal(path: str, outcome: Outcome) -> str:
+    """What a person is asked about: the image, what was found, what would be written."""
+    return "\n".join([_shown(path), findings(outcome.findings), *plan(outcome)])
+
+
+def _shown(path: str) -> str:
+    return verbatim("", path).strip()
