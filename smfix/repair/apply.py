@@ -1,0 +1,354 @@
+"""The only module that writes to an image: a plan through its journal, and a journal back.
+
+Theory. At every instant there is either no journal and an untouched image, or a durable journal
+that knows the old and the new bytes of everything that is written. Whoever dies here leaves an
+image each sector of which is old or new; ``smfix.repair.undo`` brings it back. The host's locks are
+held from the last look at the image to the last byte, for milliseconds; our own lock on the image
+is held to the end of the verification.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from smfix import __version__
+from smfix.errors import SmfixError, WriteFailed
+from smfix.host.storage import OpenImage
+from smfix.model import (
+    ByteView,
+    Extent,
+    Finding,
+    Outcome,
+    Reason,
+    Refusal,
+    RepairPlan,
+    Resize,
+    Severity,
+    Status,
+)
+from smfix.repair import journal_folder
+from smfix.repair.fingerprint import fingerprint_matches
+from smfix.repair.journal import Journal, Mark, cleared, new_id, record
+from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.standing import Standing, standing
+
+# What a journal holds besides the bytes of the image, generously.
+_JOURNAL_PROSE = 64 << 10
+
+
+class Guard(Protocol):
+    """What the host says about one image: who may write it, and when."""
+
+    def own_lock(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
+        """Exclude every other smfix from `image`; a Refusal (locked) where one has it."""
+
+    def host_locks(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
+        """The host's own locks, in its order, after bounded waits; a Refusal where they are busy."""
+
+    def objection(self, image: OpenImage) -> Refusal | None:
+        """Why `image` must not be written **now**: in use, no longer hidden, no longer at its path.
+
+        Asked again each time the locks were taken.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a repair or an undo works with: where journals lie, who guards, how to undo.
+
+    `undo_command` makes the complete command that puts a journal's image back.
+    """
+
+    folder: str
+    guard: Guard
+    undo_command: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How a repaired image is judged.
+
+    `diagnose` inspects and diagnoses a fresh open. `external` returns the complaint of another
+    tool about the image, or None where it has none or there is no such tool.
+    """
+
+    diagnose: Callable[[ByteView], Sequence[Finding]]
+    external: Callable[[], str | None] = lambda: None
+
+
+def apply(
+    plan: RepairPlan,
+    image: OpenImage,
+    means: Means,
+    verification: Verification,
+    *,
+    sr_root: str | None = None,
+    command: Sequence[str] = (),
+) -> Outcome:
+    """Carry out `plan` on `image` (open for writing), and verify it on a fresh open.
+
+    `sr_root` is the SR's folder the image was opened below, `command` what the operator typed; the
+    journal keeps both. The outcome is `repaired` or `partly-repaired`; `refused` (locked, in-use,
+    stale, ...) where nothing was written; `rolled-back` where the result did not verify; `failed`
+    where the storage did. Its findings are left to the caller, who has the diagnosis.
+
+    Raises ValueError for a plan that must not be applied. Whatever else is raised (Ctrl-C), the
+    image has been put back first, or its journal stays unfinished.
+    """
+    if plan.refusal is not None or not plan.edits:
+        raise ValueError("this plan writes nothing")
+    with means.guard.own_lock(image) as refusal:
+        if refusal is not None:
+            return _refused(plan, refusal)
+        entry = _write(plan, image, means, sr_root, tuple(command))
+        if isinstance(entry, Outcome):
+            return entry
+        try:
+            found, complaint = _verify(plan, image, verification)
+        except SmfixError as error:
+            found, complaint = (), str(error)
+        except BaseException:
+            _take_back(plan, entry, image, means, "interrupted before it was verified")
+            raise
+        if complaint is not None:
+            return _take_back(plan, entry, image, means, complaint)
+        return _settled(plan, entry, means, found)
+
+
+def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
+    """Why there is no space for `plan` (in the image's file system, or for its journal), or None.
+
+    Raises :class:`smfix.errors.Unreadable` where nobody can tell.
+    """
+    size = image.size
+    ends = (edit.size if isinstance(edit, Resize) else edit.extent.end for edit in plan.edits)
+    growth = max(0, max(ends, default=0) - size)
+    free = image.free_space()
+    if free is not None and free < growth:
+        return (
+            f"no space: the image grows by {growth} bytes, its file system has {free} free; "
+            "free some space on the SR first"
+        )
+    payload = sum(len(edit.data) for edit in plan.edits if not isinstance(edit, Resize))
+    # Old and new bytes, each in base64.
+    lacking = journal_folder.room_for(folder, payload * 8 // 3 + _JOURNAL_PROSE)
+    return f"no space for the undo journal: {lacking}" if lacking else None
+
+
+def restore(image: OpenImage, journal: Journal) -> None:
+    """Put the old bytes and the old size back, durably. Writes only what differs.
+
+    The caller has seen by :func:`smfix.repair.standing.standing` that nobody else wrote there.
+    Raises :class:`smfix.errors.WriteFailed` or :class:`smfix.errors.Unreadable`; then each sector
+    holds its old or its new bytes, and it can be tried again.
+    """
+    for change in reversed(journal.changes):
+        if change.before:
+            there = image.read(Extent(change.offset, len(change.before)))
+            if there != change.before:
+                image.write(change.offset, change.before)
+    if image.size != journal.old_size:
+        image.resize(journal.old_size)
+    image.sync()
+    if standing(image, journal) is not Standing.OLD:
+        raise WriteFailed(f"{journal.target.path} reads back other bytes than were put back")
+
+
+def _write(
+    plan: RepairPlan, image: OpenImage, means: Means, sr_root: str | None, command: tuple[str, ...]
+) -> JournalEntry | Outcome:
+    """Steps 3 to 6 of a repair; an Outcome where it ends here."""
+    with means.guard.host_locks(image) as busy:
+        if busy is not None:
+            return _refused(plan, busy)
+        try:
+            objection = _objection(plan, image, means)
+            if objection is not None:
+                return _refused(plan, objection)
+            lacking = no_room(image, plan, means.folder)
+            if lacking is not None:
+                return _failed(plan, f"{lacking}; nothing was written")
+            entry, journal = _journal(plan, image, means.folder, sr_root, command)
+        except SmfixError as error:
+            return _failed(plan, f"{error}; nothing was written to the image")
+        try:
+            _carry_out(image, journal)
+        except SmfixError as error:
+            return _roll_back(plan, entry, image, means, str(error), Status.FAILED)
+        except BaseException:
+            _roll_back(plan, entry, image, means, "interrupted", Status.FAILED)
+            raise
+    return entry
+
+
+def _objection(plan: RepairPlan, image: OpenImage, means: Means) -> Refusal | None:
+    """What, seen under the locks, forbids to go on."""
+    refusal = means.guard.objection(image)
+    if refusal is not None:
+        return refusal
+    for entry in journal_folder.open_journals(means.folder):
+        if isinstance(entry, JournalEntry) and concerns(entry.journal, image):
+            return Refusal(
+                Reason.STALE,
+                f"journal {entry.id} of this image is unfinished; it must be put back first",
+                (means.undo_command(entry.id),),
+            )
+    if not fingerprint_matches(image, plan.fingerprint):
+        return Refusal(Reason.STALE, "the image has changed since it was diagnosed; run it again")
+    return None
+
+
+def concerns(journal: Journal, image: OpenImage) -> bool:
+    """True when `journal` is of this very image, as far as names and numbers tell.
+
+    A device is known by its number: the node in ``/dev`` is made anew at each activation. A file is
+    known by its inode and its file system, or by its inode and its path: the number of a network
+    file system is another one after a reboot.
+    """
+    identity = image.identity
+    if identity.rdev is not None or journal.rdev is not None:
+        return identity.rdev == journal.rdev
+    return identity.inode == journal.inode and (
+        identity.device == journal.device or image.target.path == journal.target.path
+    )
+
+
+def _journal(
+    plan: RepairPlan, image: OpenImage, folder: str, sr_root: str | None, command: tuple[str, ...]
+) -> tuple[JournalEntry, Journal]:
+    now = datetime.now(UTC)
+    old_size = image.size
+    steps, new_size = record(plan.edits, image)
+    journal = Journal(
+        id=new_id(now, os.urandom(3)),
+        created=now,
+        version=__version__,
+        target=replace(image.target, path=os.path.abspath(image.target.path)),
+        sr_root=sr_root,
+        device=image.identity.device,
+        inode=image.identity.inode,
+        rdev=image.identity.rdev,
+        old_size=old_size,
+        new_size=new_size,
+        steps=steps,
+        fixes=cleared(plan.fixes),
+        lost=plan.lost,
+        command=command,
+    )
+    return journal_folder.create(folder, journal), journal
+
+
+def _carry_out(image: OpenImage, journal: Journal) -> None:
+    for step in journal.steps:
+        if isinstance(step, Resize):
+            image.resize(step.size)
+        else:
+            image.write(step.offset, step.after)
+    image.sync()
+    if standing(image, journal) is not Standing.NEW:
+        raise WriteFailed(f"{journal.target.path} reads back other bytes than were written")
+
+
+def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> tuple[tuple[Finding, ...], str | None]:
+    """What a fresh open shows, and why it is not good enough (None: it is)."""
+    fresh = image.reopen()
+    if isinstance(fresh, Refusal):
+        return (), fresh.message
+    with fresh:
+        found = tuple(verification.diagnose(fresh))
+    foreseen = [finding.code for finding in plan.remaining]
+    for finding in found:
+        if finding.code in foreseen:
+            foreseen.remove(finding.code)
+        elif finding.severity is Severity.ERROR or finding.is_damage:
+            return found, f"the repaired image shows {finding.code}: {finding.message}"
+    # Another tool fails for every error that is left, and cannot say that it is only that.
+    if any(finding.severity is Severity.ERROR for finding in found):
+        return found, None
+    return found, verification.external()
+
+
+def _take_back(plan: RepairPlan, entry: JournalEntry, image: OpenImage, means: Means, why: str) -> Outcome:
+    """The repair does not verify: lock again, look again, and put the image back."""
+    with means.guard.host_locks(image) as busy:
+        objection = busy or means.guard.objection(image)
+        if objection is not None:
+            why = f"{why}; it could not be put back: {objection.message}"
+            return _stuck(plan, entry, means, why)
+        return _roll_back(plan, entry, image, means, why, Status.ROLLED_BACK)
+
+
+def _roll_back(
+    plan: RepairPlan,
+    entry: JournalEntry,
+    image: OpenImage,
+    means: Means,
+    why: str,
+    status: Status,
+) -> Outcome:
+    """Put the image back under locks that are held; `status` where that succeeds."""
+    try:
+        if standing(image, entry.journal) is Standing.ELSEWHERE:
+            return _stuck(plan, entry, means, f"{why}; somebody else has written to it since")
+        restore(image, entry.journal)
+        journal_folder.mark(entry, Mark.ROLLED_BACK)
+    except SmfixError as error:
+        return _stuck(plan, entry, means, f"{why}; putting it back failed: {error}")
+    return Outcome(
+        status=status,
+        message=f"{why}; the image was put back as it was",
+        plan=plan,
+        remaining=plan.fixes + plan.remaining,
+        journal=entry.id,
+    )
+
+
+def _settled(plan: RepairPlan, entry: JournalEntry, means: Means, found: tuple[Finding, ...]) -> Outcome:
+    try:
+        journal_folder.mark(entry, Mark.VERIFIED)
+    except WriteFailed as error:
+        # The image is right, yet the next run would take the repair for an interrupted one.
+        return _stuck(plan, entry, means, f"repaired and verified, but not recorded: {error}")
+    partly = any(finding.severity is Severity.ERROR for finding in found)
+    return Outcome(
+        status=Status.PARTLY_REPAIRED if partly else Status.REPAIRED,
+        message="repaired and verified" + ("; what is left has no repair here" if partly else ""),
+        plan=plan,
+        remaining=found,
+        lost_sectors=plan.lost_sectors,
+        journal=entry.id,
+        undo=means.undo_command(entry.id),
+    )
+
+
+def _stuck(plan: RepairPlan, entry: JournalEntry, means: Means, why: str) -> Outcome:
+    undo = means.undo_command(entry.id)
+    return Outcome(
+        status=Status.FAILED,
+        message=f"{why}; journal {entry.id} stays unfinished",
+        plan=plan,
+        remaining=plan.fixes + plan.remaining,
+        journal=entry.id,
+        undo=undo,
+        next=(undo,),
+    )
+
+
+def _failed(plan: RepairPlan, why: str) -> Outcome:
+    return Outcome(Status.FAILED, why, plan=plan, remaining=plan.fixes + plan.remaining)
+
+
+def _refused(plan: RepairPlan, refusal: Refusal) -> Outcome:
+    return Outcome(
+        status=Status.REFUSED,
+        message=refusal.message,
+        reason=refusal.reason,
+        plan=plan,
+        remaining=plan.fixes + plan.remaining,
+        next=refusal.next,
+    )

@@ -1,0 +1,74 @@
+"""How an image stands to a journal: still as before, as the repair left it, between, or neither.
+
+Pure. The answer is the licence to write: what is `ELSEWHERE` has been written by somebody else
+since, and putting old bytes into it would destroy what they wrote.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from smfix.model import SECTOR, ByteView, Extent
+from smfix.repair.journal import Change, Journal
+
+# Gaps read as NUL and can be a whole block long: looked at in pieces of this many bytes.
+_PIECE = 1 << 20
+
+
+class Standing(Enum):
+    """Which of a journal's two images this is."""
+
+    OLD = "as before the repair"
+    NEW = "as the repair left it"
+    BETWEEN = "a mixture of both"
+    ELSEWHERE = "neither"
+
+
+def standing(view: ByteView, journal: Journal) -> Standing:
+    """Compare the size, each edited sector and each added byte of `view` with `journal`.
+
+    A sector (512 bytes, counted from the start of the view) is what storage writes whole: inside
+    the old size it must hold its old or its new bytes; beyond the old size it is absent, NUL or
+    new. Bytes outside the edits are not looked at. Raises :class:`smfix.errors.Unreadable` when
+    the storage fails.
+    """
+    size = view.size
+    if not journal.old_size <= size <= journal.new_size:
+        return Standing.ELSEWHERE
+    is_old = size == journal.old_size
+    is_new = size == journal.new_size
+    for change in journal.changes:
+        there = view.read(change.extent)
+        if there not in (change.before, change.after) and not _is_mixture(there, change):
+            return Standing.ELSEWHERE
+        is_old = is_old and there == change.before
+        is_new = is_new and there == change.after
+    if not all(_is_nul(view, gap) for gap in journal.gaps):
+        return Standing.ELSEWHERE
+    if is_new:
+        return Standing.NEW
+    return Standing.OLD if is_old else Standing.BETWEEN
+
+
+def _is_mixture(there: bytes, change: Change) -> bool:
+    """True when each sector of `there` is one that an interrupted write can have left."""
+    start = 0
+    while start < len(change.after):
+        end = min(len(change.after), start + SECTOR - (change.offset + start) % SECTOR)
+        # One sector can hold both: the last bytes of the old file, and the first behind its end.
+        inside = min(end, max(start, len(change.before)))
+        if there[start:inside] not in (change.before[start:inside], change.after[start:inside]):
+            return False
+        added = there[inside:end]
+        if added != change.after[inside : inside + len(added)] and any(added):
+            return False
+        start = end
+    return True
+
+
+def _is_nul(view: ByteView, gap: Extent) -> bool:
+    """True when what exists of `gap` reads as NUL: nobody has written there since."""
+    for offset in range(gap.offset, min(gap.end, view.size), _PIECE):
+        if any(view.read(Extent(offset, min(_PIECE, gap.end - offset)))):
+            return False
+    return True
