@@ -200,7 +200,7 @@ class RepairPlan:
     `edits` are in order and never shrink. `fixes` are the findings they clear, `remaining` what a
     diagnosis of the result still says. `lost` are guest extents (bytes of the virtual disk) whose
     data is gone. `refusal` is set when nothing may be written; then `edits` is what consent would
-    write, or empty.
+    write, or empty, and `needs` are the codes still to be consented to.
     """
 
     edits: tuple[Edit, ...]
@@ -209,6 +209,7 @@ class RepairPlan:
     lost: tuple[Extent, ...]
     refusal: Refusal | None
     fingerprint: Fingerprint
+    needs: tuple[str, ...] = ()
 
     @property
     def lost_sectors(self) -> int:

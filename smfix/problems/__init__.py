@@ -1,1 +1,1 @@
-"""VhdImage -> Diagnosis: the table of what can be wrong, how to see it, how to mend it. Pure."""
+"""VhdImage -> Diagnosis, by one table of everything that can be wrong. Pure."""

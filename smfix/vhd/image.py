@@ -95,8 +95,11 @@ class VhdImage:
 
     @property
     def footer_home(self) -> int:
-        """Where a footer may be written without touching a block: a device's last sector, else the
-        first sector boundary at or behind both the end of the file and the end of data."""
+        """Where a footer may be written without touching a block.
+
+        A device's last sector; in a file the first sector boundary at or behind both the end of the file
+        and the end of data.
+        """
         if not self.view.growable:
             return self.size - FOOTER_SIZE
         return round_up(max(self.size, self.end_of_data))
@@ -260,10 +263,7 @@ def _end_of_headers(
 def _tail_footers(view: ByteView, start: int) -> tuple[Sound[Footer], ...]:
     """Sound footers at any byte of the tail, in order; a long tail is searched at both its ends."""
     size = view.size
-    if size - start <= 2 * TAIL_SCAN:
-        spans = [(start, size)]
-    else:
-        spans = [(start, start + TAIL_SCAN), (size - TAIL_SCAN, size)]
+    spans = [(start, min(size, start + TAIL_SCAN)), (max(start + TAIL_SCAN, size - TAIL_SCAN), size)]
     found: dict[int, Sound[Footer]] = {}
     for low, high in spans:
         for at in _cookies(view, low, high):

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from smfix.model import SECTOR, Damaged, Extent, Sound
 
@@ -416,9 +416,7 @@ HEADER_RULES: tuple[FieldRule[Header], ...] = (
     FieldRule("checksum", "invalid checksum", lambda h: checksum(h.encode(), 36) != h.checksum),
     FieldRule("version", "invalid header version", lambda h: h.version != 0x00010000),
     FieldRule("data-offset", "invalid data offset", lambda h: h.data_offset != NO_OFFSET),
-    FieldRule(
-        "table-offset", "invalid table offset", lambda h: h.table_offset == 0 or h.table_offset % SECTOR != 0
-    ),
+    FieldRule("table-offset", "invalid table offset", lambda h: h.table_offset == 0 or h.table_offset % SECTOR != 0),
     FieldRule("block-size", "invalid block size", lambda h: not _power_of_two(h.block_size)),
     FieldRule("reserved", "invalid reserved bits", lambda h: h.reserved1 != 0 or any(h.reserved2)),
     FieldRule("block-size-large", "block size too large", lambda h: h.block_size > BLOCK_SIZE),
@@ -433,7 +431,7 @@ HEADER_RULES: tuple[FieldRule[Header], ...] = (
 
 def parse_header(raw: bytes) -> Header:
     """The fields of 1024 bytes."""
-    fields = _HEADER.unpack(raw)
+    fields: tuple[Any, ...] = _HEADER.unpack(raw)
     locators = tuple(ParentLocator(*_LOCATOR.unpack_from(fields[11], 24 * i)) for i in range(LOCATORS))
     return Header(*fields[:11], locators, fields[12])
 

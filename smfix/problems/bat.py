@@ -1,0 +1,261 @@
+"""The BAT and the blocks: VHD3xx.
+
+Theory. The footer says how large the disk is, the BAT where its blocks lie, and each block's sector bitmap
+which of its sectors were ever written. A block that reaches past the end of the file has lost what lies
+there; whether that was anything is what the bitmap (and the batmap, which tapdisk asks first) tells.
+
+Source: ``vhd_util_check_bat``, ``vhd_end_of_data``, ``allocate_block`` (blktap). Offsets in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
+from smfix.problems.footer import held_open
+from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, Context, Hit, Problem
+from smfix.vhd import structs
+from smfix.vhd.bat import Bat
+from smfix.vhd.image import VhdImage
+from smfix.vhd.structs import FOOTER_SIZE, Header
+
+ALIGNMENT = 4096
+"""libvhd and tapdisk start a block so that its data lies on a page boundary."""
+NAMED = 64
+"""Blocks that one finding names at most; more of them are one refusal."""
+
+
+def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
+    if image.geometry is None or not isinstance(image.bat, Sound):
+        return None
+    return image.geometry, image.bat.value
+
+
+def room(image: VhdImage) -> int:
+    """Where blocks must end, in bytes: before the footer where one stands, else at the end."""
+    if isinstance(image.end, Sound) or not image.view.growable:
+        return image.size - image.size % SECTOR - (FOOTER_SIZE if image.size % SECTOR == 0 else 0)
+    return image.size
+
+
+# --------------------------------------------------------------------------- VHD305, VHD302
+
+
+def _detect_unreadable(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if isinstance(image.bat, Damaged):
+        yield Hit({"reasons": "; ".join(image.bat.reasons)}, "error reading bat: -22")
+
+
+def _wild(image: VhdImage, header: Header, bat: Bat) -> list[tuple[int, int]]:
+    """(offset, block) of entries that no writer can have made: so far behind the rest."""
+    end = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
+    wild: list[tuple[int, int]] = []
+    for at, block in bat.placements(start=image.size):
+        if not wild and at <= structs.round_up(max(end, image.size), ALIGNMENT) + ALIGNMENT:
+            end = max(end, at + header.block_space)
+        else:
+            wild.append((at, block))
+    return wild
+
+
+def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
+    layout = _layout(image)
+    if layout is None:
+        return
+    header, bat = layout
+    bad = [(block, at, "headers") for at, block in bat.placements(end=image.end_of_headers)]
+    bad += [(block, at, "footer") for at, block in _wild(image, header, bat)]
+    for block, at, what in sorted(bad)[:NAMED]:
+        facts = {"block": block, "offset": at, "what": what, "others": len(bad) - 1}
+        where = "over the headers" if what == "headers" else f"far behind the end of the file ({image.size})"
+        yield Hit({**facts, "where": where}, f"block {block} (offset 0x{at // SECTOR:x}) clobbers {what}")
+
+
+# --------------------------------------------------------------------------- VHD301
+
+
+def missing_part(image: VhdImage, header: Header, at: int, block: int) -> tuple[list[list[int]], bool]:
+    """What the guest lost of a block that starts at `at` and reaches past :func:`room`.
+
+    ([[guest offset, length], ...] in bytes of the written sectors that are gone, whether the block's
+    bitmap is whole). Without a bitmap every sector of the block may be gone, and all are named.
+    """
+    first = block * header.block_size
+    guest_end = image.footer.current_size if image.footer is not None else first + header.block_size
+    data, end = at + header.bitmap_size, room(image)
+    whole = data <= end
+    gone_from = max(0, (end // SECTOR * SECTOR - data) // SECTOR)
+    sectors = header.block_size // SECTOR
+    if not whole:
+        gone_from = 0
+    bits = image.bitmap(header, at) if whole and not image.full(block) else b"\xff" * -(-sectors // 8)
+    lost: list[list[int]] = []
+    for index in range(gone_from, sectors):
+        guest = first + index * SECTOR
+        if guest >= guest_end:
+            break
+        if structs.bit(bits, index):
+            if lost and sum(lost[-1]) == guest:
+                lost[-1][1] += SECTOR
+            else:
+                lost.append([guest, SECTOR])
+    return lost, whole
+
+
+def _held_by_child(context: Context, image: VhdImage, block: int) -> bool:
+    """An intact child holds the block: an interrupted coalesce was about to copy it down."""
+    for child in context.children:
+        header = child.geometry
+        if header is None or image.footer is None or header.parent_uuid != image.footer.uuid:
+            continue
+        if not isinstance(child.bat, Sound) or header.block_size != (image.geometry or header).block_size:
+            continue
+        at = child.bat.value.offset(block)
+        if at is not None and at + header.block_space <= child.size:
+            return True
+    return False
+
+
+def _interrupted(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
+    """The block lies right behind the previous end: its entry was written, itself not yet."""
+    end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
+    return end <= at < end + ALIGNMENT and at + header.bitmap_size > room(image)
+
+
+def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
+    layout = _layout(image)
+    if layout is None or held_open(context):
+        return
+    header, bat = layout
+    end = room(image)
+    wild = set(_wild(image, header, bat))
+    reaching = [spot for spot in bat.covering(Extent(end, 1 << 62), header.block_space) if spot not in wild]
+    for at, block in sorted(reaching, key=lambda spot: spot[1])[:NAMED]:
+        if at < image.end_of_headers:
+            continue
+        lost, whole = missing_part(image, header, at, block)
+        single = len(reaching) == 1 and not wild
+        if whole and not lost:
+            disposition, lossy = SAFE, False
+        elif not whole and not image.full(block) and single and _interrupted(image, header, bat, at):
+            proved = _held_by_child(context, image, block)
+            disposition, lossy = (SAFE, False) if proved else (CONFIRM, True)
+        else:
+            disposition, lossy = CONFIRM, True
+        if not image.view.growable:
+            disposition = REPORT
+        facts = {
+            "block": block,
+            "offset": at,
+            "end": at + header.block_space,
+            "missing": at + header.block_space - end,
+            "bitmap": "whole" if whole else "missing",
+            "lost": lost if lossy else [],
+            "effect": _effect(lost if lossy else [], whole=whole),
+        }
+        check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers footer"
+        yield Hit(facts, check, disposition=disposition, lossy=lossy)
+
+
+def _effect(lost: list[list[int]], *, whole: bool) -> str:
+    count = sum(length for _, length in lost) // SECTOR
+    if not count:
+        return "no written guest sector is missing"
+    if not whole:
+        return (
+            f"its sector bitmap is gone too: up to {count} guest sectors are lost, from sector {lost[0][0] // SECTOR}"
+        )
+    return f"{count} written guest sectors are lost, from sector {lost[0][0] // SECTOR}"
+
+
+def _fix_past_end(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    if not image.view.growable:
+        return Refusal(Reason.NO_FIX, "a device cannot be extended: grow the logical volume first")
+    end = int(finding.facts["end"])
+    edits: list[Edit] = []
+    if isinstance(image.end, Sound):
+        edits.append(Write(image.end.where.offset, bytes(image.size - image.end.where.offset)))
+    if end > image.size:
+        edits.append(Resize(end))
+    return tuple(edits)
+
+
+# --------------------------------------------------------------------------- VHD303
+
+
+def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Hit]:
+    layout = _layout(image)
+    if layout is None:
+        return
+    header, bat = layout
+    pairs, count = bat.overlaps(header.block_space)
+    if pairs:
+        first = pairs[0]
+        facts = {
+            "block": first.block,
+            "offset": first.offset,
+            "other": first.other,
+            "other_offset": first.other_offset,
+            "blocks": [pair.block for pair in pairs],
+            "count": count,
+        }
+        check = (
+            f"block {first.block} (offset 0x{first.offset // SECTOR:x}) clobbers "
+            f"block {first.other} (offset 0x{first.other_offset // SECTOR:x})"
+        )
+        yield Hit(facts, check)
+
+
+ROWS = (
+    Problem(
+        "VHD305",
+        "BAT not readable",
+        "The BAT cannot be read: {reasons}.",
+        ERROR,
+        REPORT,
+        _detect_unreadable,
+        why="The header's fields do not fit the file, or the file was cut inside the BAT.",
+        advice="Keep the file as it is. Without its BAT nothing tells which block is which.",
+        source="vhd_read_bat; vhd_util_check_bat",
+    ),
+    Problem(
+        "VHD302",
+        "BAT entry impossible",
+        "Block {block} is placed at byte {offset}, {where}.",
+        ERROR,
+        REPORT,
+        _detect_impossible,
+        why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
+        advice="Do not run `vhd-util repair`: it would move the end of the file to where the entry points.",
+        source="vhd_util_check_bat: clobbers headers, clobbers footer",
+    ),
+    Problem(
+        "VHD301",
+        "a block reaches past the end of the file",
+        "Block {block} ends {missing} bytes behind the room that the file has for blocks: {effect}.",
+        ERROR,
+        SAFE,
+        _detect_past_end,
+        lossy=False,
+        fix=_fix_past_end,
+        done="the file was extended with zeros to the block's end",
+        turn=20,
+        why=(
+            "The file was truncated, a footer was appended inside the block, or a coalesce was interrupted between "
+            "the BAT entry and the block."
+        ),
+        advice="The named sectors are gone from this file: look for them in its child, or restore a backup.",
+        source="vhd_util_check_bat: clobbers footer; libvhd.c: vhd_io_write",
+    ),
+    Problem(
+        "VHD303",
+        "blocks overlap",
+        "Block {block} (byte {offset}) overlaps block {other} (byte {other_offset}); {count} blocks are involved.",
+        ERROR,
+        REPORT,
+        _detect_overlaps,
+        why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
+        advice="Keep the file as it is: which of them owns the data cannot be told from the BAT alone.",
+        source="vhd_util_check_bat: clobbers block",
+    ),
+)

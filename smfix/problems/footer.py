@@ -1,0 +1,491 @@
+"""Footers and the tail: VHD1xx, and what looks like damage there and is none.
+
+Theory. The footer exists twice: at the end, where tapdisk and coalesce overwrite it whenever the file
+grows, and as a backup at offset 0, written last. So the end is what is lost in practice and the backup is
+what it is restored from, unless the rest of the image contradicts it (:func:`contradictions`): a stale
+backup describes a smaller disk, and believing it cuts living blocks off.
+
+Source: ``vhd_util_check_footer``, ``vhd_util_check_validate_footer`` (blktap ``vhd-util-check.c``),
+``vhd_write_footer``, ``vhd_kill_footer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
+from smfix.problems.rows import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Hit, Problem
+from smfix.vhd import structs
+from smfix.vhd.image import MARK, VhdImage
+from smfix.vhd.structs import FOOTER_RULES, FOOTER_SIZE, TAP_VERSION_1_1, Footer, geometry_for
+
+CLOCK_SLACK = 1800
+"""Seconds that a timestamp may lie in the future (``TIMESTAMP_MAX_SLACK``)."""
+BLOCKS_OF_2_TIB = (2 << 40) // structs.BLOCK_SIZE
+"""BAT entries of an image made with ``vhd-util create -S`` for SM's largest disk."""
+
+
+# --------------------------------------------------------------------------- what the rest says
+
+
+def contradictions(image: VhdImage) -> list[str]:
+    """What in the image speaks against the footer it is read by; empty: nothing does.
+
+    Each is a sentence. Used before that footer is copied anywhere.
+    """
+    footer, header = image.footer, image.geometry
+    if footer is None:
+        return ["there is no sound footer"]
+    said = [
+        f"its own fields are not allowed: {rule.why}"
+        for rule in FOOTER_RULES[2:]
+        if rule.broken(footer) and rule.key != "geometry"
+    ]
+    if not footer.is_sparse:
+        return [*said, "it describes a fixed disk, which has no backup footer"]
+    if header is None or not isinstance(image.bat, Sound):
+        return [*said, "the header or the BAT it must agree with is damaged"]
+    blocks = header.blocks_of(footer.current_size)
+    if image.bat.value.beyond:
+        first = image.bat.value.beyond[0]
+        said.append(f"block {first} is in use, but the disk it describes ends before block {blocks}")
+    if isinstance(image.batmap, Sound):
+        bits = image.batmap.value.bits
+        stray = next((n for n in range(blocks, len(bits) * 8) if structs.bit(bits, n)), None)
+        if stray is not None:
+            said.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
+        if len(bits) * 8 < blocks:
+            said.append(f"the batmap covers {len(bits) * 8} blocks, the disk it describes has {blocks}")
+    if footer.by_tap and footer.geometry != geometry_for(footer.current_size):
+        said.append("its geometry is not that of its size")
+    roomy = header.max_bat_size > blocks and header.max_bat_size != BLOCKS_OF_2_TIB
+    if footer.by_tap and image.view.growable and roomy:
+        said.append(f"the BAT was made for {header.max_bat_size} blocks, the disk it describes has {blocks}")
+    has_parent = header.parent_uuid != structs.NULL_UUID or any(loc.code for loc in header.locators)
+    if has_parent != footer.is_differencing:
+        said.append("header and footer disagree on whether there is a parent")
+    return said
+
+
+def _why_not(image: VhdImage) -> str:
+    return "; ".join(contradictions(image))
+
+
+def held_open(context: Context) -> bool:
+    """Somebody writes to the disk: its footer is absent by design."""
+    return context.in_use is InUse.READ_WRITE
+
+
+def same_footer(end: Footer, backup: Footer) -> bool:
+    """Byte-identical, but for the `hidden` that an old tap set in the backup only."""
+    if end == backup:
+        return True
+    old = backup.creator_version in (0x00000001, TAP_VERSION_1_1)
+    return backup.hidden != 0 and backup.by_tap and old and replace(backup, hidden=0) == end
+
+
+def _primary(image: VhdImage) -> str:
+    """What ``vhd-util check`` says of a damaged end footer."""
+    reason = image.end.reasons[0] if isinstance(image.end, Damaged) else "invalid cookie"
+    if image.size < FOOTER_SIZE or reason.startswith("error"):
+        return "error reading primary footer: -22"
+    return f"primary footer invalid: {reason}"
+
+
+# --------------------------------------------------------------------------- VHD102
+
+
+def _detect_odd(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if isinstance(image.end, Damaged) and image.size % SECTOR and not held_open(context):
+        missing = -image.size % SECTOR
+        behind = image.size >= image.end_of_data
+        facts = {"size": image.size, "over": image.size % SECTOR, "pad": missing}
+        yield Hit(facts, _primary(image), disposition=SAFE if behind else REPORT)
+
+
+def _fix_odd(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    if image.size < image.end_of_data:
+        return Refusal(Reason.NO_FIX, "the file ends inside a block: that must be mended first")
+    return (Write(image.size, bytes(-image.size % SECTOR)),)
+
+
+# --------------------------------------------------------------------------- VHD107, VHD106
+
+
+def _detect_poison(image: VhdImage, context: Context) -> Iterator[Hit]:
+    both = (image.end, image.backup)
+    where = [
+        name for name, f in zip(("end", "backup"), both, strict=True) if isinstance(f, Sound) and f.value.is_poisoned
+    ]
+    if where:
+        yield Hit({"where": " and ".join(where)}, "primary footer invalid: invalid cookie")
+
+
+def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if isinstance(image.end, Damaged) and isinstance(image.backup, Damaged) and not image.tail:
+        facts = {"end": image.end.reasons[0], "backup": image.backup.reasons[0]}
+        yield Hit(facts, _primary(image))
+
+
+# --------------------------------------------------------------------------- VHD108
+
+
+def _marked_sector(image: VhdImage) -> tuple[int, int] | None:
+    """(block, offset in the guest disk) of a written sector under the 0xC7 mark at the end."""
+    header = image.geometry
+    if not isinstance(image.end, Damaged) or image.end.raw != MARK or header is None or image.footer is None:
+        return None
+    if not isinstance(image.bat, Sound):
+        return None
+    last = Extent(image.size - SECTOR, SECTOR)
+    for at, block in image.bat.value.covering(last, header.block_space):
+        data = at + header.bitmap_size
+        if last.offset < data:
+            continue
+        index = (last.offset - data) // SECTOR
+        guest = block * header.block_size + index * SECTOR
+        written = image.full(block) or structs.bit(image.bitmap(header, at), index)
+        if written and guest < image.footer.current_size:
+            return block, guest
+    return None
+
+
+def _detect_mark(image: VhdImage, context: Context) -> Iterator[Hit]:
+    spot = None if held_open(context) else _marked_sector(image)
+    if spot is not None:
+        block, guest = spot
+        facts = {"block": block, "guest_sector": guest // SECTOR, "lost": [[guest, SECTOR]]}
+        yield Hit(facts, _primary(image))
+
+
+def _accept_loss(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    return ()
+
+
+# --------------------------------------------------------------------------- VHD103, VHD101
+
+
+def append_footer(image: VhdImage, footer: Footer) -> tuple[Edit, ...] | Refusal:
+    """The edits that put `footer` where it belongs, touching no block and shrinking nothing."""
+    home = image.footer_home
+    if not image.view.growable:
+        header = image.geometry
+        sector = Extent(home, FOOTER_SIZE)
+        if header is None or not isinstance(image.bat, Sound) or image.bat.value.covering(sector, header.block_space):
+            return Refusal(Reason.NO_FIX, "a block covers the device's last sector, where the footer belongs")
+        return (Write(home, footer.encode()),)
+    if home > structs.round_up(image.size):
+        return (Resize(home), Write(home, footer.encode()))
+    return (Write(image.size, bytes(home - image.size) + footer.encode()),)
+
+
+def _stray(image: VhdImage) -> Sound[Footer] | None:
+    """The sound footer in the tail that counts: the one equal to the backup, else the last."""
+    if isinstance(image.backup, Sound):
+        for footer in image.tail:
+            if same_footer(footer.value, image.backup.value):
+                return footer
+    return image.tail[-1] if image.tail else None
+
+
+def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
+    stray = _stray(image)
+    if stray is None or held_open(context):
+        return
+    facts = {"offset": stray.where.offset, "behind": image.size - stray.where.end, "contradiction": _why_not(image)}
+    if isinstance(image.backup, Damaged):
+        yield Hit(facts, _primary(image), disposition=REPORT if facts["contradiction"] else CONFIRM)
+    elif same_footer(stray.value, image.backup.value):
+        yield Hit(facts, _primary(image), disposition=REPORT if facts["contradiction"] else SAFE)
+
+
+def _fix_stray(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    stray = _stray(image)
+    if stray is None:
+        return Refusal(Reason.NO_FIX, "no sound footer lies in the tail")
+    return append_footer(image, stray.value)
+
+
+def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if isinstance(image.end, Sound) or isinstance(image.backup, Damaged) or held_open(context):
+        return
+    if image.backup.value.is_poisoned or any(same_footer(f.value, image.backup.value) for f in image.tail):
+        return
+    contradiction = _why_not(image)
+    if image.tail:
+        at = image.tail[-1].where.offset
+        contradiction = f"a different sound footer lies at byte {at}; {contradiction}".rstrip("; ")
+    facts = {
+        "reason": image.end.reasons[0],
+        "offset": image.end.where.offset,
+        "home": image.footer_home,
+        "contradiction": contradiction,
+    }
+    yield Hit(facts, _primary(image), disposition=REPORT if contradiction else SAFE)
+
+
+def _fix_lost(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    if not isinstance(image.backup, Sound):
+        return Refusal(Reason.NO_FIX, "the backup footer is damaged too")
+    return append_footer(image, image.backup.value)
+
+
+# --------------------------------------------------------------------------- VHD104, VHD105
+
+
+def _detect_backup(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if not isinstance(image.end, Sound) or not image.end.value.is_sparse or isinstance(image.backup, Sound):
+        return
+    if image.end.value.is_poisoned:
+        return
+    contradiction = _why_not(image)
+    facts = {"reason": image.backup.reasons[0], "contradiction": contradiction}
+    check = f"backup footer invalid: {image.backup.reasons[0]}"
+    yield Hit(facts, check, disposition=REPORT if contradiction else SAFE)
+
+
+def _fix_backup(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    if not isinstance(image.end, Sound):
+        return Refusal(Reason.NO_FIX, "the footer at the end is damaged too")
+    return (Write(0, image.end.value.encode()),)
+
+
+_FIELDS = tuple(name for name in Footer.__slots__ if name != "checksum")
+
+
+def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
+    end, backup = image.end, image.backup
+    if not isinstance(end, Sound) or not isinstance(backup, Sound) or not end.value.is_sparse:
+        return
+    if end.value.is_poisoned or backup.value.is_poisoned or same_footer(end.value, backup.value):
+        return
+    fields = [name for name in _FIELDS if getattr(end.value, name) != getattr(backup.value, name)]
+    facts = {"fields": fields or ["checksum"], "names": ", ".join(fields or ["checksum"])}
+    yield Hit(facts, "primary and backup footers do not match")
+
+
+# --------------------------------------------------------------------------- field rules
+
+
+def _judged(image: VhdImage) -> Iterator[tuple[str, Footer]]:
+    """The sound footers whose fields are judged, and how ``vhd-util check`` calls them."""
+    if isinstance(image.end, Sound):
+        yield "primary", image.end.value
+    sparse = image.footer is not None and image.footer.is_sparse
+    if isinstance(image.backup, Sound) and sparse and image.backup.value != getattr(image.end, "value", None):
+        yield "backup", image.backup.value
+
+
+def _detect_field(key: str) -> Detect:
+    rule = next(rule for rule in FOOTER_RULES if rule.key == key)
+
+    def detect(image: VhdImage, context: Context) -> Iterator[Hit]:
+        for which, footer in _judged(image):
+            if rule.broken(footer):
+                facts = {"which": which, "why": rule.why, "value": _value(footer, key)}
+                yield Hit(facts, f"{which} footer invalid: {rule.why}")
+
+    return detect
+
+
+def _value(footer: Footer, key: str) -> str:
+    names = {"extra-features": "features", "creator-version": "creator_version", "data-offset": "data_offset"}
+    value = getattr(footer, names.get(key, key))
+    if isinstance(value, int):
+        return f"0x{value:x}"
+    return "not all NUL" if len(value) > len(structs.NULL_UUID) else bytes(value).hex()
+
+
+def _detect_future(image: VhdImage, context: Context) -> Iterator[Hit]:
+    now = structs.vhd_time(context.now)
+    for which, footer in _judged(image):
+        if footer.timestamp > now + CLOCK_SLACK:
+            moment = structs.from_vhd_time(footer.timestamp).isoformat()
+            yield Hit({"which": which, "moment": moment}, f"{which} footer invalid: creation time in future")
+
+
+def _field_row(code: str, key: str, what: str) -> Problem:
+    return Problem(
+        code,
+        f"footer field not allowed: {what}",
+        f"The {{which}} footer's checksum is right, but {what} is not allowed ({{why}}; it holds {{value}}).",
+        ERROR,
+        REPORT,
+        _detect_field(key),
+        why="Some writer meant to write this: a foreign or very old tool, or an edit by hand.",
+        advice="Compare with the disk's record in XAPI; copy the disk with a tool that reads it.",
+        source=f"vhd_util_check_validate_footer: {key}",
+    )
+
+
+# --------------------------------------------------------------------------- VHD901
+
+
+def _detect_in_use(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if held_open(context) and isinstance(image.end, Damaged) and isinstance(image.backup, Sound):
+        state = "tapdisk's 0xC7 mark stands there" if image.end.raw == MARK else image.end.reasons[0]
+        yield Hit({"state": state})
+
+
+# --------------------------------------------------------------------------- the rows
+
+IN_USE = Problem(
+    "VHD901",
+    "footer absent because the disk is in use",
+    "The disk is open for writing and its footer is absent ({state}): normal, tapdisk writes it back on closing.",
+    INFO,
+    REPORT,
+    _detect_in_use,
+    why=(
+        "tapdisk overwrites the footer with the first new block and puts it back when the disk closes; a "
+        "resumed disk has its last sector filled with 0xC7. So every running disk fails `vhd-util check`."
+    ),
+    advice="Nothing. Never write to it: a footer written now can land inside living data.",
+    source="tapdisk block-vhd.c: vhd_kill_footer; libvhd.c: vhd_write_footer",
+)
+
+PRIMARY = (
+    Problem(
+        "VHD102",
+        "file size is no multiple of 512",
+        "The file is {size} bytes long, {over} more than whole sectors: no footer can be read at its end.",
+        ERROR,
+        SAFE,
+        _detect_odd,
+        fix=_fix_odd,
+        done="padded with NUL to the next sector boundary",
+        turn=30,
+        why="A write was cut short, or something was appended or cut off by hand.",
+        advice="If the file ends inside a block, that (VHD301) must be mended first.",
+        source="vhd_util_check_footer; vhd_util_check_bat (invalid file size)",
+    ),
+    Problem(
+        "VHD107",
+        "SM's journaled resize was interrupted",
+        "The footer carries the cookie `v_poison` ({where}): a resize by the storage manager has not ended.",
+        ERROR,
+        REPORT,
+        _detect_poison,
+        why="Before it moves metadata, a journaled resize disables the disk by this cookie; it was interrupted.",
+        advice="Let the storage manager revert it from its journal (an SR scan does, or `vhd-util revert -j`).",
+        source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
+    ),
+    Problem(
+        "VHD106",
+        "both footers lost",
+        "Neither the footer at the end ({end}) nor the backup footer ({backup}) can be used.",
+        ERROR,
+        REPORT,
+        _detect_no_footer,
+        why="Both ends of the file were overwritten or never written.",
+        advice="Keep the file as it is. Its size, UUID and type must come from a child, XAPI or a backup.",
+        source="vhd_read_footer",
+    ),
+    Problem(
+        "VHD108",
+        "tapdisk's 0xC7 mark lies on a written guest sector",
+        "The last sector holds tapdisk's 0xC7 mark and belongs to block {block}: guest sector {guest_sector} is lost.",
+        ERROR,
+        CONFIRM,
+        _detect_mark,
+        lossy=True,
+        fix=_accept_loss,
+        done="one guest sector accepted as lost",
+        turn=10,
+        why="A resumed disk had its last sector filled with 0xC7 while the last block reached to the file's end.",
+        advice="Restore that sector from a backup or let the guest check its file system.",
+        source="tapdisk block-vhd.c: vhd_kill_footer",
+    ),
+    Problem(
+        "VHD103",
+        "footer inside the tail, not at the end",
+        "A sound footer stands at byte {offset}, {behind} bytes before the end of the file. {contradiction}",
+        ERROR,
+        SAFE,
+        _detect_stray,
+        fix=_fix_stray,
+        done="the footer was appended at the end",
+        turn=40,
+        why="Something was appended behind the footer, or the file system preallocated space there.",
+        advice="Where something contradicts it, compare the disk's size with XAPI's before anything is written.",
+        source="vhd_util_check_footer; facts measured on preallocating file systems",
+    ),
+    Problem(
+        "VHD101",
+        "footer lost, backup footer sound",
+        "The footer at the end is missing ({reason}); the backup footer at offset 0 is sound. {contradiction}",
+        ERROR,
+        SAFE,
+        _detect_lost,
+        fix=_fix_lost,
+        done="the backup footer was appended as the footer",
+        turn=40,
+        why=(
+            "The footer is overwritten whenever the file grows and written back last. A crash, a killed coalesce "
+            "or a full file system leaves the disk without it."
+        ),
+        advice="Where something contradicts the backup footer, it is not copied: compare the size with XAPI's.",
+        source="vhd_util_check_footer; vhd_util_coalesce_parent",
+    ),
+    _field_row("VHD109", "features", "the reserved feature bit being clear"),
+    _field_row("VHD110", "extra-features", "a further feature bit"),
+    _field_row("VHD111", "version", "this file format version"),
+    _field_row("VHD112", "data-offset", "a data offset in a fixed disk"),
+    Problem(
+        "VHD902",
+        "creation time in the future",
+        "The {which} footer was made at {moment}, which lies in the future of this host's clock.",
+        ERROR,
+        REPORT,
+        _detect_future,
+        why="The clock of this host or of the one that made the disk was wrong. The disk is not damaged.",
+        advice="Set the clock. Nothing is to be repaired.",
+        source="vhd_util_check_validate_footer: TIMESTAMP_MAX_SLACK",
+    ),
+    _field_row("VHD113", "creator-version", "this tap creator version"),
+    Problem(
+        "VHD904",
+        "geometry larger than the disk",
+        "The {which} footer's geometry ({value}) is larger than the one of its size ({why}).",
+        ERROR,
+        REPORT,
+        _detect_field("geometry"),
+        why="qemu with force_size=on writes such disks; `vhd-util check` rejects them, readers do not care.",
+        advice="Nothing is to be repaired; `vhd-util check` will go on complaining.",
+        source="vhd_util_check_validate_footer: geometry",
+    ),
+    _field_row("VHD115", "type", "this disk type"),
+    _field_row("VHD116", "saved", "this saved state"),
+    _field_row("VHD117", "hidden", "this hidden state"),
+    _field_row("VHD118", "reserved", "data in the reserved bytes"),
+    _field_row("VHD119", "uuid", "a null UUID"),
+)
+
+BACKUP = (
+    Problem(
+        "VHD104",
+        "backup footer lost, footer sound",
+        "The backup footer at offset 0 is damaged ({reason}); the footer at the end is sound. {contradiction}",
+        ERROR,
+        SAFE,
+        _detect_backup,
+        fix=_fix_backup,
+        done="the backup footer was rewritten from the footer",
+        turn=15,
+        why="The first sector was overwritten or a write to it was cut short.",
+        advice="Where something contradicts the footer, it is not copied: compare the size with XAPI's.",
+        source="vhd_util_check_footer",
+    ),
+    Problem(
+        "VHD105",
+        "both footers sound, they disagree",
+        "The footer and the backup footer are both sound but differ in: {names}.",
+        ERROR,
+        REPORT,
+        _detect_differ,
+        why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
+        advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
+        source="vhd_util_check_footer: primary and backup footers do not match",
+    ),
+)

@@ -1,0 +1,182 @@
+"""The dynamic disk header: VHD2xx.
+
+Source: ``vhd_util_check_validate_header``, ``vhd_validate_header`` (which ``vhd_open`` calls and which
+prints nothing), ``vhd_util_check_validate_differencing_header`` (blktap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from smfix.model import SECTOR, Damaged, Sound
+from smfix.problems.footer import CLOCK_SLACK
+from smfix.problems.rows import ERROR, REPORT, Context, Detect, Hit, Problem
+from smfix.vhd import structs
+from smfix.vhd.image import VhdImage
+from smfix.vhd.structs import FOOTER_SIZE, HEADER_RULES, NULL_UUID, TAP_VERSION_REFUSED, Header
+
+
+def _sound(image: VhdImage) -> Header | None:
+    return image.header.value if isinstance(image.header, Sound) else None
+
+
+def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if isinstance(image.header, Damaged) and image.looks_like_vhd:
+        facts = {"reasons": "; ".join(image.header.reasons), "offset": image.header.where.offset}
+        yield Hit(facts, f"header is invalid: {image.header.reasons[0]}")
+
+
+def _detect_field(key: str, *, silent: bool) -> Detect:
+    rule = next(rule for rule in HEADER_RULES if rule.key == key)
+
+    def detect(image: VhdImage, context: Context) -> Iterator[Hit]:
+        header = _sound(image)
+        if header is not None and rule.broken(header):
+            yield Hit({"why": rule.why}, None if silent else f"header is invalid: {rule.why}")
+
+    return detect
+
+
+def _detect_table(image: VhdImage, context: Context) -> Iterator[Hit]:
+    header = _sound(image)
+    if header is None:
+        return
+    end = header.table_offset + header.max_bat_size * 4
+    odd = header.table_offset == 0 or header.table_offset % SECTOR
+    if odd or end > image.size - FOOTER_SIZE:
+        facts = {"offset": header.table_offset, "end": end, "size": image.size}
+        yield Hit(facts, "header is invalid: invalid table offset")
+
+
+def _detect_version_refused(image: VhdImage, context: Context) -> Iterator[Hit]:
+    footer = image.footer
+    if footer is not None and footer.by_tap and footer.creator_version == TAP_VERSION_REFUSED:
+        yield Hit()
+
+
+def _detect_parent_future(image: VhdImage, context: Context) -> Iterator[Hit]:
+    header = _sound(image)
+    if header is None or image.footer is None or not image.footer.is_differencing:
+        return
+    if header.parent_timestamp > structs.vhd_time(context.now) + CLOCK_SLACK:
+        moment = structs.from_vhd_time(header.parent_timestamp).isoformat()
+        yield Hit({"moment": moment}, "differencing header is invalid: parent creation time in future")
+
+
+def _detect_parent_name(image: VhdImage, context: Context) -> Iterator[Hit]:
+    header = _sound(image)
+    if header is None or image.footer is None or not image.footer.is_differencing:
+        return
+    if header.parent_name_text() is None:
+        yield Hit({}, "differencing header is invalid: invalid parent name")
+
+
+def _detect_parent_fields(image: VhdImage, context: Context) -> Iterator[Hit]:
+    header = _sound(image)
+    if header is None or image.footer is None or image.footer.is_differencing:
+        return
+    filled = [
+        why
+        for why, is_filled in (
+            ("non-null parent name", any(header.parent_name)),
+            ("non-null parent locators", any(any(loc.encode()) for loc in header.locators)),
+            ("non-null parent uuid", header.parent_uuid != NULL_UUID),
+            ("non-zero parent timestamp", header.parent_timestamp != 0),
+        )
+        if is_filled
+    ]
+    if filled:
+        yield Hit({"fields": ", ".join(filled)}, f"differencing header is invalid: invalid {filled[0]}")
+
+
+_COPY = "Keep the file as it is; restore it from a backup, or ask for help with `smfix show` at hand."
+
+
+def _field_row(code: str, key: str, what: str, *, silent: bool = False) -> Problem:
+    return Problem(
+        code,
+        f"header field not allowed: {what}",
+        f"The header's checksum is right, but {what} is not allowed ({{why}}).",
+        ERROR,
+        REPORT,
+        _detect_field(key, silent=silent),
+        why="Some writer meant to write this: a foreign tool, or an edit by hand.",
+        advice=_COPY,
+        source=f"{'vhd_validate_header' if silent else 'vhd_util_check_validate_header'}: {key}",
+    )
+
+
+ROWS = (
+    Problem(
+        "VHD201",
+        "header damaged",
+        "The header at byte {offset} is damaged: {reasons}.",
+        ERROR,
+        REPORT,
+        _detect_damaged,
+        why="The sectors behind the backup footer were overwritten or a write to them was cut short.",
+        advice=_COPY,
+        source="vhd_util_check_validate_header",
+    ),
+    _field_row("VHD202", "version", "this header version"),
+    _field_row("VHD203", "data-offset", "a data offset"),
+    Problem(
+        "VHD204",
+        "BAT outside the file",
+        "The header places the BAT at byte {offset} to {end}; the file is {size} bytes long.",
+        ERROR,
+        REPORT,
+        _detect_table,
+        why="The table offset or the number of entries is wrong, or the file was cut inside the BAT.",
+        advice=_COPY,
+        source="vhd_util_check_validate_header: invalid table offset",
+    ),
+    _field_row("VHD205", "block-size", "a block size that is no power of two"),
+    _field_row("VHD206", "reserved", "data in the reserved bytes"),
+    _field_row("VHD207", "block-size-large", "a block size above 2 MiB", silent=True),
+    _field_row("VHD208", "platform-code", "an unknown platform code of a parent locator", silent=True),
+    Problem(
+        "VHD211",
+        "tap creator version 0.1",
+        "The disk was made by tapdisk 0.1, whose bitmaps are little-endian; today's tools refuse it.",
+        ERROR,
+        REPORT,
+        _detect_version_refused,
+        why="It is a disk of a very old release that was never updated.",
+        advice="Convert it with the tools of its time.",
+        source="vhd_open: unsupported version 0.1 VHD",
+    ),
+    Problem(
+        "VHD903",
+        "parent creation time in the future",
+        "The header says that the parent was made at {moment}, in the future of this host's clock.",
+        ERROR,
+        REPORT,
+        _detect_parent_future,
+        why="The clock of this host or of the one that made the snapshot was wrong. The disk is not damaged.",
+        advice="Set the clock. Nothing is to be repaired.",
+        source="vhd_util_check_validate_differencing_header",
+    ),
+    Problem(
+        "VHD210",
+        "parent name not readable",
+        "The header's parent name is not ASCII in UTF-16.",
+        ERROR,
+        REPORT,
+        _detect_parent_name,
+        why="The name was overwritten, or a foreign tool wrote another encoding.",
+        advice=_COPY,
+        source="vhd_header_decode_parent",
+    ),
+    Problem(
+        "VHD209",
+        "parent fields in a disk without parent",
+        "The footer says that there is no parent, but the header holds: {fields}.",
+        ERROR,
+        REPORT,
+        _detect_parent_fields,
+        why="The footer's type is wrong (a differencing disk was made dynamic), or the header's fields are left over.",
+        advice="Find out which of the two is right before anything is written: a lost parent is lost data.",
+        source="vhd_util_check_validate_differencing_header",
+    ),
+)

@@ -1,0 +1,102 @@
+"""What a row of the problem table is made of.
+
+Theory. A row is data: how to see the problem, how to mend it, who may say yes, and what to call it.
+``detect`` answers with *hits* (facts, and where they change it the disposition); the engine turns hits
+into findings. ``fix`` answers with edits or a refusal; it never writes. Reports, ``smfix explain`` and the
+documentation read the rows, so nothing about a problem is written down twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from smfix.model import Disposition, Edit, Finding, InUse, Refusal, Severity
+from smfix.vhd.image import VhdImage
+
+SAFE, CONFIRM, REPORT = Disposition.SAFE, Disposition.CONFIRM, Disposition.REPORT
+INFO, WARNING, ERROR = Severity.INFO, Severity.WARNING, Severity.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What the host found where a differencing image's locators point.
+
+    `path` is where it looked (None: no locator could be followed). `uuid` is the found image's (16
+    bytes; None: nothing readable there).
+    """
+
+    path: str | None
+    uuid: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the bytes of one image cannot say: the time, who has it open, its relatives.
+
+    `parent` is None when nobody looked. `children` are images whose header names this one.
+    """
+
+    now: datetime
+    in_use: InUse = InUse.NONE
+    parent: Parent | None = None
+    children: tuple[VhdImage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A problem seen: the facts for the message, and what differs from the row's defaults.
+
+    `check` is what ``vhd-util check`` prints of it, where it prints anything.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    check: str | None = None
+    severity: Severity | None = None
+    disposition: Disposition | None = None
+    lossy: bool | None = None
+
+
+Detect = Callable[[VhdImage, Context], Iterable[Hit]]
+Fix = Callable[[VhdImage, Finding, Context], tuple[Edit, ...] | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row: a code means the same for ever.
+
+    `message` is a template over the hit's facts. `done` says in the past tense what the fix did. `why`
+    tells how it comes about, `advice` what to do where smfix does not mend it, `source` where the rule
+    stands. Rows with a lower `turn` are mended first.
+    """
+
+    code: str
+    title: str
+    message: str
+    severity: Severity
+    disposition: Disposition
+    detect: Detect
+    why: str
+    source: str
+    advice: str = ""
+    lossy: bool = False
+    fix: Fix | None = None
+    done: str = ""
+    turn: int = 50
+
+
+def found(row: Problem, hit: Hit) -> Finding:
+    """The finding that `hit` makes of `row`."""
+    facts = dict(hit.facts)
+    facts["vhd_util"] = hit.check
+    return Finding(
+        row.code,
+        row.title,
+        row.message.format(**facts).rstrip(),
+        hit.severity or row.severity,
+        hit.disposition or row.disposition,
+        row.lossy if hit.lossy is None else hit.lossy,
+        facts,
+    )

@@ -1,0 +1,180 @@
+"""Diagnosis -> RepairPlan: what will be done, what will not and why, proved on an overlay. Pure.
+
+Theory. Repairs depend on each other (a file that ends inside a block is extended before a footer is placed),
+so they are not planned from one list: the rows with the lowest turn are mended on an overlay, the result is
+diagnosed afresh, and so on until nothing that may be mended is left. What the last diagnosis still says is
+`remaining`. A plan is whole or it is none: if damage would remain, nothing is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from smfix.model import (
+    ByteView,
+    Diagnosis,
+    Disposition,
+    Edit,
+    Extent,
+    Finding,
+    Reason,
+    Refusal,
+    RepairPlan,
+    Resize,
+    Severity,
+    Verdict,
+)
+from smfix.problems.rows import Context
+from smfix.problems.table import diagnose, row
+from smfix.repair.overlay import Overlay, Recorder, merged
+from smfix.repair.proof import violations
+from smfix.vhd.image import VhdImage, inspect
+
+ROUNDS = 64
+"""Rounds of mending at most; each clears at least one kind of finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An image's diagnosis, and the plan made from it."""
+
+    image: VhdImage
+    diagnosis: Diagnosis
+    plan: RepairPlan
+
+
+@dataclass(slots=True)
+class _Mending:
+    """A plan in the making: the image as the edits so far would leave it."""
+
+    image: VhdImage
+    diagnosis: Diagnosis
+    edits: tuple[Edit, ...] = ()
+    fixes: list[Finding] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    @property
+    def damage(self) -> list[Finding]:
+        """What must not remain."""
+        return [finding for finding in self.diagnosis.findings if finding.is_damage]
+
+
+def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()) -> Planned:
+    """Plan the repair of `view`; `consent` are the codes of CONFIRM findings the operator agrees to.
+
+    Raises :class:`smfix.errors.Unreadable` when the storage fails, nothing else.
+    """
+    recorder = Recorder(view)
+    image = inspect(recorder)
+    diagnosis = diagnose(image, context)
+    refusal = _hopeless(image, diagnosis)
+    if refusal is not None or diagnosis.verdict is Verdict.VALID:
+        nothing = RepairPlan((), (), diagnosis.findings, (), refusal, recorder.fingerprint())
+        return Planned(image, diagnosis, nothing)
+    mending = _mend(recorder, image, diagnosis, context, consent)
+    needs: tuple[str, ...] = ()
+    if mending.damage:
+        every = consent | {f.code for f in diagnosis.findings if f.disposition is Disposition.CONFIRM}
+        agreed = _mend(recorder, image, diagnosis, context, every)
+        if agreed.damage:
+            refusal = _no_fix(agreed)
+        else:
+            needs = tuple(sorted({f.code for f in agreed.fixes} & every - consent))
+            refusal = _needs_confirm(agreed, needs)
+        mending = agreed
+    elif not mending.fixes:
+        refusal = _no_fix(mending)
+    broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis)
+    if broken and (refusal is None or needs):
+        refusal, needs = Refusal(Reason.NO_FIX, f"the repair could not be proved safe: {'; '.join(broken)}"), ()
+    if refusal is not None and not needs:
+        mending = _Mending(image, diagnosis)
+    for edit in mending.edits:
+        recorder.read(Extent(image.size, 0) if isinstance(edit, Resize) else edit.extent)
+    made = RepairPlan(
+        mending.edits,
+        tuple(mending.fixes),
+        mending.diagnosis.findings,
+        lost_extents(mending.fixes),
+        refusal,
+        recorder.fingerprint(),
+        needs,
+    )
+    return Planned(image, diagnosis, made)
+
+
+def lost_extents(fixes: list[Finding]) -> tuple[Extent, ...]:
+    """The guest extents (bytes) that the findings name as lost, joined and in order."""
+    runs = sorted((run[0], run[1]) for finding in fixes for run in finding.facts.get("lost", ()))
+    joined: list[Extent] = []
+    for offset, length in runs:
+        if joined and offset <= joined[-1].end:
+            joined[-1] = Extent(joined[-1].offset, max(joined[-1].end, offset + length) - joined[-1].offset)
+        else:
+            joined.append(Extent(offset, length))
+    return tuple(joined)
+
+
+def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Context, consent: frozenset[str]) -> _Mending:
+    """Mend on an overlay, lowest turn first, until nothing that may be mended is left."""
+    state = _Mending(image, diagnosis)
+    tried: set[tuple[str, str]] = set()
+    for _ in range(ROUNDS):
+        open_ = [f for f in state.diagnosis.findings if _may_mend(f, consent) and (f.code, f.message) not in tried]
+        if not open_:
+            break
+        turn = min(_turn(finding) for finding in open_)
+        fresh: list[Edit] = []
+        for finding in (f for f in open_ if _turn(f) == turn):
+            tried.add((finding.code, finding.message))
+            problem = row(finding.code)
+            made = problem.fix(state.image, finding, context) if problem and problem.fix else ()
+            if isinstance(made, Refusal):
+                state.refusals.append(made)
+                continue
+            fresh.extend(made)
+            state.fixes.append(finding)
+        if fresh:
+            state.edits = merged(view.size, (*state.edits, *fresh))
+            state.image = inspect(Overlay(view, state.edits))
+            state.diagnosis = diagnose(state.image, context)
+    return state
+
+
+def _turn(finding: Finding) -> int:
+    problem = row(finding.code)
+    return problem.turn if problem is not None else 99
+
+
+def _may_mend(finding: Finding, consent: frozenset[str]) -> bool:
+    problem = row(finding.code)
+    if problem is None or problem.fix is None or finding.severity is not Severity.ERROR:
+        return False
+    if finding.disposition is Disposition.CONFIRM:
+        return finding.code in consent
+    return finding.disposition is Disposition.SAFE
+
+
+def _hopeless(image: VhdImage, diagnosis: Diagnosis) -> Refusal | None:
+    """What no plan is made for."""
+    if diagnosis.verdict is Verdict.NOT_A_VHD:
+        what = "it is empty" if not image.size else "none of its structures carries a VHD's cookie"
+        return Refusal(Reason.NOT_A_VHD, f"this is no VHD: {what}")
+    if diagnosis.verdict is Verdict.IN_USE:
+        return Refusal(Reason.IN_USE, "the disk is open for writing: its footer is absent by design")
+    if any(finding.code == "VHD107" for finding in diagnosis.findings):
+        return Refusal(Reason.SM_PENDING, "a resize by the storage manager has not ended; it reverts it itself")
+    return None
+
+
+def _no_fix(mending: _Mending) -> Refusal:
+    left = mending.damage or [f for f in mending.diagnosis.findings if f.severity is Severity.ERROR]
+    codes = ", ".join(sorted({finding.code for finding in left}))
+    why = f": {mending.refusals[0].message}" if mending.refusals else ""
+    return Refusal(Reason.NO_FIX, f"there is no proved repair for {codes}{why}")
+
+
+def _needs_confirm(mending: _Mending, needs: tuple[str, ...]) -> Refusal:
+    lost = sum(extent.length for extent in lost_extents(mending.fixes)) // 512
+    loss = f" ({lost} guest sectors are lost)" if lost else ""
+    return Refusal(Reason.NEEDS_CONFIRM, f"needs consent to {', '.join(needs)}{loss}")
