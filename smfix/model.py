@@ -426,3 +426,29 @@ class TreatedIncident:
     def left(self) -> bool:
         """Open, and neither repaired nor valid."""
         return self.outcome is not None and not self.outcome.settled
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One undo journal as `journal` tells it. Sizes in bytes.
+
+    `state` is the journal's mark. `damage` says why everything else is unknown: the journal does
+    not verify. `undo` is the complete command that puts the image back; None where there is
+    nothing to put back. `fixes` are (code, message) of the findings cleared.
+    """
+
+    id: str
+    state: str
+    file: str
+    damage: str | None = None
+    created: datetime | None = None
+    path: str | None = None
+    vdi: str | None = None
+    sr: str | None = None
+    old_size: int | None = None
+    new_size: int | None = None
+    edits: tuple[Edit, ...] = ()
+    fixes: tuple[tuple[str, str], ...] = ()
+    lost_sectors: int = 0
+    command: tuple[str, ...] = ()
+    undo: str | None = None

@@ -6,6 +6,7 @@ key is ever missing: every document is built from literals here, never from what
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -14,17 +15,22 @@ from typing import Any
 
 from smfix.model import (
     CheckedImage,
+    Damaged,
     Edit,
     Exit,
     Finding,
     LogReading,
     Outcome,
+    Record,
     RepairPlan,
+    Sound,
     TreatedImage,
     TreatedIncident,
     Write,
 )
 from smfix.report import exitcode
+from smfix.vhd.image import VhdImage
+from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator, uuid_text
 
 Document = dict[str, Any]
 
@@ -183,6 +189,102 @@ def repair(images: Sequence[TreatedImage]) -> Document:
         "images": [{"path": image.path, "outcome": outcome(image.outcome)} for image in images],
         "exit": int(exitcode.of_images(images)),
     }
+
+
+def journal(records: Sequence[Record]) -> Document:
+    """``smfix.journal/1``."""
+    return {
+        "schema": "smfix.journal/1",
+        "journals": [
+            {
+                "id": record.id,
+                "state": record.state,
+                "file": record.file,
+                "damage": record.damage,
+                "created": _time(record.created),
+                "path": record.path,
+                "vdi": record.vdi,
+                "sr": record.sr,
+                "old_size": record.old_size,
+                "new_size": record.new_size,
+                "edits": [_edit(edit) for edit in record.edits],
+                "fixes": [{"code": code, "message": message} for code, message in record.fixes],
+                "lost_sectors": record.lost_sectors,
+                "command": list(record.command),
+                "undo": record.undo,
+            }
+            for record in records
+        ],
+        "exit": 0,
+    }
+
+
+def undo(image: TreatedImage, code: Exit) -> Document:
+    """``smfix.undo/1``. Its `status` is ``rolled-back`` where the image is as it was before."""
+    return {
+        "schema": "smfix.undo/1",
+        "id": image.outcome.journal,
+        "path": image.path,
+        "outcome": outcome(image.outcome),
+        "exit": int(code),
+    }
+
+
+def show(path: str, image: VhdImage) -> Document:
+    """``smfix.show/1``: every structure with its place, its fields, and what is wrong with it."""
+    bat = image.bat.value if isinstance(image.bat, Sound) else None
+    batmap = image.batmap
+    header = batmap.value.header if isinstance(batmap, Sound) else None
+    return {
+        "schema": "smfix.show/1",
+        "path": path,
+        "size": image.size,
+        "end_of_headers": image.end_of_headers,
+        "end_of_data": image.end_of_data,
+        "footer": _structure(image.end, _value(image.end)),
+        "backup_footer": _structure(image.backup, _value(image.backup)),
+        "header": _structure(image.header, _value(image.header)),
+        "bat": _structure(
+            image.bat, None if bat is None else {"entries": len(bat), "allocated": bat.allocated}
+        ),
+        "batmap": _structure(batmap, None if header is None else _fields(header)),
+        "parent_locators": [
+            {"index": found.index, "path": found.path, **_fields(found.entry)}
+            for found in image.locators
+        ],
+        "exit": 0,
+    }
+
+
+def _value(structure: Sound[Any] | Damaged | None) -> Document | None:
+    return _fields(structure.value) if isinstance(structure, Sound) else None
+
+
+def _structure(found: Sound[Any] | Damaged | None, fields: Document | None) -> Document | None:
+    """A structure, null where the image has none; its fields are null where it is damaged."""
+    if found is None:
+        return None
+    return {
+        "offset": found.where.offset,
+        "length": found.where.length,
+        "sound": isinstance(found, Sound),
+        "reasons": list(found.reasons) if isinstance(found, Damaged) else [],
+        "fields": fields,
+    }
+
+
+def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> Document:
+    """The fields by name: cookies and creators as text, UUIDs as UUIDs, other bytes as hex."""
+    named: Document = {}
+    for name in (field.name for field in dataclasses.fields(structure)):
+        value = getattr(structure, name)
+        if name in ("cookie", "creator_app"):
+            named[name] = value.rstrip(b"\0").decode("latin-1")
+        elif name in ("uuid", "parent_uuid"):
+            named[name] = uuid_text(value)
+        elif name != "locators":
+            named[name] = plain(value)
+    return named
 
 
 def error(message: str, bits: Exit) -> Document:

@@ -49,6 +49,28 @@ def metadata(image: VhdImage, path: str, zone: tzinfo | None = None) -> str:
     return "".join(parts)
 
 
+def footers(image: VhdImage) -> tuple[tuple[str, int, bytes], ...]:
+    """Both footers as they stand in the file: (title, offset in bytes, raw bytes)."""
+    found = []
+    for name, footer in (("Backup footer", image.backup), ("Footer", image.end)):
+        sound = isinstance(footer, Sound)
+        raw = footer.value.encode()[: footer.where.length] if sound else footer.raw
+        state = "sound" if sound else "damaged: " + "; ".join(footer.reasons)
+        found.append((f"{name} at byte {footer.where.offset} ({state}):", footer.where.offset, raw))
+    return tuple(found)
+
+
+def notes(image: VhdImage) -> tuple[str, ...]:
+    """What a reader of the dump must know and the dump does not say."""
+    if isinstance(image.end, Sound):
+        return ()
+    why = "; ".join(image.end.reasons)
+    if image.footer is None:
+        return (f"the footer at the end is damaged ({why}), and so is the backup footer",)
+    which = "backup footer" if isinstance(image.backup, Sound) else "footer found in the tail"
+    return (f"the footer at the end is damaged ({why}); what is shown is the {which}",)
+
+
 def _dump(image: VhdImage, zone: tzinfo | None) -> str:
     """The footer and header whose bytes are there, sound or not."""
     footer = image.footer

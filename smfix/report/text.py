@@ -121,7 +121,7 @@ def _result(value: Outcome) -> str:
 
 
 def findings(values: Sequence[Finding], label: str = "found") -> str:
-    """Findings as rows: code, severity where it is no error, one sentence."""
+    """Findings as rows: the code, the severity where it is no error, one sentence."""
     lines = []
     for number, value in enumerate(values):
         weight = "" if value.severity.value == "error" else f" ({value.severity.value})"
@@ -140,7 +140,7 @@ def plan(value: Outcome) -> list[str]:
     edits = value.plan.edits
     label = "wrote" if value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else "plan"
     lines = [
-        row(label if number == 0 else "", _edit(edit))
+        row(label if number == 0 else "", edit_words(edit))
         for number, edit in enumerate(edits[:_EDITS_SHOWN])
     ]
     if len(edits) > _EDITS_SHOWN:
@@ -148,7 +148,8 @@ def plan(value: Outcome) -> list[str]:
     return lines
 
 
-def _edit(edit: Edit) -> str:
+def edit_words(edit: Edit) -> str:
+    """One edit in words."""
     if isinstance(edit, Write):
         return f"{counted(len(edit.data), 'byte')} at offset {edit.offset:,}"
     return f"the file made longer with NUL, to {counted(edit.size, 'byte')}"

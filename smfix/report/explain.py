@@ -1,0 +1,90 @@
+"""The problem table as text and JSON: what a finding means, why it happens, what smfix does. Pure.
+
+Everything comes from the rows; nothing about a finding is written here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from smfix.errors import UsageError
+from smfix.model import Disposition
+from smfix.problems.rows import Problem
+from smfix.problems.table import PROBLEMS, row
+from smfix.report.layout import counted
+from smfix.report.layout import row as labelled
+
+_CONSENT = {
+    Disposition.SAFE: "SAFE: repaired with --yes or an answered prompt; proved to change no guest "
+    "sector and no living metadata.",
+    Disposition.CONFIRM: "CONFIRM: repaired only with --confirm {code} besides.",
+    Disposition.REPORT: "REPORT: smfix has no repair for it and writes nothing.",
+}
+_SLOT = re.compile(r"\{(\w+)[^}]*\}")
+
+
+def rows(code: str | None) -> tuple[Problem, ...]:
+    """The row of `code`, or all of them by code. Raises UsageError for an unknown one."""
+    if code is None:
+        return tuple(sorted(PROBLEMS, key=lambda problem: problem.code))
+    found = row(code)
+    if found is None:
+        raise UsageError(f"there is no finding {code!r}; `smfix explain` lists them")
+    return (found,)
+
+
+def listing(problems: tuple[Problem, ...]) -> str:
+    """One line for each finding."""
+    lines = [
+        f"{problem.code}  {problem.disposition.value:<8} {problem.severity.value:<8} {problem.title}"
+        for problem in problems
+    ]
+    lines += ["", f"{counted(len(problems), 'finding')}. More: smfix explain CODE"]
+    return "\n".join(lines)
+
+
+def full(problem: Problem) -> str:
+    """Everything the table says of one finding."""
+    lines = [
+        f"{problem.code}  {problem.title}",
+        labelled("says", _SLOT.sub(r"<\1>", problem.message).strip()),
+        labelled("why", problem.why),
+        labelled("weight", problem.severity.value + (", data is lost" if problem.lossy else "")),
+        labelled("consent", _consent(problem)),
+    ]
+    if problem.done:
+        lines.append(labelled("repair", f"Afterwards: {problem.done}."))
+    if problem.advice:
+        lines.append(labelled("advice", problem.advice))
+    lines.append(labelled("source", problem.source))
+    return "\n".join(lines)
+
+
+def _consent(problem: Problem) -> str:
+    return _CONSENT[problem.disposition].format(code=problem.code)
+
+
+def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
+    """``smfix.explain/1``."""
+    return {
+        "schema": "smfix.explain/1",
+        "findings": [
+            {
+                "code": problem.code,
+                "title": problem.title,
+                "message": problem.message,
+                "severity": problem.severity.value,
+                "disposition": problem.disposition.value,
+                "lossy": problem.lossy,
+                "why": problem.why,
+                "repair": problem.done or None,
+                "advice": problem.advice or None,
+                "source": problem.source,
+            }
+            for problem in problems
+        ],
+        "exit": 0,
+    }
+
+

@@ -1,0 +1,78 @@
+"""Undo journals as text: what was changed, when, in which disk, and how to put it back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smfix.model import Record, TreatedImage, Write
+from smfix.report.escape import command
+from smfix.report.layout import counted, moment, row, verbatim
+from smfix.report.text import edit_words
+
+
+def listing(records: Sequence[Record]) -> str:
+    """Two lines for each journal, oldest first."""
+    if not records:
+        return "No journal: smfix has changed nothing on this machine."
+    lines = []
+    for record in records:
+        codes = ", ".join(dict.fromkeys(code for code, _ in record.fixes))
+        made = "damaged" if record.damage is not None else moment(record.created)
+        lines.append(f"{record.id}  {record.state:<11} {made}  {codes}".rstrip())
+        lines.append(verbatim("path", record.path or record.file))
+    lines += ["", f"{counted(len(records), 'journal')}. More: smfix journal ID"]
+    return "\n".join(lines)
+
+
+def detail(record: Record) -> str:
+    """Everything one journal holds, less the bytes themselves."""
+    lines = [f"{record.id}  [{record.state}]", verbatim("file", record.file)]
+    if record.damage is not None:
+        return "\n".join([*lines, row("damaged", record.damage)])
+    lines.append(verbatim("path", record.path or ""))
+    lines += [
+        row(label, value) for label, value in (("VDI", record.vdi), ("SR", record.sr)) if value
+    ]
+    lines.append(row("made", moment(record.created)))
+    if record.command:
+        lines.append(verbatim("by", command(record.command)))
+    lines += [
+        row("fixed" if number == 0 else "", f"{code} {message}")
+        for number, (code, message) in enumerate(record.fixes)
+    ]
+    lines += [
+        row("wrote" if number == 0 else "", edit_words(edit))
+        for number, edit in enumerate(record.edits)
+    ]
+    if record.old_size is not None and record.new_size is not None:
+        lines.append(row("size", f"{record.old_size:,} to {counted(record.new_size, 'byte')}"))
+    if record.lost_sectors:
+        lines.append(row("lost", counted(record.lost_sectors, "guest sector")))
+    if record.undo is not None:
+        lines.append(verbatim("undo", record.undo))
+    return "\n".join(lines)
+
+
+def proposal(record: Record) -> str:
+    """What a person is asked about before an undo."""
+    bytes_back = sum(len(edit.data) for edit in record.edits if isinstance(edit, Write))
+    lines = [
+        verbatim("", record.path or record.file).strip(),
+        row("undo", f"the repair of {moment(record.created)}, journal {record.id}"),
+        row("plan", f"{counted(bytes_back, 'byte')} that were written go back to what they were"),
+    ]
+    if record.old_size is not None and record.old_size != record.new_size:
+        lines.append(row("", f"the file gets its old size, {counted(record.old_size, 'byte')}"))
+    return "\n".join(lines)
+
+
+def undone(image: TreatedImage) -> str:
+    """What became of an undo."""
+    value = image.outcome
+    reason = "" if value.reason is None else f" ({value.reason.value})"
+    lines = [
+        verbatim("", image.path).strip(),
+        row("result", f"{value.status.value}{reason}: {value.message}"),
+    ]
+    lines += [verbatim("next", step) for step in value.next]
+    return "\n".join(lines)
