@@ -433,7 +433,7 @@ def parse_header(raw: bytes) -> Header:
     """The fields of 1024 bytes."""
     fields: tuple[Any, ...] = _HEADER.unpack(raw)
     locators = tuple(ParentLocator(*_LOCATOR.unpack_from(fields[11], 24 * i)) for i in range(LOCATORS))
-    return Header(*fields[:11], locators, fields[12])
+    return Header(*(*fields[:11], locators, fields[12]))
 
 
 def decode_header(raw: bytes, at: int) -> Sound[Header] | Damaged:
