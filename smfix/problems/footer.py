@@ -99,15 +99,13 @@ def _primary(image: VhdImage) -> str:
 def _detect_odd(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.end, Damaged) and image.size % SECTOR and not held_open(context):
         missing = -image.size % SECTOR
-        behind = image.size >= image.end_of_data
         facts = {"size": image.size, "over": image.size % SECTOR, "pad": missing}
-        yield Hit(facts, _primary(image), disposition=SAFE if behind else REPORT)
+        yield Hit(facts, _primary(image))
 
 
 def _fix_odd(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
-    if image.size < image.end_of_data:
-        return Refusal(Reason.NO_FIX, "the file ends inside a block: that must be mended first")
-    return (Write(image.size, bytes(-image.size % SECTOR)),)
+    cut = cut_block(image)
+    return cut or (Write(image.size, bytes(-image.size % SECTOR)),)
 
 
 # --------------------------------------------------------------------------- VHD107, VHD106
@@ -166,14 +164,24 @@ def _accept_loss(image: VhdImage, finding: Finding, context: Context) -> tuple[E
 # --------------------------------------------------------------------------- VHD103, VHD101
 
 
+def cut_block(image: VhdImage) -> Refusal | None:
+    """Why nothing may be appended: a block reaches past the end of the file (VHD301, VHD302)."""
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound):
+        return Refusal(Reason.NO_FIX, "without header and BAT nobody knows where the blocks end")
+    limit = image.size if image.view.growable else image.footer_home
+    if image.bat.value.highest_end(header.block_space) > limit:
+        return Refusal(Reason.NO_FIX, "its blocks do not end before the footer's place: that must be mended first")
+    return None
+
+
 def append_footer(image: VhdImage, footer: Footer) -> tuple[Edit, ...] | Refusal:
     """The edits that put `footer` where it belongs, touching no block and shrinking nothing."""
     home = image.footer_home
+    cut = cut_block(image)
+    if cut is not None:
+        return cut
     if not image.view.growable:
-        header = image.geometry
-        sector = Extent(home, FOOTER_SIZE)
-        if header is None or not isinstance(image.bat, Sound) or image.bat.value.covering(sector, header.block_space):
-            return Refusal(Reason.NO_FIX, "a block covers the device's last sector, where the footer belongs")
         return (Write(home, footer.encode()),)
     if home > structs.round_up(image.size):
         return (Resize(home), Write(home, footer.encode()))

@@ -53,10 +53,20 @@ class _Mending:
     fixes: list[Finding] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
-    @property
-    def damage(self) -> list[Finding]:
-        """What must not remain."""
-        return [finding for finding in self.diagnosis.findings if finding.is_damage]
+    def unmended(self, first: Diagnosis) -> list[Finding]:
+        """What must not remain: damage that is still seen, and damage of `first` that needed a decision.
+
+        A footer placed behind a lost sector makes the loss invisible, not undone. So a finding that is
+        not SAFE must be among the fixes, however the result looks.
+        """
+        seen = [finding for finding in self.diagnosis.findings if finding.is_damage]
+        answered = {finding.code for finding in (*seen, *self.fixes)}
+        hidden = [
+            finding
+            for finding in first.findings
+            if finding.is_damage and finding.disposition is not Disposition.SAFE and finding.code not in answered
+        ]
+        return seen + hidden
 
 
 def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()) -> Planned:
@@ -73,17 +83,18 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
         return Planned(image, diagnosis, nothing)
     mending = _mend(recorder, image, diagnosis, context, consent)
     needs: tuple[str, ...] = ()
-    if mending.damage:
+    if mending.unmended(diagnosis):
         every = consent | {f.code for f in diagnosis.findings if f.disposition is Disposition.CONFIRM}
         agreed = _mend(recorder, image, diagnosis, context, every)
-        if agreed.damage:
-            refusal = _no_fix(agreed)
+        left = agreed.unmended(diagnosis)
+        if left:
+            refusal = _no_fix(agreed, left)
         else:
             needs = tuple(sorted({f.code for f in agreed.fixes} & every - consent))
             refusal = _needs_confirm(agreed, needs)
         mending = agreed
     elif not mending.fixes:
-        refusal = _no_fix(mending)
+        refusal = _no_fix(mending, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
     broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis)
     if broken and (refusal is None or needs):
         refusal, needs = Refusal(Reason.NO_FIX, f"the repair could not be proved safe: {'; '.join(broken)}"), ()
@@ -167,8 +178,7 @@ def _hopeless(image: VhdImage, diagnosis: Diagnosis) -> Refusal | None:
     return None
 
 
-def _no_fix(mending: _Mending) -> Refusal:
-    left = mending.damage or [f for f in mending.diagnosis.findings if f.severity is Severity.ERROR]
+def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
     codes = ", ".join(sorted({finding.code for finding in left}))
     why = f": {mending.refusals[0].message}" if mending.refusals else ""
     return Refusal(Reason.NO_FIX, f"there is no proved repair for {codes}{why}")
