@@ -1,0 +1,54 @@
+"""A second opinion on a repaired image: the host's own ``vhd-util check``, where it is installed.
+
+It only reads. Its silence proves little (it passes many a damaged image), so only a complaint counts,
+and no complaint comes from a tool that is missing, hangs, or dies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+TIME_LIMIT = 10.0
+"""Seconds. A damaged header costs it ten retries of a second each; nobody waits longer than that."""
+
+_MAX_WORDS = 200
+
+
+def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT) -> str | None:
+    """The first line ``vhd-util check -B -n PATH`` says against the image, or None.
+
+    None also where there is no `program`, it does not end within `limit` seconds, or a signal ended
+    it. ``-B`` leaves out its overlap test, which takes time in the square of the blocks; ours is done.
+    `path` is absolute.
+    """
+    found = shutil.which(program)
+    if found is None:
+        return None
+    try:
+        done = subprocess.run(
+            [found, "check", "-B", "-n", path],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=clean_environment(),
+            timeout=limit,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode <= 0:
+        return None
+    said = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()
+    words = said[0] if said else f"exit code {done.returncode}"
+    return f"vhd-util check: {words[:_MAX_WORDS]}"
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment for a program of the host.
+
+    Without the library path that a self-contained smfix runs with (the host's programs would load
+    our libraries), and in the C locale, so that what they print can be read.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "LC_"))}
+    return kept | {"LC_ALL": "C", "LANG": "C"}
