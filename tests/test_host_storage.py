@@ -88,9 +88,7 @@ def test_an_image_gives_its_bytes_and_its_identity(vhd, sr_folder):
         assert image.growable
         assert not image.writable
         assert image.read(Extent(0, 8)) == DATA[:8]
-        assert image.identity == Identity(
-            about.st_dev, about.st_ino, None, len(DATA), os.path.realpath(vhd)
-        )
+        assert image.identity == Identity(about.st_dev, about.st_ino, None, len(DATA), os.path.realpath(vhd))
         assert image.target.vdi == VDI
         assert repr(image) == f"<OpenImage {os.path.realpath(vhd)!r}>"
 
@@ -197,9 +195,7 @@ def test_a_sister_folder_with_the_same_beginning_is_outside(sr_folder, tmp_path)
     sister = Path(f"{sr_folder}x")
     sister.mkdir()
     (sister / "a.vhd").write_bytes(DATA)
-    assert (
-        refused(file_target(sister / "a.vhd"), sr_root=str(sr_folder)).reason is Reason.UNSAFE_PATH
-    )
+    assert refused(file_target(sister / "a.vhd"), sr_root=str(sr_folder)).reason is Reason.UNSAFE_PATH
 
 
 def test_a_folder_below_the_sr_is_inside(sr_folder):
@@ -508,9 +504,7 @@ def test_a_block_device_is_read_and_written_in_place(vhd, loop_device, tmp_path,
 def test_a_read_only_file_system_is_said(tmp_path):
     room = tmp_path / "ro"
     room.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "none", str(room)], capture_output=True, text=True, check=False
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(room)], capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"no mounts here: {mounted.stderr.strip()}")
     try:

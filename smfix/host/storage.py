@@ -81,9 +81,7 @@ class OpenImage:
 
     __slots__ = ("_fd", "_sr_root", "_unsynced", "identity", "target", "writable")
 
-    def __init__(
-        self, fd: int, target: Target, identity: Identity, sr_root: str | None, *, writable: bool
-    ) -> None:
+    def __init__(self, fd: int, target: Target, identity: Identity, sr_root: str | None, *, writable: bool) -> None:
         self._fd = fd
         self._sr_root = sr_root
         self._unsynced: list[Extent] = []
@@ -309,9 +307,7 @@ def _locate(target: Target, sr_root: str | None) -> tuple[str, str] | Refusal:
         return Refusal(Reason.NOT_A_VHD, f"{target.path} is a folder")
     folder = os.path.realpath(folder or os.curdir, strict=True)
     if sr_root is not None and not _is_below(folder, os.path.realpath(sr_root, strict=True)):
-        return Refusal(
-            Reason.UNSAFE_PATH, f"{target.path} resolves to {folder}, outside of its SR {sr_root}"
-        )
+        return Refusal(Reason.UNSAFE_PATH, f"{target.path} resolves to {folder}, outside of its SR {sr_root}")
     return folder, name
 
 
@@ -364,9 +360,7 @@ def _identify(fd: int, path: str) -> Identity:
     return Identity(opened.st_dev, opened.st_ino, None, opened.st_size, path)
 
 
-def _changed(
-    target: Target, opened: Identity, found: os.stat_result, expect: Identity | None
-) -> Refusal | None:
+def _changed(target: Target, opened: Identity, found: os.stat_result, expect: Identity | None) -> Refusal | None:
     """A Refusal when what was opened is not what was looked at, now or earlier."""
     if (opened.device, opened.inode) != (found.st_dev, found.st_ino):
         return Refusal(Reason.STALE, f"{target.path} was replaced while it was opened")

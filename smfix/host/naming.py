@@ -1,0 +1,124 @@
+"""What an image's path says: its SR, its VDI, and where it stands in its life. Pure.
+
+The forms are the storage manager's (FileSR.py, LVHDSR.py, LinstorSR.py, cleanup.py):
+
+========================================  ==========================================================
+``<mount>/<sr>/<vdi>.vhd``                a disk of a file SR
+``<mount>/<sr>/OLD_<vdi>.vhd``            the old leaf, while a leaf-coalesce renames
+``<mount>/<sr>/<vdi>.vhd.new``            a snapshot that has not taken its name yet
+``<mount>/<sr>/tmpXXXXXX/<any>.vhd``      a downloaded or uploaded copy (Python's mkdtemp names)
+``/dev/VG_XenStorage-<sr>/VHD-<vdi>``     a disk of an LVM SR; device-mapper doubles the dashes
+``/dev/drbd/by-res/xcp-volume-<r>/0``     a LINSTOR volume: `r` is no VDI, and the SR is not named
+``DELETED_<vdi>``                         a LINSTOR volume on its way out
+========================================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from smfix.model import Backing
+
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+_MARK = r"(?P<mark>OLD_|DELETED_)?"
+_FULL = re.compile(UUID)
+_FILE = re.compile(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
+_TEMPORARY = re.compile(r"tmp[A-Za-z0-9_]{6,8}")
+_LVM = re.compile(rf"/dev/VG_XenStorage-(?P<sr>{UUID})/VHD-{_MARK}(?P<vdi>{UUID})")
+_MAPPER = re.compile(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
+_LINSTOR = re.compile(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
+
+# The hex digits of a prefix, and the fewest that may name a disk (contract, TARGET; model.VdiRef).
+_PREFIX = re.compile(r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})")
+SHORTEST = 8
+SHORTEST_OLD = 4
+
+
+class Life(Enum):
+    """Where in its life a name says that an image is."""
+
+    PLAIN = "plain"
+    OLD = "old"
+    DELETED = "deleted"
+    NEW = "new"
+    COPY = "copy"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """What a path says. `vdi`, `sr`: lower-case UUIDs, None where it names none.
+
+    `rest` is the part below the SR's folder, one or two components; None where the path is not of
+    the storage manager's making (FOREIGN) or names a device.
+    """
+
+    life: Life
+    backing: Backing
+    sr: str | None = None
+    vdi: str | None = None
+    rest: str | None = None
+
+
+def is_uuid(text: str) -> bool:
+    """True for 32 lower-case hex digits with their four dashes, and nothing else."""
+    return _FULL.fullmatch(text) is not None
+
+
+def is_prefix(text: str) -> bool:
+    """True when `text` may name a disk: a UUID, or its first >= 8 hex digits (``OLD_``: >= 4).
+
+    So it holds no character that means something to a path or to a pattern.
+    """
+    match = _PREFIX.fullmatch(text)
+    if match is None:
+        return False
+    digits = match["hex"]
+    if len(digits.replace("-", "")) < (SHORTEST_OLD if match["mark"] else SHORTEST):
+        return False
+    # The dashes stand where a UUID has them: it is a prefix of a real name.
+    return all((char == "-") == (at in (8, 13, 18, 23)) for at, char in enumerate(digits))
+
+
+def read_path(path: str) -> ImageName:
+    """What `path` says; it is not touched, and every text is taken. FOREIGN: nothing."""
+    if path.startswith("/dev/"):
+        return _read_device(path)
+    parts = [part for part in path.split("/") if part]
+    if not parts or any(part in (".", "..") for part in parts):
+        return ImageName(Life.FOREIGN, Backing.FILE)
+    file = _FILE.fullmatch(parts[-1])
+    vdi = file["vdi"] if file else None
+    if len(parts) >= 2 and is_uuid(parts[-2]):
+        if file:
+            return ImageName(_life(file), Backing.FILE, parts[-2], vdi, parts[-1])
+        if _TEMPORARY.match(parts[-1]):
+            return ImageName(Life.COPY, Backing.FILE, parts[-2], None, parts[-1])
+    if len(parts) >= 3 and is_uuid(parts[-3]) and _TEMPORARY.fullmatch(parts[-2]):
+        return ImageName(Life.COPY, Backing.FILE, parts[-3], vdi, "/".join(parts[-2:]))
+    if file:
+        return ImageName(_life(file), Backing.FILE, None, vdi)
+    return ImageName(Life.FOREIGN, Backing.FILE)
+
+
+def _read_device(path: str) -> ImageName:
+    mapped = _MAPPER.fullmatch(path)
+    if mapped:
+        group, volume = (mapped[name].replace("--", "-") for name in ("group", "volume"))
+        path = f"/dev/{group}/{volume}"
+    volume_match = _LVM.fullmatch(path)
+    if volume_match:
+        life = _life(volume_match)
+        return ImageName(life, Backing.BLOCK, volume_match["sr"], volume_match["vdi"])
+    if _LINSTOR.fullmatch(path):
+        return ImageName(Life.PLAIN, Backing.BLOCK)
+    return ImageName(Life.FOREIGN, Backing.BLOCK)
+
+
+def _life(match: re.Match[str]) -> Life:
+    if match["mark"]:
+        return Life.OLD if match["mark"] == "OLD_" else Life.DELETED
+    return Life.NEW if match.groupdict().get("new") else Life.PLAIN

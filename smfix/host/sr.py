@@ -1,0 +1,219 @@
+"""Where a VDI lives on this host: a name from a log or from the command line -> the image's path.
+
+Theory. A name is resolved, never guessed: exactly one image, or all candidates, or where was
+looked. What a log says becomes part of a path only after it has been read as a UUID, a prefix of
+one, or a path of the storage manager's own making (:mod:`smfix.host.naming`), and then only its
+part below the SR's folder: the mount point is this host's.
+
+An SR type is a row of `SR_TYPES`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from smfix.errors import Unreadable, UsageError
+from smfix.host import storage
+from smfix.host.naming import Life, is_prefix, is_uuid, read_path
+from smfix.model import Backing, Target, VdiRef
+
+DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The one image. `root`: the SR's folder (for ``open_image(sr_root=...)``), None if unknown."""
+
+    target: Target
+    root: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """Several images fit; the operator says which."""
+
+    candidates: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """No image fits. `looked`: the paths and patterns that were looked at, for people."""
+
+    looked: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SrType:
+    """How one kind of SR names its images.
+
+    `find(ref, sr, mounts)` gives every image of the named VDI: `ref` is a UUID or a prefix, `sr` a
+    UUID or None for every SR. `patterns` says where it looks.
+    """
+
+    name: str
+    find: Callable[[str, str | None, Sequence[str]], Iterator[Found]]
+    patterns: Callable[[str, str | None, Sequence[str]], Iterator[str]]
+
+
+def sr_mounts(given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Where file SRs are mounted: `given`, else the first default that exists.
+
+    Raises UsageError for a given folder that does not exist.
+    """
+    for folder in given:
+        if not os.path.isdir(folder):
+            raise UsageError(f"--sr-mount {folder}: no such folder")
+    if given:
+        return tuple(given)
+    return (next(filter(os.path.isdir, DEFAULT_MOUNTS), DEFAULT_MOUNTS[0]),)
+
+
+def locate(vdi: VdiRef, sr: str | None, path: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
+    """Where the image of an incident is: `vdi`, `sr` and `path` as the log has them.
+
+    The path is exact and wins; of a file's path the mount point is replaced by `mounts`. Without a
+    path the VDI is looked for in `sr`, or in every SR. Raises Unreadable for a folder that cannot
+    be listed.
+    """
+    if path is not None:
+        return _locate_path(path, mounts)
+    return _locate_vdi(_as_on_disk(vdi.text), sr and sr.lower(), mounts)
+
+
+def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous | NotFound:
+    """The images that a TARGET of the command line names (contract.md, Commands).
+
+    A path (also when it looks like a UUID, where such a file exists), a block device, a VDI's UUID
+    or a prefix of at least 8 hex digits, ``SR-UUID/VDI-UUID``, or a folder: all its VHDs.
+
+    Raises UsageError for what cannot be a name, Unreadable for a path that is missing or may not
+    be read, and for a folder without any VHD.
+    """
+    if "\0" in text or not text:
+        raise UsageError("an image's name is empty, or holds a NUL character")
+    if not os.path.lexists(text):
+        sr, _, vdi = text.rpartition("/")
+        sr, vdi = sr.lower(), _as_on_disk(vdi)
+        if is_prefix(vdi) and (not sr or is_uuid(sr)):
+            found = _locate_vdi(vdi, sr or None, mounts)
+            return (found,) if isinstance(found, Found) else found
+        if "/" not in text and set(text.lower()) <= set("0123456789abcdef-"):
+            raise UsageError(f"{text} is no VDI's UUID, nor the first 8 or more hex digits of one")
+    try:
+        if stat.S_ISDIR(os.stat(text).st_mode):
+            return _all_in(text)
+    except OSError as error:
+        # A link that leads nowhere is refused as a link, when it is opened.
+        if not os.path.islink(text):
+            raise Unreadable(f"cannot open {text}: {error.strerror}") from error
+    return (_at_path(text),)
+
+
+def _as_on_disk(ref: str) -> str:
+    """UUIDs are lower case there, the mark of a temporary name is not."""
+    mark = ref[:4].upper()
+    return mark + ref[4:].lower() if mark == "OLD_" else ref.lower()
+
+
+def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
+    name = read_path(path)
+    if name.backing is Backing.BLOCK and name.life is not Life.FOREIGN:
+        return _at_path(path) if os.path.exists(path) else NotFound((path,))
+    if name.sr is None or name.rest is None:
+        return NotFound((f"{path} (no path of a storage repository)",))
+    places = [(os.path.join(mount, name.sr), name.rest) for mount in mounts]
+    found = [
+        Found(Target(place, Backing.FILE, name.vdi, name.sr), root)
+        for root, rest in places
+        if os.path.lexists(place := os.path.join(root, rest))
+    ]
+    return _verdict(found, [os.path.join(*place) for place in places])
+
+
+def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
+    if not is_prefix(ref) or (sr is not None and not is_uuid(sr)):
+        return NotFound((f"{ref} (no name of a VDI)",))
+    found = [image for row in SR_TYPES for image in row.find(ref, sr, mounts)]
+    return _verdict(found, [place for row in SR_TYPES for place in row.patterns(ref, sr, mounts)])
+
+
+def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous | NotFound:
+    """One, several or none; a file that is reached by two mounts is one."""
+    by_inode = {os.path.realpath(image.target.path): image for image in reversed(found)}
+    if not by_inode:
+        return NotFound(tuple(looked))
+    if len(by_inode) == 1:
+        return next(iter(by_inode.values()))
+    return Ambiguous(tuple(sorted(by_inode.values(), key=lambda image: image.target.path)))
+
+
+def _at_path(path: str) -> Found:
+    """The image at a path that the operator (or a log's device path) names."""
+    name = read_path(os.path.abspath(path))
+    below_dev = os.path.abspath(path).startswith(f"{storage.DEVICES}/")
+    try:
+        mode = os.stat(path, follow_symlinks=below_dev).st_mode
+    except OSError:
+        mode = 0
+    if stat.S_ISBLK(mode):
+        return Found(Target(path, Backing.BLOCK, name.vdi, name.sr))
+    root = None
+    if name.rest is not None:
+        root = os.path.abspath(path)[: -len(name.rest) - 1]
+    return Found(Target(path, Backing.FILE, name.vdi, name.sr), root)
+
+
+def _all_in(folder: str) -> tuple[Found, ...]:
+    """Every VHD of a folder, by name; links and odd kinds too, so that they are refused aloud."""
+    names = sorted(name for name in _names(folder) if name.endswith(".vhd"))
+    if not names:
+        raise Unreadable(f"{folder} holds no VHD (no file named *.vhd)")
+    images = []
+    for name in names:
+        path = os.path.join(folder, name)
+        said = read_path(os.path.abspath(path))
+        images.append(Found(Target(path, Backing.FILE, said.vdi, said.sr), folder))
+    return tuple(images)
+
+
+def _names(folder: str) -> list[str]:
+    """The names in a folder; none where there is no such folder. Raises Unreadable."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise Unreadable(f"cannot list {folder}: {error.strerror}") from error
+
+
+# ------------------------------------------------------------------------------ SR types
+
+
+def _sr_folders(sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
+    for mount in mounts:
+        for name in [sr] if sr else sorted(filter(is_uuid, _names(mount))):
+            yield os.path.join(mount, name)
+
+
+def _find_files(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[Found]:
+    for root in _sr_folders(sr, mounts):
+        # A full name is asked for by name: an SR can hold tens of thousands.
+        names = [f"{ref}.vhd"] if is_uuid(ref) else sorted(_names(root))
+        for name in names:
+            path = os.path.join(root, name)
+            said = read_path(os.path.join(os.path.basename(root), name))
+            wanted = name.startswith(ref) and said.life in (Life.PLAIN, Life.OLD)
+            if wanted and os.path.lexists(path):
+                yield Found(Target(path, Backing.FILE, said.vdi, said.sr), root)
+
+
+def _file_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
+    for mount in mounts:
+        yield os.path.join(mount, sr or "*", f"{ref}{'' if is_uuid(ref) else '*'}.vhd")
+
+
+SR_TYPES = (SrType("file", _find_files, _file_patterns),)
+"""File SRs (ext, NFS, SMB, ...): ``<mount>/<sr>/<vdi>.vhd``."""
