@@ -32,6 +32,7 @@ PURE = (
     "smfix.smlog",
     "smfix.smlog.formats",
     "smfix.smlog.lines",
+    "smfix.smlog.engine",
     "smfix.smlog.events",
     "smfix.smlog.names",
     "smfix.smlog.processes",

@@ -1,1 +1,1 @@
-"""Bytes of a storage log -> incidents."""
+"""From the bytes of a storage manager's log to the incidents they tell of."""

@@ -1,0 +1,294 @@
+"""Text as a window that moves over the logs: blocks of whole lines, searched, decoded on demand.
+
+Pure. A log has millions of lines and a handful that matter, so lines are not parsed on the way in:
+whoever reads has an engine find the bytes that may matter, and asks the window for the lines
+around them: the next or the previous one, or the next or the previous of the same process.
+
+Blocks follow each other in the logical order of the logs (SMlog.1 before SMlog), so a process is
+followed across a rotation. A search reaches :data:`REACH_BACK` and :data:`REACH_AHEAD` bytes and no
+further: that bounds memory, time, and how old a process' evidence can be.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from smfix.smlog.formats import read_prefix
+from smfix.smlog.stamps import Stamp
+
+REACH_BACK = 8 << 20  # bytes; some 70,000 lines
+REACH_AHEAD = 4 << 20
+LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; what lies behind is not read
+_CACHED = 4096
+
+
+class Position(NamedTuple):
+    """Where a line starts: the serial number of its block, and its offset in it (bytes)."""
+
+    block: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Block:
+    """Whole lines of one file. `size` bytes of `data` are in use and end with a line's end.
+
+    `file` is the index of the file among the logs, `first_line` the number of the block's first
+    line in it, counted from 1.
+    """
+
+    data: bytes | bytearray
+    size: int
+    file: int
+    first_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One physical line. `raw` is all of it, `text` the message behind its prefix.
+
+    `form` is the name of the prefix's row in formats.py, ``""`` where the line has none; then
+    `stamp`, `host` and `pid` are None and `ident` is empty.
+    """
+
+    at: Position
+    raw: str
+    text: str
+    form: str = ""
+    stamp: Stamp | None = None
+    host: str | None = None
+    ident: str = ""
+    pid: int | None = None
+
+    @property
+    def has_prefix(self) -> bool:
+        """False for a continuation or a terminal's output."""
+        return bool(self.form)
+
+
+def decode(raw: bytes) -> str:
+    """A line's text: UTF-8 where it is, U+FFFD where it is not; no line end, no leading NULs.
+
+    A crash leaves runs of NUL in front of the first line written after it.
+    """
+    return raw.rstrip(b"\r\n").lstrip(b"\0").decode("utf-8", "replace")
+
+
+def parse_line(raw: bytes, at: Position) -> Line:
+    """The line that `raw` (bytes, its first LINE_LIMIT count) is."""
+    text = decode(raw[:LINE_LIMIT])
+    prefix = read_prefix(text)
+    if prefix is None:
+        return Line(at, text, text)
+    return Line(
+        at,
+        text,
+        text[prefix.start : prefix.stop],
+        prefix.form,
+        prefix.stamp,
+        prefix.host,
+        prefix.ident,
+        prefix.pid,
+    )
+
+
+class Window:
+    """The blocks at hand, in order. Positions stay valid while their block is in the window."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Block] = []
+        self._first = 0  # the serial number of _blocks[0]
+        self._starts: list[int] = []  # where each block starts in the logical text (bytes)
+        self._cache: OrderedDict[Position, Line] = OrderedDict()
+
+    # ---------------------------------------------------------------- moving
+
+    def push(self, block: Block) -> int:
+        """Add the next block; its serial number."""
+        self._starts.append(self._end)
+        self._blocks.append(block)
+        return self._first + len(self._blocks) - 1
+
+    @property
+    def _end(self) -> int:
+        return self._starts[-1] + self._blocks[-1].size if self._blocks else 0
+
+    def ahead_of(self, serial: int) -> int:
+        """How many bytes lie in the window behind block `serial`."""
+        index = serial - self._first
+        return self._end - self._starts[index] - self._blocks[index].size
+
+    def forget(self, serial: int) -> list[Block]:
+        """Drop the blocks that no search from block `serial` on can reach; they are returned."""
+        floor = self._starts[serial - self._first] - REACH_BACK
+        count = 0
+        while count < serial - self._first and self._starts[count + 1] <= floor:
+            count += 1
+        dropped = self._blocks[:count]
+        del self._blocks[:count], self._starts[:count]
+        self._first += count
+        return dropped
+
+    # ---------------------------------------------------------------- lines
+
+    def block(self, serial: int) -> Block:
+        """The block with that serial number."""
+        return self._blocks[serial - self._first]
+
+    def line_around(self, serial: int, offset: int) -> Line:
+        """The line that holds byte `offset` of block `serial`."""
+        block = self.block(serial)
+        start = block.data.rfind(b"\n", 0, offset) + 1
+        return self.line(Position(serial, start))
+
+    def line(self, at: Position) -> Line:
+        """The line that starts at `at`."""
+        if cached := self._cache.get(at):
+            return cached
+        block = self.block(at.block)
+        stop = min(self._line_end(block, at.offset), at.offset + LINE_LIMIT)
+        line = parse_line(bytes(block.data[at.offset : stop]), at)
+        self._cache[at] = line
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return line
+
+    def number(self, at: Position) -> int:
+        """The line's number in its file, counted from 1."""
+        block = self.block(at.block)
+        return block.first_line + block.data.count(b"\n", 0, at.offset)
+
+    def file(self, at: Position) -> int:
+        """The index of the line's file."""
+        return self.block(at.block).file
+
+    def distance(self, first: Position, second: Position) -> int:
+        """Bytes from `first` to `second`; both in the window."""
+        return self._place(second) - self._place(first)
+
+    def _place(self, at: Position) -> int:
+        return self._starts[at.block - self._first] + at.offset
+
+    @property
+    def first(self) -> int:
+        """The serial number of the oldest block in the window."""
+        return self._first
+
+    def line_end(self, at: Position) -> int:
+        """The offset in its block right behind the line that starts at `at`."""
+        return self._line_end(self.block(at.block), at.offset)
+
+    @staticmethod
+    def _line_end(block: Block, offset: int) -> int:
+        found = block.data.find(b"\n", offset, block.size)
+        return block.size if found < 0 else found + 1
+
+    # ---------------------------------------------------------------- neighbours
+
+    def after(self, at: Position) -> Iterator[Line]:
+        """The lines behind the one at `at`, nearest first."""
+        reach = self._place(at) + REACH_AHEAD
+        serial, offset = at
+        offset = self._line_end(self.block(serial), offset)
+        while serial < self._first + len(self._blocks):
+            block = self.block(serial)
+            while offset < block.size:
+                position = Position(serial, offset)
+                if self._place(position) > reach:
+                    return
+                yield self.line(position)
+                offset = self._line_end(block, offset)
+            serial, offset = serial + 1, 0
+
+    def before(self, at: Position) -> Iterator[Line]:
+        """The lines in front of the one at `at`, nearest first."""
+        reach = self._place(at) - REACH_BACK
+        serial, offset = at
+        while serial >= self._first:
+            block = self.block(serial)
+            while offset > 0:
+                offset = block.data.rfind(b"\n", 0, offset - 1) + 1
+                position = Position(serial, offset)
+                if self._place(position) < reach:
+                    return
+                yield self.line(position)
+            serial -= 1
+            offset = self.block(serial).size if serial >= self._first else 0
+
+    def naming_after(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
+        """The lines behind the one at `at` that hold one of `needles`, nearest first."""
+        reach = self._place(at) + REACH_AHEAD
+        serial, offset = at
+        offset = self._line_end(self.block(serial), offset)
+        while serial < self._first + len(self._blocks):
+            block = self.block(serial)
+            stop = min(block.size, reach - self._starts[serial - self._first])
+            while offset < stop:
+                hits = [hit for n in needles if (hit := block.data.find(n, offset, stop)) >= 0]
+                if not hits:
+                    break
+                line = self.line_around(serial, min(hits))
+                yield line
+                offset = self._line_end(block, line.at.offset)
+            serial, offset = serial + 1, 0
+            if stop < block.size:
+                return
+
+    def naming_before(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
+        """The lines in front of the one at `at` that hold one of `needles`, nearest first."""
+        reach = self._place(at) - REACH_BACK
+        serial, stop = at
+        while serial >= self._first:
+            block = self.block(serial)
+            floor = max(0, reach - self._starts[serial - self._first])
+            while stop > floor:
+                hit = max(block.data.rfind(needle, floor, stop) for needle in needles)
+                if hit < 0:
+                    break
+                line = self.line_around(serial, hit)
+                yield line
+                stop = line.at.offset
+            if floor > 0:
+                return
+            serial -= 1
+            stop = self.block(serial).size if serial >= self._first else 0
+
+    # ---------------------------------------------------------------- processes
+
+    def of_process_after(self, line: Line) -> Iterator[Line]:
+        """The later lines of the process that wrote `line`; nothing where it names no pid."""
+        if line.pid is not None:
+            for other in self.naming_after(line.at, pid_needles(line.pid)):
+                if other.pid == line.pid and other.host == line.host:
+                    yield other
+
+    def of_process_before(self, line: Line) -> Iterator[Line]:
+        """The earlier lines of the process that wrote `line`, nearest first."""
+        if line.pid is not None:
+            for other in self.naming_before(line.at, pid_needles(line.pid)):
+                if other.pid == line.pid and other.host == line.host:
+                    yield other
+
+    def voice_after(self, line: Line, limit: int) -> Iterator[Line]:
+        """What the writer of `line` says next, at most `limit` lines: a record's continuation.
+
+        syslog gives each line of a record its prefix: the same process' next lines. A raw log gives
+        none: the lines without a prefix, over which another process may have written.
+        """
+        if line.form == "syslog":
+            yield from islice(self.of_process_after(line), limit)
+            return
+        for other in islice(self.after(line.at), limit):
+            if not other.has_prefix:
+                yield other
+            elif other.pid == line.pid or line.pid is None:
+                return
+
+
+def pid_needles(pid: int) -> tuple[bytes, ...]:
+    """How a pid stands in a line: ``[26919]`` or ``<26919>``."""
+    return b"[%d]" % pid, b"<%d>" % pid

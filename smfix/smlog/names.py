@@ -1,0 +1,122 @@
+"""How logs name a disk: full UUIDs, image paths, and the storage manager's short VDI names.
+
+Pure. Everything returned was read, never completed: a prefix stays a prefix. Sources: `VDI.__str__`
+in the storage manager's cleanup.py over its whole history, and the paths its drivers build.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+HEX8 = r"[0-9a-fA-F]{8}"
+UUID = rf"{HEX8}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{12}}"
+_UUID_IN_TEXT = re.compile(rf"(?<![0-9a-fA-F-]){UUID}(?![0-9a-fA-F-])")
+_WHOLE_UUID = re.compile(rf"{UUID}\Z")
+_TMP = re.compile(r"tmp[A-Za-z0-9_]{1,32}\Z")
+_MAPPER = re.compile(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
+_TEMPORARY = re.compile(r"(?:OLD_|DELETED_)")
+# A path ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
+_PATH = re.compile(r"/(?:[^\s'\"`:,;|<>()\[\]{}\\*?]+/)*[^\s'\"`:,;|<>()\[\]{}\\*?/]+")
+_FILE_NAME = re.compile(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache))?\Z")
+_LV_NAME = re.compile(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
+_DRBD = re.compile(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePath:
+    """An image as a path names it.
+
+    `vdi` and `sr` are full UUIDs in lower case, or None where the path does not hold them (a LINSTOR
+    volume). `copy` marks a file below a ``tmp*`` folder of the SR (a download or an upload);
+    `temporary` a name the storage manager gives while it works (``OLD_``, ``DELETED_``).
+    """
+
+    path: str
+    vdi: str | None
+    sr: str | None
+    copy: bool = False
+    temporary: bool = False
+
+
+def is_uuid(text: str) -> bool:
+    """True for a full UUID: 32 hex digits in five groups."""
+    return _WHOLE_UUID.match(text) is not None
+
+
+def uuids(text: str) -> Iterator[str]:
+    """Every full UUID in `text`, lower case, in order. Dashes doubled by device-mapper are not."""
+    return (found.group().lower() for found in _UUID_IN_TEXT.finditer(text))
+
+
+def image_path(path: str) -> ImagePath | None:
+    """What `path` says of itself, or None where it does not look like an image.
+
+    ``…/<SR>/<VDI>.vhd``, ``…/<SR>/tmpXXXX/<VDI>.vhd``, ``/dev/VG_XenStorage-<SR>/VHD-<VDI>`` (also
+    ``LV-``, ``QCOW2-``), its device-mapper form with doubled dashes, and
+    ``/dev/drbd/by-res/<volume>/0``, which names no VDI.
+    """
+    if drbd := _DRBD.match(path):
+        return ImagePath(path, vdi=None, sr=None) if drbd["volume"] else None
+    parts = path.split("/")
+    name, folder = parts[-1], parts[-2] if len(parts) > 1 else ""
+    if mapper := _MAPPER.match(name):
+        name = mapper["lv"].replace("--", "-")
+        folder = f"VG_XenStorage-{mapper['sr'].replace('--', '-')}"
+    if folder.startswith("VG_XenStorage-"):
+        found, sr = _LV_NAME.match(name), folder.removeprefix("VG_XenStorage-")
+        copy = False
+    else:
+        found = _FILE_NAME.match(name)
+        copy = _TMP.match(folder) is not None and len(parts) > 2
+        sr = parts[-3] if copy else folder
+    if found is None:
+        return None
+    return ImagePath(
+        path,
+        vdi=found["vdi"].lower(),
+        sr=sr.lower() if is_uuid(sr) else None,
+        copy=copy,
+        temporary=found["temporary"] is not None,
+    )
+
+
+def image_paths(text: str) -> Iterator[ImagePath]:
+    """Every image path in `text`, in order."""
+    for found in _PATH.finditer(text):
+        if image := image_path(found.group()):
+            yield image
+
+
+# --------------------------------------------------------------------------- short names
+
+# "*1d994938(40.00G/14.27G)", "OLD_b545[VHD](8.000G//8.020G|n)", "dce4b0fc(2.000G?)[vhd]".
+# The sizes hold no parenthesis; both ends are bounded, so no input makes this slow.
+VDI_NAME = (
+    r"\*?(?P<short>(?:OLD_|DELETED_?)?[0-9a-fA-F]{4,8}(?:-[0-9a-fA-F-]{1,27})?)"
+    r"(?:\[[A-Za-z0-9]{1,8}\])?(?:\([^()\n]{0,80}\))?(?:\[[A-Za-z0-9]{1,8}\])?"
+)
+_SHORT = re.compile(r"(?P<temporary>OLD_|DELETED_?)?(?P<digits>[0-9a-f-]+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ShortName:
+    """The first digits of a VDI's UUID, as `VDI.__str__` prints them.
+
+    Eight hex digits; four where the VDI carries the temporary name ``OLD_`` (the name is cut at
+    eight characters). `digits` is lower case.
+    """
+
+    digits: str
+    temporary: bool = False
+
+
+def short_name(text: str) -> ShortName | None:
+    """The digits of `text` (the group ``short`` of :data:`VDI_NAME`), None if there are too few."""
+    found = _SHORT.match(text if text[:4] in {"OLD_", "DELE"} else text.lower())
+    if found is None:
+        return None
+    temporary, digits = found["temporary"] is not None, found["digits"].lower()
+    enough = 4 if temporary else 8
+    return ShortName(digits, temporary) if len(digits) >= enough else None

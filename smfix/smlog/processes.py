@@ -1,0 +1,114 @@
+"""Who a process is: which run a line belongs to, and which SR the process works on.
+
+Pure. Pids are reused within days, and a wrong SR is a wrong disk. So a process' evidence holds
+within one run: a run ends where the pid is silent for a day, or starts anew, and the SR that an SM
+command names is lent to a garbage collector of the same pid for ten minutes only.
+Source: the messages of cleanup.py, lock.py, lvmcache.py, ipc.py and SRCommand.py.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from smfix.smlog.lines import Line, Window, pid_needles
+from smfix.smlog.names import UUID, image_paths
+from smfix.smlog.stamps import Stamp
+
+SILENCE = timedelta(hours=24)
+LENT = timedelta(minutes=10)
+_HANDOVERS = 3  # A daemonises to B, B to C
+
+# From the most direct to the least; each names an SR in full.
+_SR_NAMED = re.compile(
+    rf"=== SR (?P<start>{UUID}): (?:gc|gc_force|abort) ==="
+    rf"|/sr-mount/(?P<mount>{UUID})(?![0-9a-fA-F-])"
+    rf"|VG_XenStorage-(?P<vg>{UUID})(?![0-9a-fA-F-])"
+    rf"|/(?:var/)?lock/sm/(?P<lock>{UUID})/(?:sr|running|gc_active)\b"
+    rf"|/(?:var/)?lock/sm/lvm-(?P<lvm>{UUID})/"
+    rf"|srUpdate for SR (?P<update>{UUID})"
+    rf"|\* SR (?P<error>{UUID}): ERROR"
+    rf"|SMGC@(?P<unit>{UUID})"
+    rf"|IPCFlag: (?:clear|set) (?P<flag>{UUID}):"
+    rf"|Coalesce failed on SR (?P<failed>{UUID}): "
+    rf"|'sr_uuid': '(?P<command>{UUID})'"
+)
+_START = re.compile(rf"=== SR {UUID}: (?:gc|gc_force|abort) ===")
+_PASSES_ON = re.compile(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
+
+
+def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
+    """How long from `first` to `second`, whichever is later; None where a time is missing.
+
+    Stamps without a year are taken to lie within one year of each other, across a new year too.
+    """
+    if first is None or second is None:
+        return None
+    year = first.year or second.year or 2000
+    one, other = first.at(first.year or year), second.at(second.year or year)
+    if one is None or other is None:
+        return None
+    gap = abs(other - one)
+    if first.year is None or second.year is None:
+        gap = min(gap, abs(timedelta(days=365) - gap))
+    return gap
+
+
+def same_run(first: Stamp | None, second: Stamp | None) -> bool:
+    """True where no more than a day lies between (times that are missing separate nothing)."""
+    gap = apart(first, second)
+    return gap is None or gap < SILENCE
+
+
+def starts_run(line: Line) -> bool:
+    """True for the line with which a garbage collector begins."""
+    return _START.search(line.text) is not None
+
+
+def srs_named(text: str) -> set[str]:
+    """Every SR that `text` names in full, lower case."""
+    found = {str(match[match.lastgroup or 0]).lower() for match in _SR_NAMED.finditer(text)}
+    return found | {image.sr for image in image_paths(text) if image.sr}
+
+
+def sr_of(window: Window, line: Line) -> str | None:
+    """The SR on which the process that wrote `line` works: the last one its run has named.
+
+    None where it named none, or several at once. A daemonised garbage collector inherits the SR of
+    the process it came from.
+    """
+    for _ in range(_HANDOVERS):
+        last = line
+        for other in window.of_process_before(line):
+            if not same_run(other.stamp, last.stamp):
+                break
+            last = other
+            named = srs_named(other.text)
+            if named and (other.ident == "SMGC" or _is_recent(other, line)):
+                return named.pop() if len(named) == 1 else None
+            if starts_run(other):
+                break
+        origin = _handed_over_by(window, line)
+        if origin is None:
+            return None
+        line = origin
+    return None
+
+
+def _is_recent(other: Line, line: Line) -> bool:
+    gap = apart(other.stamp, line.stamp)
+    return gap is None or gap <= LENT
+
+
+def _handed_over_by(window: Window, line: Line) -> Line | None:
+    """The line with which another process passed its work on to the one that wrote `line`."""
+    if line.pid is None:
+        return None
+    for near in (window.naming_before, window.naming_after):  # their order can be reversed
+        for other in near(line.at, pid_needles(line.pid)):
+            if not same_run(other.stamp, line.stamp):
+                break
+            passed = _PASSES_ON.search(other.text)
+            if passed and int(passed["pid"]) == line.pid and other.host == line.host:
+                return other
+    return None
