@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
+from smfix.problems.blocks import clear_is_nul, room
 from smfix.problems.footer import held_open
+from smfix.problems.places import misplaced, shifted
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage
-from smfix.vhd.structs import FOOTER_SIZE, Header
+from smfix.vhd.structs import Header
 
 ALIGNMENT = 4096
 """libvhd and tapdisk start a block so that its data lies on a page boundary."""
@@ -31,44 +33,12 @@ def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
     return image.geometry, image.bat.value
 
 
-def room(image: VhdImage) -> int:
-    """Where blocks must end, in bytes: before the footer where one stands, else at the end."""
-    if isinstance(image.end, Sound) or not image.view.growable:
-        return image.size - image.size % SECTOR - (FOOTER_SIZE if image.size % SECTOR == 0 else 0)
-    return image.size
-
-
-# --------------------------------------------------------------------------- VHD305, VHD302
+# --------------------------------------------------------------------------- VHD305
 
 
 def _detect_unreadable(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.bat, Damaged):
         yield Hit({"reasons": "; ".join(image.bat.reasons)}, "error reading bat: -22")
-
-
-def _wild(image: VhdImage, header: Header, bat: Bat) -> list[tuple[int, int]]:
-    """(offset, block) of entries that no writer can have made: so far behind the rest."""
-    end = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
-    wild: list[tuple[int, int]] = []
-    for at, block in bat.placements(start=image.size):
-        if not wild and at <= structs.round_up(max(end, image.size), ALIGNMENT) + ALIGNMENT:
-            end = max(end, at + header.block_space)
-        else:
-            wild.append((at, block))
-    return wild
-
-
-def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
-    layout = _layout(image)
-    if layout is None:
-        return
-    header, bat = layout
-    bad = [(block, at, "headers") for at, block in bat.placements(end=image.end_of_headers)]
-    bad += [(block, at, "footer") for at, block in _wild(image, header, bat)]
-    for block, at, what in sorted(bad)[:NAMED]:
-        facts = {"block": block, "offset": at, "what": what, "others": len(bad) - 1}
-        where = "over the headers" if what == "headers" else f"far behind the end of the file ({image.size})"
-        yield Hit({**facts, "where": where}, f"block {block} (offset 0x{at // SECTOR:x}) clobbers {what}")
 
 
 # --------------------------------------------------------------------------- VHD301
@@ -128,14 +98,12 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     header, bat = layout
     end = room(image)
-    wild = set(_wild(image, header, bat))
-    reaching = [spot for spot in bat.covering(Extent(end, 1 << 62), header.block_space) if spot not in wild]
+    wrong = misplaced(image).keys() | shifted(image).keys()
+    reaching = [spot for spot in bat.covering(Extent(end, 1 << 62), header.block_space) if spot[1] not in wrong]
     for at, block in sorted(reaching, key=lambda spot: spot[1])[:NAMED]:
-        if at < image.end_of_headers:
-            continue
         lost, whole = missing_part(image, header, at, block)
-        single = len(reaching) == 1 and not wild
-        if whole and not lost:
+        single = len(reaching) == 1 and not wrong
+        if whole and not lost and clear_is_nul(image, header, at):
             disposition, lossy = SAFE, False
         elif not whole and not image.full(block) and single and _interrupted(image, header, bat, at):
             proved = _held_by_child(context, image, block)
@@ -180,32 +148,6 @@ def _fix_past_end(image: VhdImage, finding: Finding, context: Context) -> tuple[
     return tuple(edits)
 
 
-# --------------------------------------------------------------------------- VHD303
-
-
-def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Hit]:
-    layout = _layout(image)
-    if layout is None:
-        return
-    header, bat = layout
-    pairs, count = bat.overlaps(header.block_space)
-    if pairs:
-        first = pairs[0]
-        facts = {
-            "block": first.block,
-            "offset": first.offset,
-            "other": first.other,
-            "other_offset": first.other_offset,
-            "blocks": [pair.block for pair in pairs],
-            "count": count,
-        }
-        check = (
-            f"block {first.block} (offset 0x{first.offset // SECTOR:x}) clobbers "
-            f"block {first.other} (offset 0x{first.other_offset // SECTOR:x})"
-        )
-        yield Hit(facts, check)
-
-
 ROWS = (
     Problem(
         "VHD305",
@@ -217,17 +159,6 @@ ROWS = (
         why="The header's fields do not fit the file, or the file was cut inside the BAT.",
         advice="Keep the file as it is. Without its BAT nothing tells which block is which.",
         source="vhd_read_bat; vhd_util_check_bat",
-    ),
-    Problem(
-        "VHD302",
-        "BAT entry impossible",
-        "Block {block} is placed at byte {offset}, {where}.",
-        ERROR,
-        REPORT,
-        _detect_impossible,
-        why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
-        advice="Do not run `vhd-util repair`: it would move the end of the file to where the entry points.",
-        source="vhd_util_check_bat: clobbers headers, clobbers footer",
     ),
     Problem(
         "VHD301",
@@ -246,16 +177,5 @@ ROWS = (
         ),
         advice="The named sectors are gone from this file: look for them in its child, or restore a backup.",
         source="vhd_util_check_bat: clobbers footer; libvhd.c: vhd_io_write",
-    ),
-    Problem(
-        "VHD303",
-        "blocks overlap",
-        "Block {block} (byte {offset}) overlaps block {other} (byte {other_offset}); {count} blocks are involved.",
-        ERROR,
-        REPORT,
-        _detect_overlaps,
-        why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
-        advice="Keep the file as it is: which of them owns the data cannot be told from the BAT alone.",
-        source="vhd_util_check_bat: clobbers block",
     ),
 )

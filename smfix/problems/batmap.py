@@ -1,23 +1,94 @@
 """The batmap: VHD4xx. A cache of which blocks are wholly written, kept by tapdisk.
 
+Theory. tapdisk asks the batmap first and the sector bitmap only where the batmap's bit is clear; a damaged
+batmap it ignores (read-only) or refuses to open (read-write), and every other tool fails on it. So while the
+batmap is damaged the guest reads by the bitmaps alone, and clearing it changes nothing that is read: tapdisk
+sets the bits again. A *sound* batmap is never edited over an allocated block: there it is what the guest reads.
+
 Source: ``vhd_read_batmap``, ``vhd_util_check_validate_batmap``, ``vhd_util_check_batmap`` (blktap).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from smfix.model import SECTOR, Damaged, Sound
-from smfix.problems.rows import ERROR, REPORT, Context, Hit, Problem
+from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
+from smfix.problems.blocks import orphans
+from smfix.problems.footer import held_open
+from smfix.problems.places import lost_entries, misplaced, overlapping, shifted
+from smfix.problems.rows import ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
-from smfix.vhd.image import VhdImage
-from smfix.vhd.structs import FOOTER_SIZE
+from smfix.vhd.image import Batmap, VhdImage
+from smfix.vhd.structs import (
+    BATMAP_COOKIE,
+    BATMAP_HEADER_SIZE,
+    BATMAP_VERSION_CURRENT,
+    BATMAP_VERSION_SIGNED,
+    FOOTER_SIZE,
+    BatmapHeader,
+    round_up,
+)
+
+COMPARED = 4096
+"""Blocks whose bitmap is compared with a set batmap bit at most (8 GiB of guest data)."""
+
+
+# --------------------------------------------------------------------------- VHD401
+
+
+def _layout_header(image: VhdImage) -> BatmapHeader | None:
+    """The header that a cleared batmap gets: where it is, its place by the layout, its key hash kept.
+
+    The place that the damaged header claims is kept where it fits the layout; None: nothing fits.
+    """
+    if not isinstance(image.batmap, Damaged) or image.geometry is None or not isinstance(image.bat, Sound):
+        return None
+    raw = image.batmap.raw
+    if len(raw) < BATMAP_HEADER_SIZE:
+        return None
+    claimed = structs.parse_batmap_header(raw)
+    size = round_up(-(-image.geometry.max_bat_size // 8)) or SECTOR
+    home = image.batmap.where.end
+    version = claimed.version if claimed.version in (BATMAP_VERSION_SIGNED, BATMAP_VERSION_CURRENT) else None
+    for at, length in ((claimed.map_offset, claimed.map_size), (home, size)):
+        if length >= size and at >= home and at % SECTOR == 0 and _is_free(image, Extent(at, length)):
+            return replace(
+                claimed,
+                cookie=BATMAP_COOKIE,
+                map_offset=at,
+                map_size=length,
+                version=version or BATMAP_VERSION_CURRENT,
+                checksum=structs.batmap_checksum(b"", BATMAP_VERSION_CURRENT),
+            )
+    return None
+
+
+def _is_free(image: VhdImage, extent: Extent) -> bool:
+    """The extent lies inside the headers' part of the file: no block, no locator, no footer there."""
+    if image.geometry is None or not isinstance(image.bat, Sound):
+        return False
+    if extent.end > image.size - FOOTER_SIZE or any(loc.entry.extent.overlaps(extent) for loc in image.locators):
+        return False
+    return not image.bat.value.covering(extent, image.geometry.block_space)
 
 
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.batmap, Damaged):
+        fits = _layout_header(image) is not None
+        facts = {"reasons": "; ".join(image.batmap.reasons)}
         check = "error calculating end of metadata: -22"
-        yield Hit({"reasons": "; ".join(image.batmap.reasons)}, check)
+        yield Hit(facts, check, disposition=SAFE if fits else REPORT)
+
+
+def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    header = _layout_header(image)
+    if header is None or not isinstance(image.batmap, Damaged):
+        return Refusal(Reason.NO_FIX, "there is no room for a batmap where the layout wants one")
+    return (Write(header.map_offset, bytes(header.map_size)), Write(image.batmap.where.offset, header.encode()))
+
+
+# --------------------------------------------------------------------------- VHD403, VHD905
 
 
 def _placed_wrong(image: VhdImage) -> str | None:
@@ -51,18 +122,67 @@ def _detect_fresh(image: VhdImage, context: Context) -> Iterator[Hit]:
         yield Hit({}, "batmap is invalid: invalid batmap size")
 
 
-def _detect_unallocated(image: VhdImage, context: Context) -> Iterator[Hit]:
+# --------------------------------------------------------------------------- VHD404, VHD402
+
+
+def stray_bits(image: VhdImage) -> list[int]:
+    """Blocks of the disk that a sound batmap calls full and the BAT does not place."""
     if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound):
-        return
-    bat, bits = image.bat.value, image.batmap.value.bits
-    stray: list[int] = []
-    for index, byte in enumerate(bits[: -(-len(bat) // 8)]):
+        return []
+    bat = image.bat.value
+    return [block for block in _set_bits(image.batmap.value, len(bat)) if bat.offset(block) is None]
+
+
+def _set_bits(batmap: Batmap, blocks: int) -> Iterator[int]:
+    for index, byte in enumerate(batmap.bits[: -(-blocks // 8)]):
         if byte:
-            here = range(index * 8, min(index * 8 + 8, len(bat)))
-            stray.extend(n for n in here if structs.bit(bits, n) and bat.offset(n) is None)
-    if stray:
+            here = range(index * 8, min(index * 8 + 8, blocks))
+            yield from (block for block in here if structs.bit(batmap.bits, block))
+
+
+def _detect_unallocated(image: VhdImage, context: Context) -> Iterator[Hit]:
+    stray = stray_bits(image)
+    places = orphans(image) if stray and not held_open(context) else []
+    if stray and not set(stray) <= lost_entries(image, places).keys():
         facts = {"block": stray[0], "blocks": stray[:64], "count": len(stray)}
-        yield Hit(facts, f"batmap shows unallocated block {stray[0]} full")
+        check = f"batmap shows unallocated block {stray[0]} full"
+        yield Hit(facts, check, disposition=REPORT if held_open(context) or places else SAFE)
+
+
+def _fix_unallocated(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    if not isinstance(image.batmap, Sound):
+        return Refusal(Reason.NO_FIX, "the batmap is damaged")
+    batmap = image.batmap.value
+    bits = bytearray(batmap.bits)
+    for block in stray_bits(image):
+        bits[block >> 3] &= ~(0x80 >> (block & 7))
+    total = structs.batmap_checksum(bytes(bits[: batmap.summed]), batmap.header.version)
+    header = replace(batmap.header, checksum=total)
+    return (Write(header.map_offset, bytes(bits)), Write(image.batmap.where.offset, header.encode()))
+
+
+def _detect_not_full(image: VhdImage, context: Context) -> Iterator[Hit]:
+    header = image.geometry
+    if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound) or header is None:
+        return
+    if held_open(context):
+        return
+    wrong = misplaced(image).keys() | shifted(image).keys()
+    if overlapping(image):
+        return
+    want = b"\xff" * (header.block_size // SECTOR // 8)
+    left = COMPARED
+    for block in _set_bits(image.batmap.value, len(image.bat.value)):
+        at = image.bat.value.offset(block)
+        if at is None or block in wrong:
+            continue
+        left -= 1
+        if left < 0:
+            return
+        bits = image.bitmap(header, at)
+        if len(bits) == len(want) and bits != want:
+            clear = len(bits) * 8 - sum(byte.bit_count() for byte in bits)
+            yield Hit({"block": block, "clear": clear})
 
 
 ROWS = (
@@ -71,8 +191,11 @@ ROWS = (
         "batmap damaged",
         "The batmap is damaged: {reasons}.",
         ERROR,
-        REPORT,
+        SAFE,
         _detect_damaged,
+        fix=_fix_damaged,
+        done="the batmap was cleared (tapdisk sets its bits again), its key hash kept",
+        turn=16,
         why="A writer was interrupted between the map and its checksum, or the sectors were overwritten.",
         advice="Keep the file as it is: `vhd-util repair` needs a sound batmap and fails with -22.",
         source="vhd_read_batmap; vhd_validate_batmap",
@@ -104,10 +227,27 @@ ROWS = (
         "batmap marks blocks that are not allocated",
         "The batmap marks {count} blocks as full that have no place in the file, the first is block {block}.",
         ERROR,
-        REPORT,
+        SAFE,
         _detect_unallocated,
+        fix=_fix_unallocated,
+        done="the bits over unallocated blocks were cleared",
+        turn=26,
         why="A BAT entry was lost, or the batmap is older than the BAT.",
         advice="A set bit over an empty entry can be the trace of a lost block: rescue the file before it is attached.",
         source="vhd_util_check_batmap",
+    ),
+    Problem(
+        "VHD402",
+        "batmap and sector bitmap disagree",
+        "The batmap calls block {block} full, its sector bitmap leaves {clear} sectors unwritten.",
+        WARNING,
+        REPORT,
+        _detect_not_full,
+        why="The block's bitmap was overwritten, or the batmap's bit was set too early.",
+        advice=(
+            "tapdisk and coalesce read by the batmap, vhd-util by the bitmap: either edit would change what the guest "
+            "reads. Copy the disk while tapdisk reads it, then compare."
+        ),
+        source="tapdisk block-vhd.c: read_bitmap_cache; vhd_util_coalesce_block",
     ),
 )

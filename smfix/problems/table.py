@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from smfix.model import Damaged, Diagnosis, Finding, Severity, Verdict
-from smfix.problems import bat, batmap, chain, footer, header
+from smfix.problems import bat, batmap, chain, footer, header, places
 from smfix.problems.rows import Context, Problem, found
 from smfix.vhd.image import VhdImage
 
@@ -16,6 +16,7 @@ PROBLEMS: tuple[Problem, ...] = (
     *footer.BACKUP,
     *header.ROWS,
     *bat.ROWS,
+    *places.ROWS,
     *batmap.ROWS,
     *chain.ROWS,
 )

@@ -95,7 +95,8 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
         mending = agreed
     elif not mending.fixes:
         refusal = _no_fix(mending, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
-    broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis)
+    agreed_blocks = frozenset(f.facts["block"] for f in mending.fixes if f.facts.get("entry") is not None)
+    broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks)
     if broken and (refusal is None or needs):
         refusal, needs = Refusal(Reason.NO_FIX, f"the repair could not be proved safe: {'; '.join(broken)}"), ()
     if refusal is not None and not needs:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smfix.model import SECTOR, Diagnosis, Edit, Extent, Resize, Sound, Write
-from smfix.problems.bat import room
+from smfix.problems.blocks import room
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage
@@ -19,19 +19,25 @@ from smfix.vhd.structs import Header
 
 
 def violations(
-    before: VhdImage, after: VhdImage, edits: tuple[Edit, ...], first: Diagnosis, second: Diagnosis
+    before: VhdImage,
+    after: VhdImage,
+    edits: tuple[Edit, ...],
+    first: Diagnosis,
+    second: Diagnosis,
+    agreed: frozenset[int] = frozenset(),
 ) -> list[str]:
     """Why the plan must not be carried out, each a sentence; empty: it is proved.
 
-    `first` and `second` are the diagnoses of `before` and `after`.
+    `first` and `second` are the diagnoses of `before` and `after`; `agreed` are the blocks whose BAT entry
+    the operator agreed to change.
     """
     known = {finding.code for finding in first.findings}
     new = sorted({finding.code for finding in second.findings} - known)
     return [
         *_sizes(before, edits),
         *(f"the result would show {code}, which was not there before" for code in new),
-        *_touched(before, edits),
-        *_moved(before, after, edits),
+        *_touched(before, edits, agreed),
+        *_moved(before, after, edits, agreed),
     ]
 
 
@@ -75,7 +81,7 @@ def mapped(image: VhdImage, header: Header, at: int, block: int) -> Iterator[Ext
             yield spot
 
 
-def _touched(before: VhdImage, edits: tuple[Edit, ...]) -> Iterator[str]:
+def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) -> Iterator[str]:
     layout = _layout(before)
     if layout is None:
         return
@@ -84,29 +90,33 @@ def _touched(before: VhdImage, edits: tuple[Edit, ...]) -> Iterator[str]:
         if isinstance(edit, Resize):
             continue
         for at, block in bat.covering(edit.extent, header.block_space):
-            if any(spot.overlaps(edit.extent) for spot in mapped(before, header, at, block)):
+            if block not in agreed and any(spot.overlaps(edit.extent) for spot in mapped(before, header, at, block)):
                 yield f"a write at byte {edit.offset} would touch living data of block {block}"
 
 
-def _moved(before: VhdImage, after: VhdImage, edits: tuple[Edit, ...]) -> Iterator[str]:
+def _moved(before: VhdImage, after: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) -> Iterator[str]:
     old, new = _layout(before), _layout(after)
     if old is None or new is None:
         if old is not new:
             yield "the BAT could be read only before or only after"
         return
-    if old != new:
+    if old[0] != new[0] or any(block not in agreed for block in old[1].differing(new[1])):
         yield "the header or the BAT would change what the guest reads"
         return
     if before.footer is not None and after.footer is not None:
         for name in ("current_size", "type", "uuid"):
             if getattr(before.footer, name) != getattr(after.footer, name):
                 yield f"the footer's {name} would change"
-    if isinstance(before.batmap, Sound) and before.batmap != after.batmap:
-        yield "a sound batmap would change"
+    if any(before.full(block) != after.full(block) for _, block in before.blocks()):
+        yield "the batmap would change for a block that has a place"
     header, bat = old
     end = room(before)
     for edit in edits:
         extent = Extent(before.size, edit.size - before.size) if isinstance(edit, Resize) else edit.extent
         for at, block in bat.covering(extent, header.block_space):
-            if at + header.bitmap_size <= end and before.bitmap(header, at) != after.bitmap(header, at):
+            if (
+                block not in agreed
+                and at + header.bitmap_size <= end
+                and before.bitmap(header, at) != after.bitmap(header, at)
+            ):
                 yield f"the sector bitmap of block {block} would change"

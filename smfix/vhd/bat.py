@@ -14,7 +14,7 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smfix.model import SECTOR, ByteView, Damaged, Extent, Sound
 from smfix.vhd.structs import UNUSED
@@ -45,6 +45,7 @@ class Bat:
     _entries: array[int]
     _placed: list[int]
     beyond: tuple[int, ...]
+    _overlaps: dict[int, tuple[list[Overlap], int]] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,11 +75,46 @@ class Bat:
         high = len(placed) if below is None else bisect_left(placed, -(-below // SECTOR) << 32)
         return (placed[high - 1] >> 32) * SECTOR + space if high else 0
 
+    def differing(self, other: Bat) -> list[int]:
+        """The blocks that `other` places elsewhere, or not, or more than this one does."""
+        if self._entries == other._entries:
+            return []
+        size = max(len(self), len(other))
+        return [block for block in range(size) if self.offset(block) != other.offset(block)]
+
+    def gaps(self, space: int, start: int, end: int, *, without: frozenset[int] = frozenset()) -> list[Extent]:
+        """Runs of at least `space` bytes in [start, end) without a block of that size; the first 64.
+
+        Blocks that start before `start`, and those of `without`, do not count.
+        """
+        found: list[Extent] = []
+        step = 2 * space // SECTOR << 32
+        last = (start - space) // SECTOR << 32
+        for key in self._placed[bisect_left(self._placed, start // SECTOR << 32) :]:
+            if without and key & _BLOCK in without:
+                continue
+            if key - last >= step and len(found) < 64:
+                stop = min(end, (key >> 32) * SECTOR)
+                at = (last >> 32) * SECTOR + space
+                if stop - at >= space:
+                    found.append(Extent(at, stop - at))
+            last = key & ~_BLOCK
+        at = (last >> 32) * SECTOR + space
+        if end - at >= space and len(found) < 64:
+            found.append(Extent(at, end - at))
+        return found
+
     def covering(self, extent: Extent, space: int) -> list[tuple[int, int]]:
         """(offset, block) of the blocks of `space` bytes that share a byte with `extent`."""
         return list(self.placements(max(0, extent.offset - space + 1), extent.end))
 
     def overlaps(self, space: int, limit: int = 16) -> tuple[list[Overlap], int]:
+        """As :meth:`_find_overlaps`, once for each `space`."""
+        if space not in self._overlaps:
+            self._overlaps[space] = self._find_overlaps(space, limit)
+        return self._overlaps[space]
+
+    def _find_overlaps(self, space: int, limit: int) -> tuple[list[Overlap], int]:
         """Blocks of `space` bytes that share bytes with another one: the first `limit`, and how many.
 
         In the order and with the partner that ``vhd-util check`` names: lowest block number first,

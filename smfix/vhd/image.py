@@ -135,12 +135,15 @@ class VhdImage:
         return self.view.read(Extent(offset, -(-header.block_size // SECTOR // 8) or 1))
 
 
-def inspect(view: ByteView) -> VhdImage:
-    """Read every structure of `view`. Any bytes will do: nothing raises but the storage itself."""
+def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
+    """Read every structure of `view`. Any bytes will do: nothing raises but the storage itself.
+
+    `by` is the footer to read it by, whatever stands in the file: what would it mean if this one were right?
+    """
     size = view.size
     backup = decode_footer(view.read(Extent(0, FOOTER_SIZE)), 0)
     end = _end_footer(view)
-    footer = _chosen(end, backup)
+    footer = by or _chosen(end, backup)
     if footer is not None and not footer.is_sparse:
         return VhdImage(view, end, backup, (), footer, None, None, None, (), 0, max(0, size - FOOTER_SIZE))
     header = _header(view, footer)

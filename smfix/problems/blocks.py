@@ -1,0 +1,117 @@
+"""Blocks and the places they could be in: what lies in the file that no BAT entry names. Pure.
+
+Theory. A block leaves a shape behind: a sector bitmap, then its data on a page boundary, where every sector
+that the bitmap calls unwritten is NUL. A run of bytes between blocks (or behind the last) that has this shape
+was written as a block. Where a BAT entry is lost or wrong, the block is usually still there, and shape, size
+and batmap together often leave one answer.
+
+Source: ``allocate_block`` (libvhd.c), ``allocate_block``/``aio_write`` (tapdisk block-vhd.c), qemu vpc.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from smfix.model import SECTOR, Extent, Sound
+from smfix.vhd.image import VhdImage
+from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, Header, round_up
+
+PAGE = 4096
+SEEN = 64
+"""Orphans that are looked for at most."""
+SPOTS = 4096
+"""Places that are looked at for them at most: 8 GiB of unnamed bytes."""
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Block-shaped bytes without a BAT entry; `full`: its bitmap marks every sector as written."""
+
+    offset: int
+    full: bool
+
+
+def room(image: VhdImage) -> int:
+    """Where blocks must end, in bytes: before the footer where one stands, else at the end."""
+    if not image.view.growable:
+        return image.size - FOOTER_SIZE
+    return image.end.where.offset // SECTOR * SECTOR if isinstance(image.end, Sound) else image.size
+
+
+def block_shaped(image: VhdImage, header: Header, at: int) -> bool:
+    """A block could start at `at`: its bitmap marks something, and what it leaves out is NUL."""
+    bits = image.bitmap(header, at)
+    if len(bits) < header.block_size // SECTOR // 8 or not any(bits) or bits[:8] == FOOTER_COOKIE:
+        return False
+    if bits.count(0xFF) == len(bits):
+        return True
+    return clear_is_nul(image, header, at)
+
+
+def clear_is_nul(image: VhdImage, header: Header, at: int) -> bool:
+    """What the bitmap at `at` calls unwritten is NUL, as far as the file goes: so a writer left it."""
+    bits = image.bitmap(header, at)
+    if any(image.view.read(Extent(at + len(bits), header.bitmap_size - len(bits)))):
+        return False
+    data = at + header.bitmap_size
+    for low, high in _clear_runs(bits, header.block_size // SECTOR):
+        stop = min(data + high * SECTOR, room(image))
+        for start in range(data + low * SECTOR, stop, _CHUNK):
+            if any(image.view.read(Extent(start, min(_CHUNK, stop - start)))):
+                return False
+    return True
+
+
+def _clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:
+    """[start, end) of the runs of clear bits among the first `sectors`."""
+    text = format(int.from_bytes(bits, "big"), f"0{len(bits) * 8}b")[:sectors]
+    edges = [0, *(n for n in range(1, sectors) if text[n] != text[n - 1]), sectors]
+    return [(low, high) for low, high in pairwise(edges) if text[low] == "0"]
+
+
+def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orphan]:
+    """Block-shaped runs of bytes that no BAT entry names, by place; at most :data:`SEEN`.
+
+    Entries over the headers, and those of the blocks `without`, name nothing. Behind the highest block of a
+    device only the next block's place is looked at: what lies further is left from other volumes.
+    """
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound) or header.block_size < PAGE:
+        return []
+    bat, space, end = image.bat.value, header.block_space, room(image)
+    if not image.view.growable:
+        end = min(end, max(image.end_of_headers, bat.highest_end(space, below=image.size)) + space + PAGE)
+    found: list[Orphan] = []
+    left = SPOTS
+    for gap in bat.gaps(space, image.end_of_headers, end, without=without):
+        at = gap.offset
+        while at + space <= gap.end and len(found) < SEEN and left > 0:
+            left -= 1
+            aligned = round_up(at + header.bitmap_size, PAGE) - header.bitmap_size
+            spots = [spot for spot in dict.fromkeys((aligned, at)) if spot + space <= gap.end]
+            spot = next((spot for spot in spots if block_shaped(image, header, spot)), None)
+            if spot is not None:
+                bits = image.bitmap(header, spot)
+                found.append(Orphan(spot, bits.count(0xFF) == len(bits)))
+            at = (aligned if spot is None else spot) + space
+    return found
+
+
+def forced(image: VhdImage, blocks: list[int], places: list[Orphan]) -> dict[int, int]:
+    """Block -> offset where the evidence leaves one place for every one of `blocks`; else empty.
+
+    A block that a sound batmap calls full can only be one whose bitmap is all ones. One assignment is
+    forced when step by step some block has a single place left.
+    """
+    left = {block: [p for p in places if p.full or not image.full(block)] for block in blocks}
+    answer: dict[int, int] = {}
+    while left:
+        block = next((b for b, spots in left.items() if len(spots) == 1), None)
+        if block is None:
+            return {}
+        spot = left.pop(block)[0]
+        answer[block] = spot.offset
+        left = {b: [p for p in spots if p != spot] for b, spots in left.items()}
+    return answer if len(places) == len(blocks) else {}

@@ -1,0 +1,347 @@
+"""Blocks whose BAT entry is wrong or lost: VHD302, VHD303, VHD304, VHD306.
+
+Theory. Of a wrong BAT entry two things are known: which block it was for, and that the block, if it is still in
+the file, lies where no entry points (:func:`smfix.problems.blocks.orphans`). Where shape, size and batmap leave
+one assignment, that is offered for consent; where they leave several, nothing is written and the candidates are
+named.
+
+Source: ``vhd_util_check_bat``; layout rules of ``allocate_block`` (libvhd.c, tapdisk, qemu vpc.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from smfix.model import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
+from smfix.problems.blocks import PAGE, Orphan, block_shaped, forced, orphans, room
+from smfix.problems.footer import held_open
+from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
+from smfix.vhd import structs
+from smfix.vhd.bat import Bat
+from smfix.vhd.image import VhdImage
+from smfix.vhd.structs import Header
+
+NAMED = 64
+"""Blocks that are named one by one at most."""
+DOUBTED = 16
+"""Misaligned blocks that are judged at most: where there are more, the image simply is not aligned."""
+
+
+def layout(image: VhdImage) -> tuple[Header, Bat] | None:
+    """The header and the BAT where both can be worked with."""
+    if image.geometry is None or not isinstance(image.bat, Sound):
+        return None
+    return image.geometry, image.bat.value
+
+
+# --------------------------------------------------------------------------- VHD302
+
+
+def misplaced(image: VhdImage) -> dict[int, int]:
+    """Block -> offset of the entries that no writer can have made.
+
+    Over the headers; across blocks that have the shape of one, without having it; so far behind the rest that
+    no file ended there; past the end, while the file holds a block that no entry names.
+    """
+    found = layout(image)
+    if found is None:
+        return {}
+    header, bat = found
+    wrong = {block: at for at, block in bat.placements(end=image.end_of_headers)}
+    wrong.update(_across(image, header, bat))
+    end = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
+    reaching = {block: at for at, block in bat.covering(Extent(room(image), 1 << 62), header.block_space)}
+    if reaching and orphans(image, frozenset(wrong | reaching)):
+        wrong.update(reaching)
+    behind = [(at, block) for block, at in reaching.items() if at >= image.size]
+    for at, block in behind:
+        if at <= structs.round_up(max(end, image.size), PAGE) + PAGE and block not in wrong:
+            end = max(end, at + header.block_space)
+        else:
+            wrong[block] = at
+    return wrong
+
+
+def _across(image: VhdImage, header: Header, bat: Bat) -> dict[int, int]:
+    """The overlapping blocks without a block's shape, where all that they overlap have it."""
+    pairs, count = bat.overlaps(header.block_space)
+    if not pairs or count > len(pairs):
+        return {}
+    place = {pair.block: pair.offset for pair in pairs}
+    shaped = {block for block, at in place.items() if block_shaped(image, header, at)}
+    wrong: dict[int, int] = {}
+    for block, at in place.items():
+        others = {b for _, b in bat.covering(Extent(at, header.block_space), header.block_space)} - {block}
+        if block not in shaped and others <= shaped:
+            wrong[block] = at
+    return wrong
+
+
+def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
+    wrong = {block: at for block, at in misplaced(image).items() if block not in shifted(image)}
+    if not wrong:
+        return
+    header = image.geometry
+    places = orphans(image, frozenset(wrong))
+    answer = {} if held_open(context) else forced(image, sorted(wrong), places)
+    for block in sorted(wrong)[:NAMED]:
+        at = wrong[block]
+        where, clobbers = _where(image, wrong, at)
+        facts = {
+            "block": block,
+            "offset": at,
+            "where": where,
+            "candidates": [place.offset for place in places],
+            "entry": answer.get(block),
+            "found": _found(answer.get(block), places),
+            "others": len(wrong) - 1,
+            "space": header.block_space if header else 0,
+        }
+        check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers {clobbers}" if clobbers else None
+        yield Hit(facts, check, disposition=CONFIRM if block in answer else REPORT)
+
+
+def _where(image: VhdImage, wrong: dict[int, int], at: int) -> tuple[str, str | None]:
+    """In words, and what ``vhd-util check`` says it clobbers (None: VHD303 says it)."""
+    if at < image.end_of_headers:
+        return "over the headers", "headers"
+    if image.geometry is not None and at + image.geometry.block_space > room(image):
+        return f"behind the end of the file ({image.size})", "footer"
+    return "across other blocks, where no block begins", None
+
+
+def _found(entry: int | None, places: list[Orphan]) -> str:
+    if entry is not None:
+        return f"Its block lies at byte {entry}, the one place that fits."
+    if places:
+        return f"{len(places)} block-shaped places have no entry, and the evidence does not decide."
+    return "No block-shaped place without an entry is left in the file."
+
+
+def _fix_entry(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    """Point the block's BAT entry at `entry` (bytes)."""
+    found = layout(image)
+    entry = finding.facts["entry"]
+    if found is None or entry is None:
+        return Refusal(Reason.NO_FIX, "the evidence leaves no single place for the block")
+    number = int(entry) // SECTOR
+    return (Write(found[0].table_offset + 4 * int(finding.facts["block"]), number.to_bytes(4, "big")),)
+
+
+# --------------------------------------------------------------------------- VHD306
+
+
+def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
+    """Block -> (entry, right place) of the few entries that stand some sectors beside their block.
+
+    An image's blocks all begin by one rule: on page boundaries (tap) or back to back (qemu). An entry that
+    breaks the rule, where no block begins, while one begins a few sectors beside it by the rule, is off.
+    """
+    found = layout(image)
+    if found is None or image.footer is None or found[0].block_size < PAGE:
+        return {}
+    header, bat = found
+    doubted: list[tuple[int, int]] = []
+    previous = image.end_of_headers
+    for at, block in bat.placements(start=image.end_of_headers, end=image.size):
+        fits = (at + header.bitmap_size) % PAGE == 0 if image.footer.by_tap else at == previous
+        previous = at + header.block_space
+        if not fits:
+            doubted.append((at, block))
+            if len(doubted) > DOUBTED:
+                return {}
+    off: dict[int, tuple[int, int]] = {}
+    for at, block in doubted if len(doubted) * 4 <= bat.allocated or len(doubted) == 1 else ():
+        places = [spot for spot in _beside(image, header, bat, at) if block_shaped(image, header, spot)]
+        if len(places) == 1 and not block_shaped(image, header, at):
+            off[block] = (at, places[0])
+    return off
+
+
+def _beside(image: VhdImage, header: Header, bat: Bat, at: int) -> list[int]:
+    """Places by the rule within a page of `at` that hold no other block."""
+    low = structs.round_up(max(image.end_of_headers, at - PAGE) + header.bitmap_size, PAGE) - header.bitmap_size
+    spots = {low, low + PAGE, max([image.end_of_headers, *(end for end in _ends(header, bat, at))])}
+    return [
+        spot
+        for spot in sorted(spots)
+        if spot >= image.end_of_headers
+        and abs(spot - at) <= PAGE
+        and spot + header.block_space <= room(image)
+        and all(o == at for o, _ in bat.covering(Extent(spot, header.block_space), header.block_space))
+    ]
+
+
+def _ends(header: Header, bat: Bat, at: int) -> Iterator[int]:
+    """The end of the block before `at`."""
+    for offset, _ in bat.placements(start=max(0, at - header.block_space - PAGE), end=at):
+        yield offset + header.block_space
+
+
+def _detect_shifted(image: VhdImage, context: Context) -> Iterator[Hit]:
+    for block, (at, entry) in sorted(shifted(image).items()):
+        facts = {"block": block, "offset": at, "entry": entry, "by": (at - entry) // SECTOR}
+        yield Hit(facts, disposition=REPORT if held_open(context) else CONFIRM)
+
+
+# --------------------------------------------------------------------------- VHD303
+
+
+def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Hit]:
+    found = layout(image)
+    if found is None:
+        return
+    header, bat = found
+    pairs, count = bat.overlaps(header.block_space)
+    wrong = misplaced(image)
+    left = [pair for pair in pairs if pair.block not in wrong and pair.other not in wrong]
+    if not left:
+        return
+    first = left[0]
+    answer = None if held_open(context) or count != 2 else _owner(image, header, (first.block, first.other))
+    facts = {
+        "block": answer[0] if answer else first.block,
+        "entry": answer[1] if answer else None,
+        "offset": first.offset,
+        "first": first.block,
+        "other": first.other,
+        "other_offset": first.other_offset,
+        "blocks": [pair.block for pair in pairs],
+        "count": count,
+        "found": f"Block {answer[0]} lies at byte {answer[1]}, the one place that fits." if answer else "",
+    }
+    check = (
+        f"block {first.block} (offset 0x{first.offset // SECTOR:x}) clobbers "
+        f"block {first.other} (offset 0x{first.other_offset // SECTOR:x})"
+    )
+    yield Hit(facts, check, disposition=CONFIRM if answer else REPORT)
+
+
+def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int, int] | None:
+    """(block, offset): which of two overlapping blocks belongs elsewhere, and where; None: undecided."""
+    places = orphans(image)
+    if len(places) != 1 or not isinstance(image.bat, Sound):
+        return None
+    answers: list[tuple[int, int]] = []
+    for keeper, mover in (pair, pair[::-1]):
+        at = image.bat.value.offset(keeper)
+        if at is None or not block_shaped(image, header, at):
+            continue
+        bits = image.bitmap(header, at)
+        keeps = bits.count(0xFF) == len(bits) or not image.full(keeper)
+        if keeps and (places[0].full or not image.full(mover)):
+            answers.append((mover, places[0].offset))
+    return answers[0] if len(answers) == 1 else None
+
+
+# --------------------------------------------------------------------------- VHD304
+
+
+def _lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
+    """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block."""
+    found = layout(image)
+    if found is None or not places:
+        return {}
+    bat = found[1]
+    if len(bat) - bat.allocated == len(places) == 1:
+        return {next(b for b in range(len(bat)) if bat.offset(b) is None): places[0].offset}
+    if not isinstance(image.batmap, Sound):
+        return {}
+    bits = image.batmap.value.bits
+    named = [b for b in range(min(len(bat), len(bits) * 8)) if bat.offset(b) is None and structs.bit(bits, b)]
+    return forced(image, named, [place for place in places if place.full]) if named else {}
+
+
+def _detect_orphans(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if held_open(context):
+        return
+    places = orphans(image)
+    if not places or misplaced(image) or overlapping(image):
+        return
+    answer = {at: block for block, at in lost_entries(image, places).items()}
+    for place in places:
+        block = answer.get(place.offset)
+        facts = {
+            "offset": place.offset,
+            "full": place.full,
+            "block": block,
+            "entry": None if block is None else place.offset,
+            "owner": f"it can only be block {block}" if block is not None else "no evidence tells which block it is",
+        }
+        known = block is not None
+        check = f"batmap shows unallocated block {block} full" if known and image.full(block or 0) else None
+        yield Hit(facts, check, severity=ERROR if known else WARNING, disposition=CONFIRM if known else REPORT)
+
+
+def overlapping(image: VhdImage) -> bool:
+    """Two BAT entries share bytes."""
+    found = layout(image)
+    return found is not None and found[1].overlaps(found[0].block_space)[1] > 0
+
+
+_KEEP = "Keep the file as it is. Do not run `vhd-util repair`: it cuts the file off behind the last entry it knows."
+
+ROWS = (
+    Problem(
+        "VHD302",
+        "BAT entry impossible",
+        "Block {block} is placed at byte {offset}, {where}. {found}",
+        ERROR,
+        REPORT,
+        _detect_impossible,
+        fix=_fix_entry,
+        done="the BAT entry was pointed at the block",
+        turn=12,
+        why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
+        advice=_KEEP,
+        source="vhd_util_check_bat: clobbers headers, clobbers footer",
+    ),
+    Problem(
+        "VHD306",
+        "BAT entry beside its block",
+        "Block {block} is placed at byte {offset}, {by} sectors off the block that begins at byte {entry}.",
+        ERROR,
+        REPORT,
+        _detect_shifted,
+        fix=_fix_entry,
+        done="the BAT entry was pointed at the block",
+        turn=12,
+        why="A BAT sector was damaged. `vhd-util check` calls such an image valid, and the guest reads shifted data.",
+        advice=_KEEP,
+        source="allocate_block (libvhd.c): blocks begin on page boundaries; qemu vpc.c: back to back",
+    ),
+    Problem(
+        "VHD303",
+        "blocks overlap",
+        "Block {first} (byte {offset}) overlaps block {other} (byte {other_offset}), {count} are involved. {found}",
+        ERROR,
+        REPORT,
+        _detect_overlaps,
+        fix=_fix_entry,
+        done="the BAT entry of the block that lies elsewhere was pointed at it",
+        turn=13,
+        why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
+        advice=_KEEP,
+        source="vhd_util_check_bat: clobbers block",
+    ),
+    Problem(
+        "VHD304",
+        "block without a BAT entry",
+        "A block's shape stands at byte {offset} without a BAT entry: {owner}.",
+        WARNING,
+        REPORT,
+        _detect_orphans,
+        fix=_fix_entry,
+        done="the lost BAT entry was restored",
+        turn=14,
+        why=(
+            "tapdisk writes block and bitmap first, then the entry: a crash between leaves data that was never "
+            "acknowledged. Or the entry of a living block was lost."
+        ),
+        advice=(
+            "The next writer (attach, coalesce, `vhd-util repair`) overwrites it: copy the file first if its data is "
+            "missed."
+        ),
+        source="tapdisk block-vhd.c: allocate_block, schedule_bat_write",
+    ),
+)
