@@ -237,7 +237,7 @@ def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int,
 # --------------------------------------------------------------------------- VHD304
 
 
-def _lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
+def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
     """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block."""
     found = layout(image)
     if found is None or not places:
