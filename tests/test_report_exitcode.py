@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from report_values import outcome, treated
 
+from report_values import outcome, treated
 from smfix.model import CheckedImage, Exit, Reason, State, Status, TreatedImage, Verdict
 from smfix.report import exitcode
 
@@ -28,9 +28,7 @@ def test_the_bits_of_one_image(status, reason, bits):
 
 def test_every_status_has_been_thought_of():
     for status in Status:
-        assert bool(exitcode.of_outcome(outcome(status)) & Exit.LEFT) is not (
-            status in (Status.REPAIRED, Status.VALID)
-        )
+        assert bool(exitcode.of_outcome(outcome(status)) & Exit.LEFT) is not (status in (Status.REPAIRED, Status.VALID))
 
 
 def test_bits_add_up():
@@ -60,6 +58,4 @@ def test_a_missing_target_is_a_failure():
 )
 def test_the_bits_of_a_check(verdict, bits):
     assert exitcode.of_checks([CheckedImage("/x", verdict)]) == bits
-    assert (
-        exitcode.of_checks([CheckedImage("/x", verdict), CheckedImage("/y", Verdict.VALID)]) == bits
-    )
+    assert exitcode.of_checks([CheckedImage("/x", verdict), CheckedImage("/y", Verdict.VALID)]) == bits

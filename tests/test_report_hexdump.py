@@ -3,10 +3,10 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from conftest import need_tool
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import need_tool
 from smfix.report.hexdump import hexdump
 
 

@@ -45,10 +45,7 @@ def shell_quote(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
     raw = word.encode("utf-8", "surrogateescape")
-    body = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
-        for byte in raw
-    )
+    body = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw)
     # A hex digit behind \xNN would not be eaten (bash takes two at most), so no separators.
     return f"$'{body}'"
 

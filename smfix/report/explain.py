@@ -86,5 +86,3 @@ def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
         ],
         "exit": 0,
     }
-
-

@@ -30,20 +30,14 @@ def detail(record: Record) -> str:
     if record.damage is not None:
         return "\n".join([*lines, row("damaged", record.damage)])
     lines.append(verbatim("path", record.path or ""))
-    lines += [
-        row(label, value) for label, value in (("VDI", record.vdi), ("SR", record.sr)) if value
-    ]
+    lines += [row(label, value) for label, value in (("VDI", record.vdi), ("SR", record.sr)) if value]
     lines.append(row("made", moment(record.created)))
     if record.command:
         lines.append(verbatim("by", command(record.command)))
     lines += [
-        row("fixed" if number == 0 else "", f"{code} {message}")
-        for number, (code, message) in enumerate(record.fixes)
+        row("fixed" if number == 0 else "", f"{code} {message}") for number, (code, message) in enumerate(record.fixes)
     ]
-    lines += [
-        row("wrote" if number == 0 else "", edit_words(edit))
-        for number, edit in enumerate(record.edits)
-    ]
+    lines += [row("wrote" if number == 0 else "", edit_words(edit)) for number, edit in enumerate(record.edits)]
     if record.old_size is not None and record.new_size is not None:
         lines.append(row("size", f"{record.old_size:,} to {counted(record.new_size, 'byte')}"))
     if record.lost_sectors:

@@ -130,9 +130,7 @@ def incident(value: TreatedIncident) -> Document:
         "last_seen": _time(told.last_seen),
         "count": told.count,
         "state": value.state.value,
-        "evidence": [
-            {"file": line.file, "line": line.line, "text": line.text} for line in told.evidence
-        ],
+        "evidence": [{"file": line.file, "line": line.line, "text": line.text} for line in told.evidence],
         "outcome": None if value.outcome is None else outcome(value.outcome),
     }
 
@@ -244,13 +242,10 @@ def show(path: str, image: VhdImage) -> Document:
         "footer": _structure(image.end, _value(image.end)),
         "backup_footer": _structure(image.backup, _value(image.backup)),
         "header": _structure(image.header, _value(image.header)),
-        "bat": _structure(
-            image.bat, None if bat is None else {"entries": len(bat), "allocated": bat.allocated}
-        ),
+        "bat": _structure(image.bat, None if bat is None else {"entries": len(bat), "allocated": bat.allocated}),
         "batmap": _structure(batmap, None if header is None else _fields(header)),
         "parent_locators": [
-            {"index": found.index, "path": found.path, **_fields(found.entry)}
-            for found in image.locators
+            {"index": found.index, "path": found.path, **_fields(found.entry)} for found in image.locators
         ],
         "exit": 0,
     }

@@ -57,8 +57,12 @@ def moment(time: datetime | None) -> str:
 
 
 def span(first: datetime | None, last: datetime | None) -> str:
-    """Two times as ``first to last``; one where they are equal."""
-    return moment(first) if first == last else f"{moment(first)} to {moment(last)}"
+    """Two times as ``first to last``: one where they are equal, the day once where it is one day."""
+    if first is None or last is None or first == last:
+        return moment(first if last is None else last)
+    if first.date() == last.date() and first.utcoffset() == last.utcoffset():
+        return f"{first.replace(tzinfo=None).isoformat(sep=' ')} to {last.timetz().isoformat()}"
+    return f"{moment(first)} to {moment(last)}"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

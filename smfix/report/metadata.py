@@ -53,9 +53,10 @@ def footers(image: VhdImage) -> tuple[tuple[str, int, bytes], ...]:
     """Both footers as they stand in the file: (title, offset in bytes, raw bytes)."""
     found = []
     for name, footer in (("Backup footer", image.backup), ("Footer", image.end)):
-        sound = isinstance(footer, Sound)
-        raw = footer.value.encode()[: footer.where.length] if sound else footer.raw
-        state = "sound" if sound else "damaged: " + "; ".join(footer.reasons)
+        if isinstance(footer, Sound):
+            raw, state = footer.value.encode()[: footer.where.length], "sound"
+        else:
+            raw, state = footer.raw, "damaged: " + "; ".join(footer.reasons)
         found.append((f"{name} at byte {footer.where.offset} ({state}):", footer.where.offset, raw))
     return tuple(found)
 
@@ -205,9 +206,7 @@ def _batmap(batmap: Sound[Batmap] | Damaged, footer: Footer) -> str:
             _row("Batmap size (secs)", str(header.map_size // 512)),
             _row("Batmap version", f"0x{header.version:08x}"),
             *_key_hash(header),
-            _row(
-                "Checksum", _sum(header.checksum, structs.batmap_checksum(summed, header.version))
-            ),
+            _row("Checksum", _sum(header.checksum, structs.batmap_checksum(summed, header.version))),
         ],
     )
 

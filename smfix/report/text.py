@@ -86,9 +86,7 @@ def _headline(treated: TreatedIncident) -> str:
 
 def _evidence(treated: TreatedIncident) -> list[str]:
     quoted = treated.incident.evidence
-    shown = (
-        quoted if len(quoted) <= _EVIDENCE_SHOWN else quoted[: _EVIDENCE_SHOWN - 1] + quoted[-1:]
-    )
+    shown = quoted if len(quoted) <= _EVIDENCE_SHOWN else quoted[: _EVIDENCE_SHOWN - 1] + quoted[-1:]
     lines = []
     for number, line in enumerate(shown):
         lines.append(verbatim("log" if number == 0 else "", f"{line.file}:{line.line}"))
@@ -109,9 +107,7 @@ def _outcome(value: Outcome) -> str:
         lines.append(findings(value.remaining, label="left"))
     if value.undo is not None:
         lines.append(verbatim("undo", value.undo))
-    lines += [
-        verbatim("next" if number == 0 else "", step) for number, step in enumerate(value.next)
-    ]
+    lines += [verbatim("next" if number == 0 else "", step) for number, step in enumerate(value.next)]
     return "\n".join(lines)
 
 
@@ -125,11 +121,7 @@ def findings(values: Sequence[Finding], label: str = "found") -> str:
     lines = []
     for number, value in enumerate(values):
         weight = "" if value.severity.value == "error" else f" ({value.severity.value})"
-        lines.append(
-            row(
-                label if number == 0 else "", f"{value.code}{weight} {value.title}: {value.message}"
-            )
-        )
+        lines.append(row(label if number == 0 else "", f"{value.code}{weight} {value.message}"))
     return "\n".join(lines)
 
 
@@ -139,10 +131,7 @@ def plan(value: Outcome) -> list[str]:
         return []
     edits = value.plan.edits
     label = "wrote" if value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else "plan"
-    lines = [
-        row(label if number == 0 else "", edit_words(edit))
-        for number, edit in enumerate(edits[:_EDITS_SHOWN])
-    ]
+    lines = [row(label if number == 0 else "", edit_words(edit)) for number, edit in enumerate(edits[:_EDITS_SHOWN])]
     if len(edits) > _EDITS_SHOWN:
         lines.append(row("", f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}"))
     return lines
@@ -152,7 +141,7 @@ def edit_words(edit: Edit) -> str:
     """One edit in words."""
     if isinstance(edit, Write):
         return f"{counted(len(edit.data), 'byte')} at offset {edit.offset:,}"
-    return f"the file made longer with NUL, to {counted(edit.size, 'byte')}"
+    return f"NUL from the old end to byte {edit.size:,}"
 
 
 def _sum(incidents: Sequence[TreatedIncident]) -> str:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from schemas import valid
+from smfix.errors import UsageError
+from smfix.problems.table import PROBLEMS
+from smfix.report import explain
+from smfix.report.layout import WIDTH
+
+
+def test_every_row_is_listed_by_code():
+    rows = explain.rows(None)
+    assert [row.code for row in rows] == sorted(problem.code for problem in PROBLEMS)
+    listing = explain.listing(rows)
+    assert listing.splitlines()[0].startswith("VHD101  SAFE     error    footer lost")
+    assert listing.endswith(f"{len(PROBLEMS)} findings. More: smfix explain CODE")
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.code)
+def test_each_row_explains_itself(problem):
+    (row,) = explain.rows(problem.code.lower())
+    shown = explain.full(row)
+    assert shown.startswith(f"{problem.code}  {problem.title}\n")
+    assert "{" not in shown
+    assert max(map(len, shown.splitlines())) <= WIDTH + 20
+    assert ("   repair " in shown) is bool(problem.done)
+
+
+def test_consent_is_told():
+    assert "--confirm VHD108" in explain.full(explain.rows("VHD108")[0])
+    assert "data is lost" in explain.full(explain.rows("VHD108")[0])
+    assert "SAFE: repaired with --yes" in explain.full(explain.rows("VHD101")[0])
+    assert "REPORT: smfix has no repair" in explain.full(explain.rows("VHD303")[0])
+
+
+def test_a_row_without_advice_gives_none():
+    (row,) = explain.rows("VHD101")
+    assert "   advice " not in explain.full(replace(row, advice=""))
+
+
+def test_an_unknown_code_is_a_usage_error():
+    with pytest.raises(UsageError, match="'VHD999'"):
+        explain.rows("VHD999")
+
+
+def test_the_document():
+    document = valid(explain.document(explain.rows(None)))
+    assert len(document["findings"]) == len(PROBLEMS)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from smfix.report import layout
+
+AT = datetime(2012, 5, 15, 0, 18, 35, 127755, tzinfo=UTC)
+PATH = "/run/sr-mount/" + "x" * 90 + ".vhd"
+
+
+def test_prose_is_wrapped_and_long_words_stay_whole():
+    text = layout.wrapped(f"{'word ' * 30}{PATH} end", "  ")
+    lines = text.splitlines()
+    assert [line for line in lines if len(line) > layout.WIDTH] == ["  " + PATH]
+    assert all(line.startswith("  ") for line in lines)
+
+
+def test_rows_are_labelled_and_wrapped_under_themselves():
+    lines = layout.row("found", "word " * 30).splitlines()
+    assert lines[0].startswith("   found    word")
+    assert all(line.startswith(" " * 12 + "word") for line in lines[1:])
+    assert max(map(len, lines)) <= layout.WIDTH
+
+
+def test_what_will_be_copied_is_one_line():
+    assert layout.verbatim("path", PATH) == f"   path     {PATH}"
+
+
+def test_quotes_are_cut_to_the_width():
+    assert layout.clipped("log", "short") == "   log      short"
+    assert len(layout.clipped("log", "x" * 200)) == layout.WIDTH
+    assert layout.clipped("log", "x" * 200).endswith("x...")
+
+
+@pytest.mark.parametrize("make", [layout.wrapped, lambda text: layout.row("x", text)])
+def test_nothing_acts_on_the_terminal(make):
+    assert "\x1b" not in make("a\x1b[2Jb")
+    assert "\x1b" not in layout.verbatim("path", "a\x1b[2Jb")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "shown"),
+    [
+        (None, None, "unknown"),
+        (AT, None, "2012-05-15 00:18:35.127755+00:00"),
+        (None, AT, "2012-05-15 00:18:35.127755+00:00"),
+        (AT, AT, "2012-05-15 00:18:35.127755+00:00"),
+        (
+            AT,
+            AT + timedelta(seconds=61),
+            "2012-05-15 00:18:35.127755 to 00:19:36.127755+00:00",
+        ),
+        (
+            AT,
+            AT + timedelta(days=1),
+            "2012-05-15 00:18:35.127755+00:00 to 2012-05-16 00:18:35.127755+00:00",
+        ),
+        (
+            AT,
+            AT.astimezone(timezone(timedelta(hours=1))) + timedelta(seconds=1),
+            "2012-05-15 00:18:35.127755+00:00 to 2012-05-15 01:18:36.127755+01:00",
+        ),
+    ],
+)
+def test_spans(first, last, shown):
+    assert layout.span(first, last) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "shown"),
+    [
+        (1, ("disk",), "1 disk"),
+        (0, ("disk",), "0 disks"),
+        (1234567, ("byte",), "1,234,567 bytes"),
+        (2, ("entry", "entries"), "2 entries"),
+    ],
+)
+def test_counting(number, words, shown):
+    assert layout.counted(number, *words) == shown

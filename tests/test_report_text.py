@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from report_values import (
+    CLOCK,
+    LOST_FOOTER,
+    PATH,
+    VDI,
+    incident,
+    outcome,
+    plan,
+    reading,
+    treated,
+)
+from smfix.model import (
+    CheckedImage,
+    Evidence,
+    Reason,
+    Resize,
+    State,
+    Status,
+    TreatedImage,
+    Verdict,
+    Write,
+)
+from smfix.report import text
+
+
+def test_a_card_says_it_all():
+    card = text.incident(1, treated())
+    assert (
+        card
+        == f"""\
+1. {VDI}  [repaired]
+   SR       7a142a29-9556-ee47-1e04-1a8517813369
+   path     {PATH}
+   seen     2012-05-15 00:18:35.127755 to 00:18:35.129850+00:00 (1 report)
+   kinds    footer-invalid, coalesce-corrupted
+   log      SMlog:1
+              [26919] FAILED: (errno 22) stdout: 'primary
+   found    VHD101 the footer at the end is gone; the backup footer is sound and
+            nothing contradicts it
+   wrote    NUL from the old end to byte 2,048
+            512 bytes at offset 2,048
+   result   repaired: one finding cleared; checked again on a fresh open
+   undo     smfix undo 20251122-221903-3f9a1c
+   next     xe sr-scan uuid=7a142a29-9556-ee47-1e04-1a8517813369"""
+    )
+
+
+def test_a_resolved_incident_has_nothing_to_do():
+    card = text.incident(2, treated(outcome=None, state=State.RESOLVED, path=None, sr=None))
+    assert card.startswith(f"2. {VDI}  [resolved]\n   SR       the log does not say\n   seen")
+    assert "nothing to do" in card
+
+
+def test_a_reopened_incident_says_so():
+    told = incident(state=State.RESOLVED, host="xen1")
+    card = text.incident(1, treated(incident=told))
+    assert "[repaired; the log calls it resolved]" in card
+    assert "\n   host     xen1\n" in card
+
+
+def test_long_evidence_is_the_first_lines_and_the_last():
+    lines = tuple(Evidence("SMlog", n, f"line {n} \x1b[2J") for n in range(1, 10))
+    card = text.incident(1, treated(incident=incident(evidence=lines)))
+    assert [f"SMlog:{n}\n" in card for n in (1, 2, 3, 4, 8, 9)] == [True] * 3 + [False] * 2 + [True]
+    assert "(5 more lines in --json)" in card
+    assert "\x1b" not in card
+
+
+def test_a_refusal_names_its_reason_and_its_plan():
+    value = outcome(
+        Status.REFUSED,
+        reason=Reason.NEEDS_CONFIRM,
+        message="needs consent to VHD108",
+        plan=plan(edits=tuple(Write(n * 512, b"x") for n in range(9))),
+        lost_sectors=1,
+        undo=None,
+        next=("one", "two"),
+    )
+    card = text.repair([TreatedImage(PATH, value)])
+    assert card.startswith(f"{PATH}\n   found    VHD101")
+    assert "   plan     1 byte at offset 0\n" in card
+    assert "            and 3 more edits\n" in card
+    assert "   result   refused (needs-confirm): needs consent to VHD108\n" in card
+    assert "   lost     1 guest sector of 512 bytes" in card
+    assert card.endswith("   next     one\n            two")
+
+
+def test_what_is_left_is_named_once():
+    left = text.repair([TreatedImage(PATH, outcome(Status.PARTLY_REPAIRED, remaining=(CLOCK,)))])
+    assert "   left     VHD902 (info) made in the future" in left
+    same = text.repair([TreatedImage(PATH, outcome(remaining=(LOST_FOOTER,)))])
+    assert "left" not in same
+
+
+def test_an_image_without_findings():
+    value = outcome(Status.VALID, findings=(), plan=None, message="sound", undo=None, next=())
+    assert text.repair([TreatedImage(PATH, value)]) == f"{PATH}\n   result   valid: sound"
+
+
+def test_the_whole_report():
+    sound = treated(outcome=outcome(Status.VALID))
+    resolved = treated(outcome=None, state=State.RESOLVED)
+    refused = treated(outcome=outcome(Status.REFUSED, reason=Reason.IN_USE))
+    report = text.from_log(
+        reading(files=("SMlog", "SMlog.1", "b"), year_assumed=True, notes=("said",)),
+        [treated(), sound, resolved, refused],
+    )
+    assert report.startswith("Read 4,096 bytes of SMlog and 2 more files.\nIt covers 2012-05-15")
+    assert "no year: the latest that fits was assumed" in report
+    assert "no time zone" in report
+    assert "\nsaid\n" in report
+    assert report.endswith("4 incidents: 1 repaired, 1 sound by now, 1 resolved before, 1 left.")
+
+
+def test_the_sum_names_only_what_there_is():
+    assert text.from_log(reading(), [treated()]).endswith("\n\n1 incident: 1 repaired, 0 left.")
+
+
+def test_a_log_without_incidents():
+    quiet = reading(files=("-",), first=None, last=None, zone_assumed=False)
+    assert text.from_log(quiet, []) == ("Read 4,096 bytes of standard input.\n\nNo damaged disk is named in this log.")
+    assert text.log_read(reading(files=(), bytes=0)).startswith("Read 0 bytes of no file.")
+
+
+def test_check():
+    report = text.check(
+        [
+            CheckedImage(PATH, Verdict.INVALID, 4096, 2048, (LOST_FOOTER,)),
+            CheckedImage("/x", Verdict.UNREADABLE, note="cannot open /x"),
+            CheckedImage("/y", Verdict.VALID, 512),
+        ]
+    )
+    first, second, third = report.split("\n\n")
+    assert first.startswith(f"{PATH}\n   verdict  invalid\n   size     4,096 bytes, data ends at 2,048\n   found")
+    assert second == "/x\n   verdict  unreadable\n   note     cannot open /x"
+    assert third == "/y\n   verdict  valid\n   size     512 bytes"
+
+
+def test_a_proposal_shows_what_would_be_written():
+    shown = text.proposal(PATH, outcome(Status.WOULD_REPAIR, plan=plan(edits=(Resize(4096),))))
+    assert shown.splitlines()[0] == PATH
+    assert "   found    VHD101" in shown
+    assert shown.endswith("   plan     NUL from the old end to byte 4,096")
