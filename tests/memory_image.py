@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from smfix.errors import WriteFailed
 from smfix.host.storage import Identity
 from smfix.model import SECTOR, Backing, Extent, Target
@@ -56,6 +58,15 @@ class MemoryImage:
     def sync(self) -> None:
         self._live()
         self.syncs += 1
+
+    def reopen(self) -> MemoryImage:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to release."""
 
     def free_space(self) -> int | None:
         return 1 << 40 if self.growable else None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from memory_image import Killed, MemoryImage
 from smfix.model import Resize, Write
-from smfix.repair.journal import Change, record
+from smfix.repair.journal import record
 from smfix.repair.standing import Standing, standing
 from test_repair_journal import carried_out, journal_of, repairs
 
@@ -79,12 +79,6 @@ def test_a_long_gap_is_looked_at_to_its_end():
     assert standing(MemoryImage(bytes(grown)), journal) is Standing.NEW
     grown[-1] = 1
     assert standing(MemoryImage(bytes(grown)), journal) is Standing.ELSEWHERE
-
-
-def test_a_repair_that_changes_nothing_is_new():
-    journal = journal_of(OLD, (Write(3, OLD[3:9]),))
-    assert journal.steps == (Change(3, OLD[3:9], OLD[3:9]),)
-    assert standing(MemoryImage(OLD), journal) is Standing.NEW
 
 
 @given(repairs(), st.integers(0, 20))

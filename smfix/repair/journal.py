@@ -79,7 +79,8 @@ class Journal:
     """One repair of one image: who it is, what is done to it in which order, and how to go back.
 
     Sizes in bytes. `device` and `inode` are those of the file or of the device node, `rdev` the
-    number of the device itself (None: a file). `steps` never overlap and never shrink the image.
+    number of the device itself (None: a file). `steps` never overlap, never shrink the image, and
+    change at least one byte: else before and after could not be told apart.
     `fixes` are (code, message) of the findings cleared, `lost` guest extents that are gone.
     Raises ValueError where these do not hold together.
     """
@@ -133,6 +134,8 @@ class Journal:
             size = max(size, step.extent.end)
         if size != self.new_size:
             raise ValueError("the steps do not lead to the new size")
+        if size == self.old_size and all(change.before == change.after for change in self.changes):
+            raise ValueError("the steps change nothing")
         by_offset = sorted(change.extent for change in self.changes)
         for left, right in pairwise(by_offset):
             if left.overlaps(right):

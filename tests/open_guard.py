@@ -1,0 +1,35 @@
+"""A guard for tests: it lets everybody in, says what it was told to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from smfix.model import Refusal
+
+
+class OpenGuard:
+    """`own`, `host`: answered when the locks are asked for. `objections`: one answer per look."""
+
+    def __init__(self, own: Refusal | None = None, host: Refusal | None = None, objections=()) -> None:
+        self.own, self.host = own, host
+        self.objections = list(objections)
+        self.said: list[str] = []
+        self.on_host_lock = lambda: None
+
+    @contextmanager
+    def own_lock(self, image) -> Iterator[Refusal | None]:
+        self.said.append("own")
+        yield self.own
+        self.said.append("own released")
+
+    @contextmanager
+    def host_locks(self, image) -> Iterator[Refusal | None]:
+        self.said.append("host")
+        self.on_host_lock()
+        yield self.host
+        self.said.append("host released")
+
+    def objection(self, image) -> Refusal | None:
+        self.said.append("look")
+        return self.objections.pop(0) if self.objections else None
