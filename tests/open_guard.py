@@ -9,7 +9,10 @@ from smfix.model import Refusal
 
 
 class OpenGuard:
-    """`own`, `host`: answered when the locks are asked for. `objections`: one answer per look."""
+    """`own`, `host`: answered when the locks are asked for. `objections`: one answer per look.
+
+    An exception among them is raised.
+    """
 
     def __init__(self, own: Refusal | None = None, host: Refusal | None = None, objections=()) -> None:
         self.own, self.host = own, host
@@ -20,6 +23,8 @@ class OpenGuard:
     @contextmanager
     def own_lock(self, image) -> Iterator[Refusal | None]:
         self.said.append("own")
+        if isinstance(self.own, Exception):
+            raise self.own
         yield self.own
         self.said.append("own released")
 
@@ -32,4 +37,7 @@ class OpenGuard:
 
     def objection(self, image) -> Refusal | None:
         self.said.append("look")
-        return self.objections.pop(0) if self.objections else None
+        answer = self.objections.pop(0) if self.objections else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer

@@ -180,6 +180,16 @@ def test_a_refusal_of_the_guard(disk, image, folder, guard, said):
     assert not os.path.exists(folder)
 
 
+@pytest.mark.parametrize(
+    "guard", [OpenGuard(own=Unreadable("no such lock")), OpenGuard(objections=[Unreadable("no such lock")])]
+)
+def test_a_lock_or_a_look_that_fails_is_a_failure(disk, image, folder, guard):
+    outcome = apply(plan_for(OLD), image, means(folder, guard), GOOD)
+    assert outcome.status is Status.FAILED
+    assert outcome.message == "no such lock; nothing was written to the image"
+    assert disk.read_bytes() == OLD
+
+
 def test_a_disk_that_changed_meanwhile_is_stale(disk, image, folder):
     guard = OpenGuard()
     guard.on_host_lock = lambda: disk.write_bytes(b"x" + OLD[1:])
@@ -383,8 +393,9 @@ def test_whatever_ends_the_verification_the_image_is_put_back(disk, image, folde
     assert marks(folder) == [Mark.ROLLED_BACK]
 
 
-@pytest.mark.parametrize("guard", [OpenGuard(objections=[None, IN_USE])])
-def test_a_disk_taken_into_use_is_not_rolled_back(disk, image, folder, guard):
+@pytest.mark.parametrize("second", [IN_USE, Unreadable("a tapdisk holds it")])
+def test_a_disk_taken_into_use_is_not_rolled_back(disk, image, folder, second):
+    guard = OpenGuard(objections=[None, second])
     outcome = apply(plan_for(OLD), image, means(folder, guard), Verification(lambda view: (LOST,)))
     assert outcome.status is Status.FAILED
     assert "it could not be put back: a tapdisk holds it" in outcome.message

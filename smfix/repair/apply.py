@@ -102,22 +102,15 @@ def apply(
     """
     if plan.refusal is not None or not plan.edits:
         raise ValueError("this plan writes nothing")
-    with means.guard.own_lock(image) as refusal:
-        if refusal is not None:
-            return _refused(plan, refusal)
-        entry = _write(plan, image, means, sr_root, tuple(command))
-        if isinstance(entry, Outcome):
-            return entry
-        try:
-            found, complaint = _verify(plan, image, verification)
-        except SmfixError as error:
-            found, complaint = (), str(error)
-        except BaseException:
-            _take_back(plan, entry, image, means, "interrupted before it was verified")
-            raise
-        if complaint is not None:
-            return _take_back(plan, entry, image, means, complaint)
-        return _settled(plan, entry, means, found)
+    try:
+        with means.guard.own_lock(image) as held:
+            if held is not None:
+                return _refused(plan, held)
+            entry = _write(plan, image, means, sr_root, tuple(command))
+            return entry if isinstance(entry, Outcome) else _judge(plan, entry, image, means, verification)
+    except SmfixError as error:
+        # Once a byte is written every error is answered below; this is one of the locks.
+        return _failed(plan, f"{error}; nothing was written to the image")
 
 
 def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
@@ -254,6 +247,22 @@ def _carry_out(image: OpenImage, journal: Journal) -> None:
         raise WriteFailed(f"{journal.target.path} reads back other bytes than were written")
 
 
+def _judge(
+    plan: RepairPlan, entry: JournalEntry, image: OpenImage, means: Means, verification: Verification
+) -> Outcome:
+    """Step 7: keep the repair if it verifies, else put the image back."""
+    try:
+        found, complaint = _verify(plan, image, verification)
+    except SmfixError as error:
+        found, complaint = (), str(error)
+    except BaseException:
+        _take_back(plan, entry, image, means, "interrupted before it was verified")
+        raise
+    if complaint is not None:
+        return _take_back(plan, entry, image, means, complaint)
+    return _settled(plan, entry, means, found)
+
+
 def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> tuple[tuple[Finding, ...], str | None]:
     """What a fresh open shows, and why it is not good enough (None: it is)."""
     fresh = image.reopen()
@@ -275,12 +284,15 @@ def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> t
 
 def _take_back(plan: RepairPlan, entry: JournalEntry, image: OpenImage, means: Means, why: str) -> Outcome:
     """The repair does not verify: lock again, look again, and put the image back."""
-    with means.guard.host_locks(image) as busy:
-        objection = busy or means.guard.objection(image)
-        if objection is not None:
-            why = f"{why}; it could not be put back: {objection.message}"
-            return _stuck(plan, entry, means, why)
-        return _roll_back(plan, entry, image, means, why, Status.ROLLED_BACK)
+    try:
+        with means.guard.host_locks(image) as busy:
+            objection = busy or means.guard.objection(image)
+            if objection is None:
+                return _roll_back(plan, entry, image, means, why, Status.ROLLED_BACK)
+            unable = objection.message
+    except SmfixError as error:
+        unable = str(error)
+    return _stuck(plan, entry, means, f"{why}; it could not be put back: {unable}")
 
 
 def _roll_back(

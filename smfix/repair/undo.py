@@ -67,24 +67,24 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means) -> Outcome:
     `refused` (stale, locked, in-use) where nothing was written; `failed` where the storage did:
     then the journal stays open, and the same command completes it.
     """
-    with means.guard.own_lock(image) as held:
-        if held is not None:
-            return _refused(entry, held)
-        try:
+    try:
+        with means.guard.own_lock(image) as held:
+            if held is not None:
+                return _refused(entry, held)
             # Another smfix may have finished with it while we waited for the lock.
             entry = journal_folder.load(means.folder, entry.id)
             with means.guard.host_locks(image) as busy:
                 objection = busy or means.guard.objection(image) or _stale(entry, image)
                 return _refused(entry, objection) if objection else _put_back(entry, image)
-        except SmfixError as error:
-            again = means.undo_command(entry.id)
-            return Outcome(
-                status=Status.FAILED,
-                message=f"{error}; the undo is not complete",
-                journal=entry.id,
-                undo=again,
-                next=(again,),
-            )
+    except SmfixError as error:
+        again = means.undo_command(entry.id)
+        return Outcome(
+            status=Status.FAILED,
+            message=f"{error}; the undo is not complete",
+            journal=entry.id,
+            undo=again,
+            next=(again,),
+        )
 
 
 def _put_back(entry: JournalEntry, image: OpenImage) -> Outcome:
