@@ -1,0 +1,213 @@
+"""The locks: the storage manager's own, in its order, and smfix's one per image.
+
+Theory. SM locks with POSIX record locks (``fcntl``), so only those exclude it; ``flock`` does not.
+Such a lock belongs to the process and is lost when **any** descriptor of that file is closed in it:
+each file is opened once, kept open, and never unlinked by us. SM unlinks lock files when it deletes
+a VDI, so a lock counts only if the path still leads to the file that was locked. The order is
+``running`` (which excludes a coalesce), ``sr`` (which a starting VM waits for), ``<vdi>/vdi``;
+release is in reverse. Every wait is bounded.
+
+smfix's own lock excludes other smfix from one image, whatever it is called: it is keyed by device
+and inode, and is an ``flock``, which no stray ``close`` can drop.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+from smfix.errors import WriteFailed
+from smfix.host.naming import is_uuid
+from smfix.host.storage import Identity
+from smfix.model import Reason, Refusal
+
+INVENTORY = "/etc/xensource-inventory"
+"""Where this file is, a storage manager may be at work."""
+
+SM_LOCKS = "/var/lock/sm"
+
+# Seconds. GC holds `running` for a whole coalesce, which no wait of ours outlasts. `sr` is held
+# briefly by everybody. `vdi` is waited for while `sr` blocks VM starts: hardly at all.
+RUNNING_WAIT, SR_WAIT, VDI_WAIT = 5.0, 20.0, 1.0
+_PAUSE = 0.05
+
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# Paths locked by this process: a second descriptor would lose the lock when it is closed.
+_held: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time as the waits see it: `now()` in seconds, `sleep(seconds)`."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def sm_lock_folder(given: str | None = None, *, inventory: str = INVENTORY) -> str | None:
+    """Where SM's locks are: `given`, else its own place on a host of its own, else None."""
+    if given is not None:
+        return given
+    return SM_LOCKS if os.path.exists(inventory) else None
+
+
+@contextmanager
+def sm_locks(folder: str, sr: str, vdi: str | None, *, clock: Clock = Clock()) -> Iterator[Refusal | None]:
+    """Hold SM's locks ``<sr>/running``, ``<sr>/sr`` and ``<vdi>/vdi`` while the block runs.
+
+    `sr`, `vdi`: UUIDs, for they become names of files; without a `vdi` the first two. Gives a
+    Refusal (locked) where one is busy after its wait, or cannot be opened; then none is held.
+    Raises ValueError for what is no UUID.
+    """
+    if not is_uuid(sr) or not (vdi is None or is_uuid(vdi)):
+        raise ValueError(f"no UUIDs: {sr} {vdi}")
+    wanted = [(sr, "running", RUNNING_WAIT), (sr, "sr", SR_WAIT)]
+    if vdi is not None:
+        wanted.append((vdi, "vdi", VDI_WAIT))
+    with ExitStack() as held:
+        refusal = None
+        for namespace, name, wait in wanted:
+            path = os.path.join(folder, namespace, name)
+            try:
+                busy = not held.enter_context(_record_lock(path, wait, clock))
+                why = "is held: the storage manager is at work on it; try again later"
+            except OSError as error:
+                busy, why = True, f"cannot be taken: {error.strerror}"
+            if busy:
+                held.close()
+                refusal = Refusal(Reason.LOCKED, f"the lock {path} {why}")
+                break
+        yield refusal
+
+
+@contextmanager
+def _record_lock(path: str, wait: float, clock: Clock) -> Iterator[bool]:
+    """Hold the POSIX lock of `path` while the block runs; False when it is busy after `wait`."""
+    if path in _held:
+        yield False
+        return
+    fd = _take(path, wait, clock)
+    if fd is None:
+        yield False
+        return
+    _held.add(path)
+    try:
+        yield True
+    finally:
+        _held.discard(path)
+        os.close(fd)  # closing releases
+
+
+def _take(path: str, wait: float, clock: Clock) -> int | None:
+    """The descriptor of the locked file, or None. Raises OSError."""
+    deadline = clock.now() + wait
+    while True:
+        # SM removes an empty namespace at any moment: the folder may be gone again.
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        fd = -1
+        try:
+            fd = os.open(path, _OPEN, 0o644)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _leads_to(path, fd):
+                return fd
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if fd < 0 or error.errno not in (errno.EACCES, errno.EAGAIN):
+                _close(fd)
+                raise
+        except BaseException:
+            _close(fd)
+            raise
+        _close(fd)
+        if clock.now() >= deadline:
+            return None
+        clock.sleep(_PAUSE)
+
+
+def _leads_to(path: str, fd: int) -> bool:
+    """True when `path` is still the file that was locked, not one made after an unlink."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------ smfix's own
+
+
+def state_folder() -> str:
+    """Where smfix's own locks lie: ``/run/smfix`` for root, else in the user's own folders.
+
+    They name device numbers, which are good until the next boot, so ``/run`` is their place.
+    """
+    if os.geteuid() == 0:
+        return "/run/smfix"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return os.path.join(runtime, "smfix")
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, "smfix", "lock")
+
+
+@contextmanager
+def own_lock(identity: Identity, folder: str) -> Iterator[Refusal | None]:
+    """Exclude every other smfix (that uses `folder`) from one image while the block runs.
+
+    Gives a Refusal (locked) where another has it. The file stays: whoever unlinks a lock file
+    locks a name that others no longer see. Raises WriteFailed where `folder` cannot be made, or
+    belongs to others.
+    """
+    try:
+        fd = _open_own(identity.key, folder)
+    except OSError as error:
+        raise WriteFailed(f"cannot lock in {folder}: {error.strerror}") from error
+    try:
+        yield _lock_own(fd, folder)
+    finally:
+        os.close(fd)
+
+
+def _open_own(name: str, folder: str) -> int:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    below = os.open(folder, _FOLDER)
+    try:
+        about = os.fstat(below)
+        if about.st_uid != os.geteuid() or about.st_mode & 0o022:
+            raise WriteFailed(f"cannot lock in {folder}: others may write to it")
+        fd = os.open(f"{name}.lock", _OPEN, 0o600, dir_fd=below)
+    finally:
+        os.close(below)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise WriteFailed(f"cannot lock in {folder}: {name}.lock is no file")
+    return fd
+
+
+def _lock_own(fd: int, folder: str) -> Refusal | None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+        who = f"pid {owner}" if owner.isdigit() else "another process"
+        return Refusal(Reason.LOCKED, f"another smfix ({who}) is at work on this image")
+    except OSError as error:
+        raise WriteFailed(f"cannot lock in {folder}: {error.strerror}") from error
+    # For the message of the next one only: the lock is the flock, on a full disk too.
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    return None

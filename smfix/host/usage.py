@@ -1,0 +1,206 @@
+"""Who on this host holds an image open, and how: by device and inode, never by name.
+
+Theory. Every open file of every process is ``/proc/<pid>/fd/<n>``; ``stat`` of that link is the
+inode that is open, whatever it is called today, and ``fdinfo`` has the flags it was opened with.
+One pass over all processes answers for any number of images. What shows in no process is asked of
+``/sys``: the files behind loop devices, and what is stacked on a block device; and of the mount
+table. Not seen by anybody here: a memory map whose descriptor was closed (neither tapdisk nor
+vhd-util makes one), another host of the pool, the kernel's own NFS server, and whatever runs
+outside of the container smfix itself runs in.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from smfix.host.storage import Identity
+from smfix.model import InUse
+
+MAX_HOLDERS = 8
+"""Holders that are named; a base copy can have hundreds of readers."""
+
+_Key = tuple[int, ...]  # (st_dev, st_ino) of a file, (st_rdev,) of a device
+_READ, _WRITE = "read-only", "read-write"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How one image is held. `holders`: one phrase each, as ``tapdisk (pid 71) read-write``.
+
+    `state` is the strongest that was seen; UNKNOWN where nothing read-write was seen but something
+    could not be looked at, and then `blind` says what.
+    """
+
+    state: InUse
+    holders: tuple[str, ...]
+    blind: str | None
+
+
+def usage(identity: Identity, *, proc: str = "/proc", sys: str = "/sys") -> Usage:
+    """How one image is held by others than this process; see :func:`usage_of`."""
+    return usage_of((identity,), proc=proc, sys=sys)[0]
+
+
+def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = "/sys") -> tuple[Usage, ...]:
+    """How each image is held by others than this process, in one pass over the host.
+
+    `proc`, `sys`: where those file systems are mounted. Never raises: what cannot be read is said
+    in `blind`.
+    """
+    wanted = {_key(identity) for identity in identities}
+    held: defaultdict[_Key, list[tuple[bool, str]]] = defaultdict(list)
+    blind = _ask_processes(wanted, held, proc)
+    for key, writes, who in _ask_kernel(identities, proc, sys):
+        if key in wanted:
+            held[key].append((writes, who))
+    return tuple(_usage(held[_key(identity)], blind) for identity in identities)
+
+
+def _key(identity: Identity) -> _Key:
+    if identity.rdev is not None:
+        return (identity.rdev,)
+    return (identity.device, identity.inode)
+
+
+def _key_of(about: os.stat_result) -> _Key:
+    if stat.S_ISBLK(about.st_mode):
+        return (about.st_rdev,)
+    return (about.st_dev, about.st_ino)
+
+
+def _usage(holders: list[tuple[bool, str]], blind: str | None) -> Usage:
+    writers = [f"{who} {_WRITE}" for writes, who in holders if writes]
+    named = writers + [f"{who} {_READ}" for writes, who in holders if not writes]
+    if len(named) > MAX_HOLDERS:
+        named[MAX_HOLDERS:] = [f"{len(named) - MAX_HOLDERS} more"]
+    if writers:
+        state = InUse.READ_WRITE
+    elif blind is not None:
+        state = InUse.UNKNOWN
+    else:
+        state = InUse.READ_ONLY if holders else InUse.NONE
+    return Usage(state, tuple(named), blind)
+
+
+# ------------------------------------------------------------------------------ processes
+
+
+def _ask_processes(wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]], proc: str) -> str | None:
+    """Enter into `held` who has what open; return what could not be seen."""
+    me = str(os.getpid())
+    unseen = 0
+    try:
+        pids = [name for name in os.listdir(proc) if name.isdigit() and name != me]
+    except OSError as error:
+        return f"{proc} cannot be read: {error.strerror}"
+    for pid in pids:
+        base = f"{proc}/{pid}"
+        try:
+            descriptors = os.listdir(f"{base}/fd")
+        except PermissionError:
+            unseen += not _is_kernel_thread(base)
+            continue
+        except OSError:
+            continue  # it has ended meanwhile
+        # Two descriptors of one process are one holder, the stronger of them.
+        found: dict[_Key, bool] = {}
+        for number in descriptors:
+            try:
+                about = os.stat(f"{base}/fd/{number}")
+            except OSError:
+                continue
+            key = _key_of(about)
+            if key in wanted and (writes := _writes(f"{base}/fdinfo/{number}")) is not None:
+                found[key] = found.get(key, False) or writes
+        for key, writes in found.items():
+            held[key].append((writes, f"{_name(base)} (pid {pid})"))
+    if unseen:
+        return f"the files of {unseen} processes of other users"
+    if os.geteuid() != 0 and "1" not in pids and me != "1":
+        return "processes of other users, which /proc hides here"
+    return None
+
+
+def _writes(fdinfo: str) -> bool | None:
+    """Whether a descriptor may write; None when it holds nothing (``O_PATH``, closed since)."""
+    try:
+        with open(fdinfo, encoding="ascii") as lines:
+            flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, IndexError, StopIteration):
+        return True  # better one refusal too many
+    if flags & os.O_PATH:
+        return None
+    return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+def _is_kernel_thread(base: str) -> bool:
+    """A child of kthreadd (2), or itself: it has no descriptors to hide."""
+    try:
+        with open(f"{base}/stat", "rb") as status:
+            # The name in parentheses may hold anything; what follows it is: state, ppid.
+            ppid = status.read(4096).rpartition(b")")[2].split()[1]
+    except (OSError, IndexError):
+        return False
+    return ppid == b"2" or base.endswith("/2")
+
+
+def _name(base: str) -> str:
+    try:
+        with open(f"{base}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read(64).strip() or "a process"
+    except OSError:
+        return "a process"
+
+
+# ------------------------------------------------------------------------------ the kernel
+
+
+def _ask_kernel(identities: Sequence[Identity], proc: str, sys: str) -> Iterator[tuple[_Key, bool, str]]:
+    """What the kernel itself holds: (which, writes, who)."""
+    yield from _loop_devices(sys)
+    devices = {identity.rdev for identity in identities if identity.rdev is not None}
+    if not devices:
+        return
+    for rdev in devices:
+        numbers = f"{os.major(rdev)}:{os.minor(rdev)}"
+        for holder in _list(f"{sys}/dev/block/{numbers}/holders"):
+            yield (rdev,), True, f"device {holder}"
+    try:
+        with open(f"{proc}/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields = line.split()
+                major, _, minor = fields[2].partition(":")
+                rdev = os.makedev(int(major), int(minor))
+                if rdev in devices:
+                    read_only = "ro" in fields[5].split(",")
+                    yield (rdev,), not read_only, f"mount {fields[4]}"
+    except (OSError, ValueError, IndexError):
+        return  # no /proc at all: already said by whoever asked for the processes
+
+
+def _loop_devices(sys: str) -> Iterator[tuple[_Key, bool, str]]:
+    """The files behind loop devices: the kernel holds them, no process does."""
+    for name in _list(f"{sys}/block"):
+        if not name.startswith("loop"):
+            continue
+        try:
+            with open(f"{sys}/block/{name}/loop/backing_file", "rb") as link:
+                about = os.stat(link.read(4097).rstrip(b"\n"))
+            with open(f"{sys}/block/{name}/ro", "rb") as flag:
+                writes = flag.read(1) != b"1"
+        except (OSError, ValueError):
+            continue  # not attached, or its file is deleted: then it is no image of ours
+        yield _key_of(about), writes, f"loop device {name}"
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
