@@ -47,6 +47,8 @@ ACTS = (
     "smfix.__main__",
     "smfix.cli",
     "smfix.pipeline",
+    "smfix.chains",
+    "smfix.treatment",
     "smfix.demo",
     "smfix.host",
     "smfix.host.guard",

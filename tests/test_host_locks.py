@@ -375,7 +375,7 @@ def test_a_system_without_locks_is_said_and_a_full_disk_is_none_the_worse(folder
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "ftruncate", full)
+        patch.setattr(os, "write", full)
         with own_lock(IMAGE, str(folder)) as refusal:
             assert refusal is None
     monkeypatch.setattr(fcntl, "flock", full)

@@ -208,6 +208,5 @@ def _lock_own(fd: int, folder: str) -> Refusal | None:
         raise WriteFailed(f"cannot lock in {folder}: {error.strerror}") from error
     # For the message of the next one only: the lock is the flock, on a full disk too.
     with suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        os.write(fd, f"{os.getpid():<20}".encode())  # as wide as any pid: nothing is left behind
     return None
