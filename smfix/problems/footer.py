@@ -85,7 +85,7 @@ def same_footer(end: Footer, backup: Footer) -> bool:
     return backup.hidden != 0 and backup.by_tap and old and replace(backup, hidden=0) == end
 
 
-def _primary(image: VhdImage) -> str:
+def primary_check(image: VhdImage) -> str:
     """What ``vhd-util check`` says of a damaged end footer."""
     reason = image.end.reasons[0] if isinstance(image.end, Damaged) else "invalid cookie"
     if image.size < FOOTER_SIZE or reason.startswith("error"):
@@ -100,7 +100,7 @@ def _detect_odd(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.end, Damaged) and image.size % SECTOR and not held_open(context):
         missing = -image.size % SECTOR
         facts = {"size": image.size, "over": image.size % SECTOR, "pad": missing}
-        yield Hit(facts, _primary(image))
+        yield Hit(facts, primary_check(image))
 
 
 def _fix_odd(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -108,7 +108,7 @@ def _fix_odd(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit,
     return cut or (Write(image.size, bytes(-image.size % SECTOR)),)
 
 
-# --------------------------------------------------------------------------- VHD107, VHD106
+# --------------------------------------------------------------------------- VHD107
 
 
 def _detect_poison(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -118,12 +118,6 @@ def _detect_poison(image: VhdImage, context: Context) -> Iterator[Hit]:
     ]
     if where:
         yield Hit({"where": " and ".join(where)}, "primary footer invalid: invalid cookie")
-
-
-def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Hit]:
-    if isinstance(image.end, Damaged) and isinstance(image.backup, Damaged) and not image.tail:
-        facts = {"end": image.end.reasons[0], "backup": image.backup.reasons[0]}
-        yield Hit(facts, _primary(image))
 
 
 # --------------------------------------------------------------------------- VHD108
@@ -154,7 +148,7 @@ def _detect_mark(image: VhdImage, context: Context) -> Iterator[Hit]:
     if spot is not None:
         block, guest = spot
         facts = {"block": block, "guest_sector": guest // SECTOR, "lost": [[guest, SECTOR]]}
-        yield Hit(facts, _primary(image))
+        yield Hit(facts, primary_check(image))
 
 
 def _accept_loss(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -203,9 +197,9 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     facts = {"offset": stray.where.offset, "behind": image.size - stray.where.end, "contradiction": _why_not(image)}
     if isinstance(image.backup, Damaged):
-        yield Hit(facts, _primary(image), disposition=REPORT if facts["contradiction"] else CONFIRM)
+        yield Hit(facts, primary_check(image), disposition=REPORT if facts["contradiction"] else CONFIRM)
     elif same_footer(stray.value, image.backup.value):
-        yield Hit(facts, _primary(image), disposition=REPORT if facts["contradiction"] else SAFE)
+        yield Hit(facts, primary_check(image), disposition=REPORT if facts["contradiction"] else SAFE)
 
 
 def _fix_stray(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -230,7 +224,7 @@ def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
         "home": image.footer_home,
         "contradiction": contradiction,
     }
-    yield Hit(facts, _primary(image), disposition=REPORT if contradiction else SAFE)
+    yield Hit(facts, primary_check(image), disposition=REPORT if contradiction else SAFE)
 
 
 def _fix_lost(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -239,7 +233,7 @@ def _fix_lost(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit
     return append_footer(image, image.backup.value)
 
 
-# --------------------------------------------------------------------------- VHD104, VHD105
+# --------------------------------------------------------------------------- VHD104
 
 
 def _detect_backup(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -257,20 +251,6 @@ def _fix_backup(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
     if not isinstance(image.end, Sound):
         return Refusal(Reason.NO_FIX, "the footer at the end is damaged too")
     return (Write(0, image.end.value.encode()),)
-
-
-_FIELDS = tuple(name for name in Footer.__slots__ if name != "checksum")
-
-
-def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
-    end, backup = image.end, image.backup
-    if not isinstance(end, Sound) or not isinstance(backup, Sound) or not end.value.is_sparse:
-        return
-    if end.value.is_poisoned or backup.value.is_poisoned or same_footer(end.value, backup.value):
-        return
-    fields = [name for name in _FIELDS if getattr(end.value, name) != getattr(backup.value, name)]
-    facts = {"fields": fields or ["checksum"], "names": ", ".join(fields or ["checksum"])}
-    yield Hit(facts, "primary and backup footers do not match")
 
 
 # --------------------------------------------------------------------------- field rules
@@ -380,17 +360,6 @@ PRIMARY = (
         source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
     ),
     Problem(
-        "VHD106",
-        "both footers lost",
-        "Neither the footer at the end ({end}) nor the backup footer ({backup}) can be used.",
-        ERROR,
-        REPORT,
-        _detect_no_footer,
-        why="Both ends of the file were overwritten or never written.",
-        advice="Keep the file as it is. Its size, UUID and type must come from a child, XAPI or a backup.",
-        source="vhd_read_footer",
-    ),
-    Problem(
         "VHD108",
         "tapdisk's 0xC7 mark lies on a written guest sector",
         "The last sector holds tapdisk's 0xC7 mark and belongs to block {block}: guest sector {guest_sector} is lost.",
@@ -484,16 +453,5 @@ BACKUP = (
         why="The first sector was overwritten or a write to it was cut short.",
         advice="Where something contradicts the footer, it is not copied: compare the size with XAPI's.",
         source="vhd_util_check_footer",
-    ),
-    Problem(
-        "VHD105",
-        "both footers sound, they disagree",
-        "The footer and the backup footer are both sound but differ in: {names}.",
-        ERROR,
-        REPORT,
-        _detect_differ,
-        why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
-        advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
-        source="vhd_util_check_footer: primary and backup footers do not match",
     ),
 )

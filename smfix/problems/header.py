@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from smfix.model import SECTOR, Damaged, Sound
+from smfix.model import SECTOR, Damaged, Edit, Finding, Reason, Refusal, Sound, Write
 from smfix.problems.footer import CLOCK_SLACK
-from smfix.problems.rows import ERROR, REPORT, Context, Detect, Hit, Problem
+from smfix.problems.restore import restored
+from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Detect, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import FOOTER_SIZE, HEADER_RULES, NULL_UUID, TAP_VERSION_REFUSED, Header
@@ -22,8 +23,22 @@ def _sound(image: VhdImage) -> Header | None:
 
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.header, Damaged) and image.looks_like_vhd:
-        facts = {"reasons": "; ".join(image.header.reasons), "offset": image.header.where.offset}
-        yield Hit(facts, f"header is invalid: {image.header.reasons[0]}")
+        answer = restored(image, context)
+        facts = {
+            "reasons": "; ".join(image.header.reasons),
+            "offset": image.header.where.offset,
+            "restored_by": answer[1] if answer else None,
+            "answer": f"One header fits {answer[1]}." if answer else "No single header fits the evidence.",
+        }
+        check = f"header is invalid: {image.header.reasons[0]}"
+        yield Hit(facts, check, disposition=CONFIRM if answer else REPORT)
+
+
+def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    answer = restored(image, context)
+    if answer is None or not isinstance(image.header, Damaged):
+        return Refusal(Reason.NO_FIX, "no single header fits the evidence")
+    return (Write(image.header.where.offset, answer[0].encode()),)
 
 
 def _detect_field(key: str, *, silent: bool) -> Detect:
@@ -110,10 +125,13 @@ ROWS = (
     Problem(
         "VHD201",
         "header damaged",
-        "The header at byte {offset} is damaged: {reasons}.",
+        "The header at byte {offset} is damaged: {reasons}. {answer}",
         ERROR,
         REPORT,
         _detect_damaged,
+        fix=_fix_damaged,
+        done="the header was restored",
+        turn=9,
         why="The sectors behind the backup footer were overwritten or a write to them was cut short.",
         advice=_COPY,
         source="vhd_util_check_validate_header",

@@ -36,13 +36,16 @@ class Parent:
 class Context:
     """What the bytes of one image cannot say: the time, who has it open, its relatives.
 
-    `parent` is None when nobody looked. `children` are images whose header names this one.
+    `parent` is None when nobody looked. `children` are images whose header names this one. `given_size`
+    (bytes) and `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers.
     """
 
     now: datetime
     in_use: InUse = InUse.NONE
     parent: Parent | None = None
     children: tuple[VhdImage, ...] = ()
+    given_size: int | None = None
+    given_uuid: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

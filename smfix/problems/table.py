@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from smfix.model import Damaged, Diagnosis, Finding, Severity, Verdict
-from smfix.problems import bat, batmap, chain, footer, header, places
+from smfix.problems import bat, batmap, chain, doubt, footer, header, places
 from smfix.problems.rows import Context, Problem, found
 from smfix.vhd.image import VhdImage
 
 PROBLEMS: tuple[Problem, ...] = (
     footer.IN_USE,
     *footer.PRIMARY,
+    doubt.BOTH_LOST,
     *footer.BACKUP,
+    doubt.DIFFER,
     *header.ROWS,
     *bat.ROWS,
     *places.ROWS,

@@ -34,6 +34,10 @@ ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""
 
 
+REREAD = frozenset({"VHD105", "VHD106", "VHD201"})
+"""Repairs after which the image is read by another footer or header than before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """An image's diagnosis, and the plan made from it."""
@@ -57,14 +61,17 @@ class _Mending:
         """What must not remain: damage that is still seen, and damage of `first` that needed a decision.
 
         A footer placed behind a lost sector makes the loss invisible, not undone. So a finding that is
-        not SAFE must be among the fixes, however the result looks.
+        not SAFE must be among the fixes, however the result looks. What another footer or header no longer
+        shows was never there, unless it names a loss.
         """
         seen = [finding for finding in self.diagnosis.findings if finding.is_damage]
         answered = {finding.code for finding in (*seen, *self.fixes)}
+        reread = any(finding.code in REREAD for finding in self.fixes)
         hidden = [
             finding
             for finding in first.findings
             if finding.is_damage and finding.disposition is not Disposition.SAFE and finding.code not in answered
+            if finding.lossy or not reread
         ]
         return seen + hidden
 
@@ -96,7 +103,8 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     elif not mending.fixes:
         refusal = _no_fix(mending, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
     agreed_blocks = frozenset(f.facts["block"] for f in mending.fixes if f.facts.get("entry") is not None)
-    broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks)
+    reread = any(finding.code in REREAD for finding in mending.fixes)
+    broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks, reread=reread)
     if broken and (refusal is None or needs):
         refusal, needs = Refusal(Reason.NO_FIX, f"the repair could not be proved safe: {'; '.join(broken)}"), ()
     if refusal is not None and not needs:

@@ -2,7 +2,7 @@
 
 Theory. What the guest reads is a map from guest sector to place in the file: BAT, then batmap, then sector
 bitmap (the order in which tapdisk asks). The proof is on extents: the map is the same before and after, no
-edit touches a byte that is mapped, nothing shrinks, and the diagnosis of the result says nothing new. The
+edit touches a byte that is mapped, nothing shrinks, and the diagnosis of the result shows no new error. The
 guest's data itself need not be read for that; only the bitmaps of the blocks near an edit are.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from smfix.model import SECTOR, Diagnosis, Edit, Extent, Resize, Sound, Write
+from smfix.model import SECTOR, Diagnosis, Edit, Extent, Resize, Severity, Sound, Write
 from smfix.problems.blocks import room
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
@@ -25,19 +25,22 @@ def violations(
     first: Diagnosis,
     second: Diagnosis,
     agreed: frozenset[int] = frozenset(),
+    *,
+    reread: bool = False,
 ) -> list[str]:
     """Why the plan must not be carried out, each a sentence; empty: it is proved.
 
     `first` and `second` are the diagnoses of `before` and `after`; `agreed` are the blocks whose BAT entry
-    the operator agreed to change.
+    the operator agreed to change. `reread`: the operator agreed to another footer or header, so the map before
+    was not what it should be; then the map after is the one that must not be touched.
     """
     known = {finding.code for finding in first.findings}
-    new = sorted({finding.code for finding in second.findings} - known)
+    new = sorted({finding.code for finding in second.findings if finding.severity is Severity.ERROR} - known)
     return [
         *_sizes(before, edits),
         *(f"the result would show {code}, which was not there before" for code in new),
-        *_touched(before, edits, agreed),
-        *_moved(before, after, edits, agreed),
+        *_touched(after if reread else before, edits, agreed),
+        *([] if reread else _moved(before, after, edits, agreed)),
     ]
 
 

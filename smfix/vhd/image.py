@@ -151,7 +151,9 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
         eoh = FOOTER_SIZE + HEADER_SIZE
         tail = () if isinstance(end, Sound) else _tail_footers(view, eoh)
         footer = footer or (tail[-1].value if tail else None)
-        return VhdImage(view, end, backup, tail, footer, header, None, None, (), eoh, eoh)
+        whole = len(header.raw) == HEADER_SIZE
+        locators = _locators(view, footer, structs.parse_header(header.raw)) if whole else ()
+        return VhdImage(view, end, backup, tail, footer, header, None, None, locators, eoh, eoh)
     head = header.value
     bat = _bat(view, footer, head)
     batmap = _batmap(view, footer, head)

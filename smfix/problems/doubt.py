@@ -1,0 +1,234 @@
+"""Footers that disagree, and footers that are both gone: VHD105, VHD106.
+
+Theory. No fixed rule picks the right one of two sound footers: a stale backup and a stale primary both exist.
+But each can be asked what the disk would be if it were right, and header, BAT and batmap then agree or do not
+(:func:`smfix.problems.footer.contradictions`). One that nothing contradicts, against one that something does, is
+proved. Where both footers are gone, header, BAT, batmap and the children that name this disk fix its fields, or
+they do not: what nothing fixes is asked for, never invented.
+
+Source: ``vhd_util_check_footer``, ``vhd_write_footer`` (primary first, then backup: a hint, never proof).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from smfix.model import Edit, Extent, Finding, Reason, Refusal, Sound, Write
+from smfix.problems.footer import append_footer, contradictions, primary_check, same_footer
+from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Hit, Problem
+from smfix.vhd import structs
+from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, NULL_UUID, DiskType, Footer, Header, geometry_for
+
+_FIELDS = tuple(name for name in Footer.__slots__ if name != "checksum")
+_IDLE = {"timestamp", "original_size", "creator_os", "saved"}
+"""Fields that change neither what the guest reads nor what the storage manager does."""
+
+
+# --------------------------------------------------------------------------- VHD105
+
+
+def _pair(image: VhdImage) -> tuple[Footer, Footer] | None:
+    end, backup = image.end, image.backup
+    if not isinstance(end, Sound) or not isinstance(backup, Sound) or not end.value.is_sparse:
+        return None
+    if end.value.is_poisoned or backup.value.is_poisoned or same_footer(end.value, backup.value):
+        return None
+    return end.value, backup.value
+
+
+def _decided(image: VhdImage, context: Context) -> tuple[str | None, dict[str, list[str]]]:
+    """(`end`, `backup` or None: which one is proved, what speaks against each)."""
+    pair = _pair(image)
+    if pair is None:
+        return None, {}
+    end, backup = pair
+    against = {
+        "end": contradictions(inspect(image.view, by=end)),
+        "backup": contradictions(inspect(image.view, by=backup)),
+    }
+    differ = {name for name in _FIELDS if getattr(end, name) != getattr(backup, name)}
+    for which, footer in (("end", end), ("backup", backup)):
+        named = [child.geometry.parent_uuid for child in context.children if child.geometry is not None]
+        if "uuid" in differ and named and footer.uuid not in named:
+            against[which].append("its UUID is not the one that its children name")
+        if "hidden" in differ and footer.hidden and not context.children:
+            against[which].append("it is hidden, and no living child of the disk is known")
+        if "hidden" in differ and not footer.hidden and context.children:
+            against[which].append("it is not hidden, yet the disk has a child")
+    clean = [which for which, said in against.items() if not said]
+    if len(clean) == 1:
+        return clean[0], against
+    return ("end" if clean and differ <= _IDLE else None), against
+
+
+def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
+    pair = _pair(image)
+    if pair is None:
+        return
+    fields = [name for name in _FIELDS if getattr(pair[0], name) != getattr(pair[1], name)] or ["checksum"]
+    chosen, against = _decided(image, context)
+    speaks = "; ".join(f"against the {which} footer: {', '.join(said)}" for which, said in against.items() if said)
+    facts = {
+        "fields": {name: [_shown(footer, name) for footer in pair] for name in fields},
+        "names": ", ".join(fields),
+        "chosen": chosen,
+        "against": against,
+        "speaks": f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image speaks against either.",
+    }
+    yield Hit(facts, "primary and backup footers do not match", disposition=CONFIRM if chosen else REPORT)
+
+
+def _shown(footer: Footer, name: str) -> str:
+    value = getattr(footer, name)
+    return bytes(value).hex() if isinstance(value, bytes) else str(value)
+
+
+def _fix_differ(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    pair = _pair(image)
+    chosen = finding.facts["chosen"]
+    if pair is None or chosen is None or not isinstance(image.end, Sound):
+        return Refusal(Reason.NO_FIX, "the evidence does not decide which footer is right")
+    if chosen == "end":
+        return (Write(0, pair[0].encode()),)
+    return (Write(image.end.where.offset, pair[1].encode()),)
+
+
+# --------------------------------------------------------------------------- VHD106
+
+
+def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if isinstance(image.end, Sound) or isinstance(image.backup, Sound) or image.tail:
+        return
+    footer, origin, missing = _rebuilt(image, context)
+    facts = {
+        "end": image.end.reasons[0],
+        "backup": image.backup.reasons[0],
+        "origin": origin,
+        "missing": missing,
+        "state": _state(footer, origin, missing),
+    }
+    yield Hit(facts, primary_check(image), disposition=CONFIRM if footer else REPORT)
+
+
+def _state(footer: Footer | None, origin: dict[str, str], missing: list[str]) -> str:
+    if footer is not None:
+        return "Rebuilt from: " + "; ".join(f"{name} = {why}" for name, why in origin.items()) + "."
+    return "Not fixed by any evidence: " + "; ".join(missing) + "."
+
+
+def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str, str], list[str]]:
+    """(the footer that the evidence fixes or None, where each field comes from, what is missing)."""
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound):
+        return None, {}, ["header and BAT are not both sound"]
+    batmap_seen = image.view.read(Extent(header.bat_extent.end, 8)) == structs.BATMAP_COOKIE
+    origin: dict[str, str] = {}
+    missing: list[str] = []
+    if batmap_seen:
+        origin["creator"] = "tap 1.3, the image has a batmap"
+    else:
+        missing.append("the creator (there is no batmap)")
+    has_parent = header.parent_uuid != NULL_UUID or any(loc.code for loc in header.locators)
+    origin["type"] = f"{'differencing' if has_parent else 'dynamic'}, by the header's parent fields"
+    uuid = _uuid(context, origin, missing)
+    size = _size(header, image, context, origin, missing)
+    hidden = int(bool(context.children))
+    origin["hidden"] = f"{hidden}, the disk has {'a' if hidden else 'no'} known child"
+    stamps = [c.geometry.parent_timestamp for c in context.children if c.geometry is not None]
+    timestamp = min([*stamps, structs.vhd_time(context.now)]) if stamps else 0
+    origin["timestamp"] = "the oldest child's parent timestamp" if stamps else "2000-01-01, unknown"
+    if missing or uuid is None or size is None:
+        return None, origin, missing
+    footer = Footer(
+        cookie=FOOTER_COOKIE,
+        features=2,
+        version=0x00010000,
+        data_offset=FOOTER_SIZE,
+        timestamp=timestamp,
+        creator_app=b"tap\0",
+        creator_version=structs.TAP_VERSION_CURRENT,
+        creator_os=0,
+        original_size=size,
+        current_size=size,
+        geometry=geometry_for(size),
+        type=DiskType.DIFFERENCING if has_parent else DiskType.DYNAMIC,
+        checksum=0,
+        uuid=uuid,
+        saved=0,
+        hidden=hidden,
+    ).sealed()
+    image = inspect(image.view, by=footer)
+    said = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
+    said += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
+    return (None, origin, said) if said else (footer, origin, [])
+
+
+def _uuid(context: Context, origin: dict[str, str], missing: list[str]) -> bytes | None:
+    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None} - {NULL_UUID}
+    if context.given_uuid is not None:
+        origin["uuid"] = f"{structs.uuid_text(context.given_uuid)}, given"
+        if named - {context.given_uuid}:
+            missing.append("the UUID given is not the one that its children name")
+        return context.given_uuid
+    if len(named) == 1:
+        uuid = named.pop()
+        origin["uuid"] = f"{structs.uuid_text(uuid)}, named by its child"
+        return uuid
+    missing.append("its children name several UUIDs" if named else "the UUID (give it with --uuid)")
+    return None
+
+
+def _size(header: Header, image: VhdImage, context: Context, origin: dict[str, str], missing: list[str]) -> int | None:
+    whole = header.max_bat_size * header.block_size
+    if context.given_size is not None:
+        origin["size"] = f"{context.given_size} bytes, given"
+        if not 0 < context.given_size <= whole:
+            missing.append(f"the size given does not fit a BAT for {whole} bytes")
+        return context.given_size
+    sizes = {child.footer.current_size for child in context.children if child.footer is not None}
+    if sizes == {whole}:
+        origin["size"] = f"{whole} bytes, by the BAT and by its child"
+        return whole
+    missing.append(f"the size (give it with --size; the BAT allows up to {whole} bytes)")
+    return None
+
+
+def _fix_no_footer(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    footer, _, missing = _rebuilt(image, context)
+    if footer is None:
+        return Refusal(Reason.NO_FIX, "; ".join(missing))
+    made = append_footer(replace(image, footer=footer), footer)
+    return made if isinstance(made, Refusal) else (*made, Write(0, footer.encode()))
+
+
+DIFFER = Problem(
+    "VHD105",
+    "both footers sound, they disagree",
+    "The footer and the backup footer are both sound but differ in: {names}. {speaks}",
+    ERROR,
+    REPORT,
+    _detect_differ,
+    fix=_fix_differ,
+    done="the proved footer was written over the other",
+    turn=8,
+    why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
+    advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
+    source="vhd_util_check_footer: primary and backup footers do not match",
+)
+
+BOTH_LOST = Problem(
+    "VHD106",
+    "both footers lost",
+    "Neither the footer at the end ({end}) nor the backup footer ({backup}) can be used. {state}",
+    ERROR,
+    REPORT,
+    _detect_no_footer,
+    fix=_fix_no_footer,
+    done="both footers were rebuilt from header, BAT, batmap and children",
+    turn=8,
+    why="Both ends of the file were overwritten or never written.",
+    advice="Keep the file as it is. Its size and UUID must come from a child, XAPI or a backup (--size, --uuid).",
+    source="vhd_read_footer",
+)

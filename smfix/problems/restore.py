@@ -1,0 +1,124 @@
+"""A damaged header, restored where one answer is left: the repair of VHD201.
+
+Theory. Most of the header is constant, and the rest shows in the layout: where the BAT ends the batmap's cookie
+stands, its entries place blocks that lie one behind the other, the footer tells how many there are. The stored
+checksum arbitrates a single wrong field. More than one wrong field is restored only where the parent fields,
+which nothing else repeats, are known to be empty or lead to the very parent.
+
+Source: ``vhd_initialize_header``, ``vhd_validate_header`` (libvhd.c); specification, "Dynamic Disk Header".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from smfix.model import SECTOR, Damaged, Extent, Sound
+from smfix.problems.blocks import room
+from smfix.problems.footer import BLOCKS_OF_2_TIB
+from smfix.problems.rows import Context
+from smfix.vhd import structs
+from smfix.vhd.bat import read_bat
+from smfix.vhd.image import VhdImage
+from smfix.vhd.structs import (
+    BATMAP_COOKIE,
+    BLOCK_SIZE,
+    FOOTER_SIZE,
+    HEADER_COOKIE,
+    HEADER_RULES,
+    HEADER_SIZE,
+    LOCATORS,
+    NO_OFFSET,
+    NULL_UUID,
+    TAP_VERSION_1_2,
+    Footer,
+    Header,
+    ParentLocator,
+)
+
+TABLE_OFFSET = 3 * SECTOR
+_CONSTANTS: dict[str, Any] = {
+    "cookie": HEADER_COOKIE,
+    "data_offset": NO_OFFSET,
+    "table_offset": TABLE_OFFSET,
+    "version": 0x00010000,
+    "block_size": BLOCK_SIZE,
+    "reserved1": 0,
+    "reserved2": bytes(256),
+}
+_NO_PARENT: dict[str, Any] = {
+    "parent_uuid": NULL_UUID,
+    "parent_timestamp": 0,
+    "parent_name": bytes(512),
+    "locators": (ParentLocator(0, 0, 0, 0, 0),) * LOCATORS,
+}
+
+
+def restored(image: VhdImage, context: Context) -> tuple[Header, str] | None:
+    """The header that the evidence leaves, and by what; None: none, or more than one."""
+    footer = image.footer
+    if not isinstance(image.header, Damaged) or len(image.header.raw) < HEADER_SIZE or footer is None:
+        return None
+    parsed = structs.parse_header(image.header.raw)
+    sizes = _bat_sizes(image, footer)
+    single = {h.encode(): h for h in _single(parsed, footer, sizes) if _lies_right(image, footer, h)}
+    if single:
+        return (next(iter(single.values())), "the header's own checksum") if len(single) == 1 else None
+    if not _parent_is_known(parsed, footer, image, context):
+        return None
+    base = replace(parsed, **_CONSTANTS)
+    if not footer.is_differencing:
+        base = replace(base, **_NO_PARENT)
+    whole = [replace(base, max_bat_size=size).sealed() for size in sorted({*sizes, base.max_bat_size})]
+    fitting = [header for header in whole if _lies_right(image, footer, header)]
+    return (fitting[0], "its constants and the layout of BAT, batmap and blocks") if len(fitting) == 1 else None
+
+
+def _bat_sizes(image: VhdImage, footer: Footer) -> set[int]:
+    """How many entries the BAT may have: by the disk's size, by SM's largest disk, by the batmap's place."""
+    blocks = -(-footer.current_size // BLOCK_SIZE)
+    sizes = {blocks, BLOCKS_OF_2_TIB}
+    return {n for n in sizes if blocks <= n and TABLE_OFFSET + 4 * n <= image.size}
+
+
+def _single(parsed: Header, footer: Footer, sizes: set[int]) -> Iterator[Header]:
+    """Headers that differ in one field and have the stored checksum."""
+    changes: list[dict[str, Any]] = [{name: value} for name, value in _CONSTANTS.items()]
+    changes += [{"max_bat_size": size} for size in sizes]
+    if not footer.is_differencing:
+        changes += [{name: value} for name, value in _NO_PARENT.items()]
+    for change in changes:
+        header = replace(parsed, **change)
+        if header != parsed and structs.checksum(header.encode(), 36) == parsed.checksum:
+            yield header
+
+
+def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
+    """The header is allowed, and BAT, batmap and blocks lie where it says."""
+    if any(rule.broken(header) for rule in HEADER_RULES):
+        return False
+    if header.table_offset + header.max_bat_size * 4 > image.size - FOOTER_SIZE:
+        return False
+    bat = read_bat(image.view, header.table_offset, header.blocks_of(footer.current_size), header.max_bat_size)
+    if not isinstance(bat, Sound) or bat.value.beyond:
+        return False
+    end = header.bat_extent.end
+    if footer.by_tap and footer.creator_version >= TAP_VERSION_1_2:
+        if image.view.read(Extent(end, len(BATMAP_COOKIE))) != BATMAP_COOKIE:
+            return False
+    elif not bat.value.allocated:
+        return False
+    inside = all(end <= at and at + header.bitmap_size <= room(image) for at, _ in bat.value.placements())
+    return inside and not bat.value.overlaps(header.block_space)[1]
+
+
+def _parent_is_known(parsed: Header, footer: Footer, image: VhdImage, context: Context) -> bool:
+    """Nothing of the parent fields is in doubt: there is none, or they lead to the very parent."""
+    if not footer.is_differencing:
+        return True
+    name = parsed.parent_name_text()
+    paths = [locator.path for locator in image.locators if locator.path]
+    if not name or not paths or any(path.rsplit("/", 1)[-1] != name for path in paths):
+        return False
+    return context.parent is not None and context.parent.uuid == parsed.parent_uuid != NULL_UUID
