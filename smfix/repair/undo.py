@@ -74,7 +74,7 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means) -> Outcome:
             # Another smfix may have finished with it while we waited for the lock.
             entry = journal_folder.load(means.folder, entry.id)
             with means.guard.host_locks(image) as busy:
-                objection = busy or means.guard.objection(image) or _stale(entry, image)
+                objection = busy or means.guard.objection(image) or stale(entry, image)
                 return _refused(entry, objection) if objection else _put_back(entry, image)
     except SmfixError as error:
         again = means.undo_command(entry.id)
@@ -101,7 +101,7 @@ def _put_back(entry: JournalEntry, image: OpenImage) -> Outcome:
     )
 
 
-def _stale(entry: JournalEntry, image: OpenImage) -> Refusal | None:
+def stale(entry: JournalEntry, image: OpenImage) -> Refusal | None:
     """Why the journal's old bytes must not be put into this image."""
     journal = entry.journal
     if entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK):
