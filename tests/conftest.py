@@ -21,9 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # The deadline of a single example measures the machine, not the code.
-settings.register_profile(
-    "smfix", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
-)
+settings.register_profile("smfix", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 settings.register_profile("ci", settings.get_profile("smfix"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "smfix")
 
@@ -78,9 +76,7 @@ def loop_device(tmp_path: Path):
     made: list[str] = []
 
     def attach(path: Path) -> str:
-        done = subprocess.run(
-            [losetup, "--find", "--show", str(path)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([losetup, "--find", "--show", str(path)], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"no loop devices here: {done.stderr.strip()}")
         made.append(done.stdout.strip())
