@@ -419,7 +419,7 @@ def test_a_repair_that_cannot_be_recorded_says_so(disk, image, folder, monkeypat
     failing_call(monkeypatch, "rename", 1)
     outcome = apply(plan_for(OLD), image, means(folder), GOOD)
     assert outcome.status is Status.FAILED
-    assert outcome.message.startswith("repaired and verified, but not recorded: ")
+    assert outcome.message.startswith("repaired and verified, but that could not be recorded: ")
     assert (disk.read_bytes(), marks(folder)) == (NEW, [Mark.UNFINISHED])
 
 

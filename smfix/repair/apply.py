@@ -324,8 +324,8 @@ def _settled(plan: RepairPlan, entry: JournalEntry, means: Means, found: tuple[F
     try:
         journal_folder.mark(entry, Mark.VERIFIED)
     except WriteFailed as error:
-        # The image is right, yet the next run would take the repair for an interrupted one.
-        return _stuck(plan, entry, means, f"repaired and verified, but not recorded: {error}")
+        # The image is right, yet the next run may take the repair for an interrupted one.
+        return _stuck(plan, entry, means, f"repaired and verified, but that could not be recorded: {error}")
     partly = any(finding.severity is Severity.ERROR for finding in found)
     return Outcome(
         status=Status.PARTLY_REPAIRED if partly else Status.REPAIRED,
@@ -342,7 +342,7 @@ def _stuck(plan: RepairPlan, entry: JournalEntry, means: Means, why: str) -> Out
     undo = means.undo_command(entry.id)
     return Outcome(
         status=Status.FAILED,
-        message=f"{why}; journal {entry.id} stays unfinished",
+        message=f"{why}; journal {entry.id} has the way back",
         plan=plan,
         remaining=plan.fixes + plan.remaining,
         journal=entry.id,
