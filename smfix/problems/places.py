@@ -11,6 +11,7 @@ Source: ``vhd_util_check_bat``; layout rules of ``allocate_block`` (libvhd.c, ta
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from smfix.model import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
 from smfix.problems.blocks import PAGE, Orphan, block_shaped, forced, orphans, room
@@ -78,7 +79,9 @@ def _across(image: VhdImage, header: Header, bat: Bat) -> dict[int, int]:
 
 
 def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
-    wrong = {block: at for block, at in misplaced(image).items() if block not in shifted(image)}
+    wrong = misplaced(image)
+    off = shifted(image) if wrong else {}
+    wrong = {block: at for block, at in wrong.items() if block not in off}
     if not wrong:
         return
     header = image.geometry
@@ -141,15 +144,12 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
     if found is None or image.footer is None or found[0].block_size < PAGE:
         return {}
     header, bat = found
-    doubted: list[tuple[int, int]] = []
-    previous = image.end_of_headers
-    for at, block in bat.placements(start=image.end_of_headers, end=image.size):
-        fits = (at + header.bitmap_size) % PAGE == 0 if image.footer.by_tap else at == previous
-        previous = at + header.block_space
-        if not fits:
-            doubted.append((at, block))
-            if len(doubted) > DOUBTED:
-                return {}
+    first, end = image.end_of_headers, image.size
+    by_page = bat.off_page(header.bitmap_size, PAGE, first, end)
+    astray = by_page if image.footer.by_tap else bat.detached(header.block_space, first, end)
+    doubted = list(islice(astray, DOUBTED + 1))
+    if len(doubted) > DOUBTED:
+        return {}
     off: dict[int, tuple[int, int]] = {}
     for at, block in doubted if len(doubted) * 4 <= bat.allocated or len(doubted) == 1 else ():
         places = [spot for spot in _beside(image, header, bat, at) if block_shaped(image, header, spot)]
