@@ -129,8 +129,16 @@ def stray_bits(image: VhdImage) -> list[int]:
     """Blocks of the disk that a sound batmap calls full and the BAT does not place."""
     if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound):
         return []
-    bat = image.bat.value
-    return [block for block in _set_bits(image.batmap.value, len(bat)) if bat.offset(block) is None]
+    bat, bits = image.bat.value, image.batmap.value.bits
+    if bat.allocated == len(bat):
+        return []
+    return [
+        block
+        for index, byte in enumerate(bits[: -(-len(bat) // 8)])
+        if byte
+        for block in range(index * 8, min(index * 8 + 8, len(bat)))
+        if structs.bit(bits, block) and bat.offset(block) is None
+    ]
 
 
 def _set_bits(batmap: Batmap, blocks: int) -> Iterator[int]:

@@ -16,6 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from heapq import nsmallest
 from operator import sub
 
@@ -135,8 +136,7 @@ class Bat:
         `page` is at most 128 KiB and a power of two: the lowest byte of the sector number decides.
         """
         lowest = self._starts.tobytes()[0 if sys.byteorder == "little" else self._starts.itemsize - 1 :: 4]
-        fits = bytes((at * SECTOR + lead) % page == 0 for at in range(256))
-        odd = lowest.translate(fits)
+        odd = lowest.translate(_fitting(lead, page))
         high = self._index(end)
         index = odd.find(0, self._index(start), high)
         while index >= 0:
@@ -184,6 +184,12 @@ class Bat:
             found.append(Overlap(block, at, other, self._entries[other] * SECTOR))
             block = touched.find(1, block + 1)
         return found, touched.count(1)
+
+
+@cache
+def _fitting(lead: int, page: int) -> bytes:
+    """For each lowest byte of a sector number: 1 where a page boundary lies `lead` bytes behind it."""
+    return bytes((at * SECTOR + lead) % page == 0 for at in range(256))
 
 
 def read_bat(view: ByteView, table_offset: int, blocks: int, max_entries: int) -> Sound[Bat] | Damaged:

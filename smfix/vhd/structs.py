@@ -56,6 +56,9 @@ class DiskType(IntEnum):
     DIFFERENCING = 4
 
 
+_TYPES = frozenset(int(each) for each in DiskType)
+
+
 def round_up(size: int, unit: int = SECTOR) -> int:
     """`size` bytes rounded up to a whole number of `unit` bytes."""
     return -(-size // unit) * unit
@@ -226,7 +229,7 @@ FOOTER_RULES: tuple[FieldRule[Footer], ...] = (
         lambda f: f.by_tap and f.creator_version > TAP_VERSION_CURRENT,
     ),
     FieldRule("geometry", "geometry too large", lambda f: geometry_for(f.current_size) < f.geometry),
-    FieldRule("type", "invalid type", lambda f: f.type not in tuple(DiskType)),
+    FieldRule("type", "invalid type", lambda f: f.type not in _TYPES),
     FieldRule("saved", "invalid 'saved' state", lambda f: f.saved > 1),
     FieldRule("hidden", "invalid 'hidden' state", lambda f: f.hidden > 1),
     FieldRule("reserved", "invalid 'reserved' bits", lambda f: any(f.reserved)),
@@ -271,6 +274,7 @@ class PlatformCode(IntEnum):
     MACX = 0x4D616358
 
 
+_CODES = frozenset(int(code) for code in PlatformCode)
 PATH_CODES = (PlatformCode.MACX, PlatformCode.W2KU, PlatformCode.W2RU)
 """The locators that libvhd reads a path from."""
 _LOCATOR = struct.Struct(">IIIIQ")
@@ -423,7 +427,7 @@ HEADER_RULES: tuple[FieldRule[Header], ...] = (
     FieldRule(
         "platform-code",
         "invalid platform code",
-        lambda h: any(loc.code not in tuple(PlatformCode) for loc in h.locators),
+        lambda h: any(loc.code not in _CODES for loc in h.locators),
     ),
 )
 """``vhd_util_check_validate_header``, then ``vhd_validate_header`` (which prints nothing), in order."""
