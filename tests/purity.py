@@ -50,6 +50,8 @@ ACTS = (
     "smfix.chains",
     "smfix.treatment",
     "smfix.demo",
+    "smfix.demo.*",
+    "smfix.demo.*",
     "smfix.host",
     "smfix.host.guard",
     "smfix.host.locks",

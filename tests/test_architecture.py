@@ -138,7 +138,7 @@ def test_only_storage_and_the_writers_change_images():
 
 def test_start_up_is_lazy():
     """Importing everything but the command line loads none of the heavy packages."""
-    names = [name for name in MODULES if name not in {"smfix.cli", "smfix.__main__", "smfix.demo"}]
+    names = [name for name in MODULES if name not in {"smfix.cli", "smfix.__main__"}]
     program = (
         "import importlib, sys\n"
         f"for name in {names!r}:\n    importlib.import_module(name)\n"
