@@ -98,8 +98,11 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     header, bat = layout
     end = room(image)
+    reaching = bat.covering(Extent(end, 1 << 62), header.block_space)
+    if not reaching:
+        return
     wrong = misplaced(image).keys() | shifted(image).keys()
-    reaching = [spot for spot in bat.covering(Extent(end, 1 << 62), header.block_space) if spot[1] not in wrong]
+    reaching = [spot for spot in reaching if spot[1] not in wrong]
     for at, block in sorted(reaching, key=lambda spot: spot[1])[:NAMED]:
         lost, whole = missing_part(image, header, at, block)
         single = len(reaching) == 1 and not wrong

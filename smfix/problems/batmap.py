@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
 from smfix.problems.blocks import orphans
@@ -173,24 +174,20 @@ def _detect_not_full(image: VhdImage, context: Context) -> Iterator[Hit]:
     header = image.geometry
     if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound) or header is None:
         return
-    if held_open(context):
+    bat = image.bat.value
+    placed = (block for block in _set_bits(image.batmap.value, len(bat)) if bat.offset(block) is not None)
+    blocks = list(islice(placed, COMPARED))
+    if not blocks or held_open(context) or overlapping(image):
         return
     wrong = misplaced(image).keys() | shifted(image).keys()
-    if overlapping(image):
-        return
     want = b"\xff" * (header.block_size // SECTOR // 8)
-    left = COMPARED
-    for block in _set_bits(image.batmap.value, len(image.bat.value)):
-        at = image.bat.value.offset(block)
-        if at is None or block in wrong:
-            continue
-        left -= 1
-        if left < 0:
-            return
-        bits = image.bitmap(header, at)
-        if len(bits) == len(want) and bits != want:
-            clear = len(bits) * 8 - sum(byte.bit_count() for byte in bits)
-            yield Hit({"block": block, "clear": clear})
+    found: list[int] = []
+    for block in blocks:
+        bits = image.bitmap(header, bat.offset(block) or 0)
+        if block not in wrong and len(bits) == len(want) and bits != want:
+            found.append(block)
+    if found:
+        yield Hit({"block": found[0], "blocks": found[:64], "count": len(found)})
 
 
 ROWS = (
@@ -247,7 +244,7 @@ ROWS = (
     Problem(
         "VHD402",
         "batmap and sector bitmap disagree",
-        "The batmap calls block {block} full, its sector bitmap leaves {clear} sectors unwritten.",
+        "The batmap calls {count} blocks full whose sector bitmaps are not; the first is block {block}.",
         WARNING,
         REPORT,
         _detect_not_full,

@@ -193,6 +193,8 @@ def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     header, bat = found
     pairs, count = bat.overlaps(header.block_space)
+    if not pairs:
+        return
     wrong = misplaced(image)
     left = [pair for pair in pairs if pair.block not in wrong and pair.other not in wrong]
     if not left:
