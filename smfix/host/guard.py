@@ -87,8 +87,8 @@ def shared_refusal(
     if not hidden:
         return Refusal(
             Reason.SHARED_SR_UNKNOWN,
-            f"{target.path} is on {what}: another host may have it open, which cannot be seen here",
-            ("copy the image to a local disk and repair the copy",),
+            f"{target.path} is on {what}: another host may have it open, which cannot be seen here; "
+            "copy the image to a local disk and repair the copy",
         )
     if _is_pool_member(pool_conf):
         return Refusal(
@@ -159,15 +159,14 @@ class HostGuard:
         if seen.state is InUse.READ_WRITE:
             return Refusal(
                 Reason.IN_USE,
-                f"{path} is held by {', '.join(seen.holders)}",
-                ("shut down the VM or detach the disk, then run smfix again",),
+                f"{path} is held by {', '.join(seen.holders)}; shut down the VM or detach the disk, "
+                "then run smfix again",
             )
         if seen.state is InUse.UNKNOWN and self.sm_locks is not None:
             # Elsewhere it is only said: a guess would refuse every repair that is not root's.
             return Refusal(
                 Reason.IN_USE,
-                f"{path} may be in use: {seen.blind} cannot be seen",
-                ("run smfix as root",),
+                f"{path} may be in use: {seen.blind} cannot be seen; run smfix as root",
             )
         return None
 
