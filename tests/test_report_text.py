@@ -36,7 +36,7 @@ def test_a_card_says_it_all():
    seen     2012-05-15 00:18:35.127755 to 00:18:35.129850+00:00 (1 report)
    kinds    footer-invalid, coalesce-corrupted
    log      SMlog:1
-              [26919] FAILED: (errno 22) stdout: 'primary
+            [26919] FAILED: (errno 22) stdout: 'primary
    found    VHD101 the footer at the end is gone; the backup footer is sound and
             nothing contradicts it
    wrote    NUL from the old end to byte 2,048

@@ -37,6 +37,11 @@ def of_outcome(outcome: Outcome) -> Exit:
     return bits
 
 
+def of_undo(outcome: Outcome) -> Exit:
+    """`undo`: nothing is left to do where the image was put back."""
+    return Exit.CLEAN if outcome.status is Status.ROLLED_BACK else of_outcome(outcome)
+
+
 def of_images(images: Iterable[TreatedImage]) -> Exit:
     """`repair`: the bits of every TARGET; a missing one is a failure of the request."""
     total = Exit.CLEAN

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from smfix.model import Record, TreatedImage, Write
 from smfix.report.escape import command
 from smfix.report.layout import counted, moment, row, verbatim
-from smfix.report.text import edit_words
+from smfix.report.text import edit_words, result
 
 
 def listing(records: Sequence[Record]) -> str:
@@ -63,10 +63,6 @@ def proposal(record: Record) -> str:
 def undone(image: TreatedImage) -> str:
     """What became of an undo."""
     value = image.outcome
-    reason = "" if value.reason is None else f" ({value.reason.value})"
-    lines = [
-        verbatim("", image.path).strip(),
-        row("result", f"{value.status.value}{reason}: {value.message}"),
-    ]
+    lines = [verbatim("", image.path).strip(), row("result", result(value))]
     lines += [verbatim("next", step) for step in value.next]
     return "\n".join(lines)

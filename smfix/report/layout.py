@@ -45,10 +45,14 @@ def verbatim(label: str, text: str) -> str:
     return f"{INDENT}{label:<{LABEL}}{printable(text)}"
 
 
-def clipped(label: str, text: str) -> str:
-    """``   label    text`` cut to the width: quoted evidence, whole in the JSON."""
-    line = verbatim(label, text)
-    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
+def clipped(label: str, text: str, rows: int = 1) -> str:
+    """``   label    text`` folded at the width and cut after `rows` lines: a quote, whole in the JSON."""
+    room = WIDTH - len(INDENT) - LABEL
+    shown = printable(text)
+    pieces = [shown[at : at + room] for at in range(0, len(shown), room)] or [""]
+    if len(pieces) > rows:
+        pieces[rows - 1 :] = [pieces[rows - 1][: room - 3] + "..."]
+    return "\n".join(f"{INDENT}{label if number == 0 else '':<{LABEL}}{piece}" for number, piece in enumerate(pieces))
 
 
 def moment(time: datetime | None) -> str:

@@ -90,7 +90,7 @@ def _evidence(treated: TreatedIncident) -> list[str]:
     lines = []
     for number, line in enumerate(shown):
         lines.append(verbatim("log" if number == 0 else "", f"{line.file}:{line.line}"))
-        lines.append(clipped("", "  " + line.text.strip()))
+        lines.append(clipped("", line.text.strip(), rows=2))
     if len(shown) < len(quoted):
         lines.append(row("", f"({counted(len(quoted) - len(shown), 'more line')} in --json)"))
     return lines
@@ -99,7 +99,7 @@ def _evidence(treated: TreatedIncident) -> list[str]:
 def _outcome(value: Outcome) -> str:
     lines = [findings(value.findings)] if value.findings else []
     lines += plan(value)
-    lines.append(row("result", f"{_result(value)}: {value.message}"))
+    lines.append(row("result", result(value)))
     if value.lost_sectors:
         lost = counted(value.lost_sectors, "guest sector")
         lines.append(row("lost", f"{lost} of 512 bytes (which ones: see the findings)"))
@@ -111,9 +111,12 @@ def _outcome(value: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _result(value: Outcome) -> str:
+def result(value: Outcome) -> str:
+    """The status, its reason, and the message, unless that says it already."""
     words = value.status.value
-    return words if value.reason is None else f"{words} ({value.reason.value})"
+    if value.reason is None and value.message.startswith(words):
+        return value.message
+    return f"{words}: {value.message}" if value.reason is None else f"{words} ({value.reason.value}): {value.message}"
 
 
 def findings(values: Sequence[Finding], label: str = "found") -> str:

@@ -1,0 +1,164 @@
+"""Who is whose parent, among the images of this host. Reads only.
+
+Theory. A differencing image names its parent by UUID, by file name, and by locators that hold a path
+relative to itself. What the locators lead to is looked at, never believed: the diagnosis compares
+UUIDs. The other direction has no pointer at all: an image's children are found by asking the headers
+of all images in its folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+
+from smfix.errors import Unreadable
+from smfix.host.naming import read_path
+from smfix.host.sr import Found
+from smfix.host.storage import OpenImage, open_image
+from smfix.model import Backing, ByteView, Extent, Refusal, Sound, Target
+from smfix.problems.rows import Parent
+from smfix.vhd import structs
+from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
+
+LONGEST = 64
+"""Images of one chain that are walked at most; the storage manager stops at 30."""
+MOST_CHILDREN = 64
+Family = tuple[tuple[str, VhdImage], ...]
+"""The children of an image: path and structures of each."""
+
+
+def header_of(view: ByteView) -> Header | None:
+    """The header, where the backup footer says it is, else behind it; None: not sound."""
+    backup = structs.decode_footer(view.read(Extent(0, FOOTER_SIZE)), 0)
+    at = backup.value.data_offset if isinstance(backup, Sound) else FOOTER_SIZE
+    if at > view.size:
+        return None
+    header = structs.decode_header(view.read(Extent(at, HEADER_SIZE)), at)
+    return header.value if isinstance(header, Sound) else None
+
+
+def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
+    """Where the locators of the image at `path` say that its parent is: absolute, each once."""
+    folder = os.path.dirname(os.path.realpath(path))
+    paths = (locator.path for locator in image.locators if locator.path and "\0" not in locator.path)
+    return tuple(dict.fromkeys(os.path.normpath(os.path.join(folder, each)) for each in paths))
+
+
+def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
+    """What stands where the parent should, and how to open it; (None, None): it has no parent.
+
+    Never raises: a parent that cannot be opened is one that is not there.
+    """
+    if image.footer is None or not image.footer.is_differencing:
+        return None, None
+    places = parent_places(image, path)
+    for place in places:
+        found = Found(Target(place, _backing(place), read_path(place).vdi, read_path(place).sr))
+        with suppress(Unreadable):
+            opened = open_image(found.target)
+            if isinstance(opened, Refusal):
+                continue
+            with opened:
+                footer = inspect(opened).footer
+            return Parent(place, None if footer is None else footer.uuid), found
+    return Parent(", ".join(places) or None), None
+
+
+def _backing(path: str) -> Backing:
+    return Backing.BLOCK if path.startswith("/dev/") else Backing.FILE
+
+
+def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
+    """The parents of `image`, nearest first, as far as they can be followed; no loop, no end."""
+    seen = {os.path.realpath(found.target.path)}
+    for _ in range(LONGEST):
+        _, above = parent_of(image, found.target.path)
+        if above is None or os.path.realpath(above.target.path) in seen:
+            return
+        seen.add(os.path.realpath(above.target.path))
+        yield above
+        with suppress(Unreadable):
+            opened = open_image(above.target)
+            if isinstance(opened, Refusal):
+                return
+            with opened:
+                image, found = inspect(opened), above
+            continue
+        return
+
+
+def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
+    """The images beside `image` that name it as their parent.
+
+    They stay open as long as `stack`. Only files have folders: a device's children are the volume
+    manager's to tell. At most :data:`MOST_CHILDREN`; unreadable ones are no children.
+    """
+    if found.target.backing is Backing.BLOCK:
+        return ()
+    folder, name = os.path.split(os.path.realpath(found.target.path))
+    uuid = None if image.footer is None else image.footer.uuid
+    family: list[tuple[str, VhdImage]] = []
+    for other in _images_in(folder):
+        if other == name or len(family) == MOST_CHILDREN:
+            continue
+        path = os.path.join(folder, other)
+        with suppress(Unreadable):
+            opened = open_image(Target(path, Backing.FILE))
+            if isinstance(opened, Refusal):
+                continue
+            if _names_as_parent(opened, uuid, name):
+                stack.enter_context(opened)
+                family.append((path, inspect(opened)))
+            else:
+                opened.close()
+    return tuple(family)
+
+
+def _images_in(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".vhd"))
+    except OSError:
+        return []
+
+
+def _names_as_parent(view: OpenImage, uuid: bytes | None, name: str) -> bool:
+    header = header_of(view)
+    if header is None or header.parent_uuid == structs.NULL_UUID:
+        return False
+    if uuid is not None:
+        return header.parent_uuid == uuid
+    return os.path.basename(header.parent_name_text() or "") == name
+
+
+def parents_first(founds: Sequence[Found | None]) -> list[int]:
+    """The indexes of `founds` in an order that has each parent before its children.
+
+    Otherwise the order stays. A parent is known by its file name in the child's folder; what cannot
+    be read has none. None stands for what was not found.
+    """
+    place = {os.path.realpath(found.target.path): index for index, found in enumerate(founds) if found is not None}
+    above = {index: place.get(_parent_path(found)) for index, found in enumerate(founds) if found is not None}
+    order: dict[int, None] = {}
+    for index in range(len(founds)):
+        line: list[int] = []
+        at: int | None = index
+        while at is not None and at not in order and at not in line:
+            line.append(at)
+            at = above.get(at)
+        order.update(dict.fromkeys(reversed(line)))
+    return list(order)
+
+
+def _parent_path(found: Found) -> str:
+    with suppress(Unreadable):
+        opened = open_image(found.target, sr_root=found.root)
+        if isinstance(opened, Refusal):
+            return ""
+        with opened:
+            header = header_of(opened)
+        name = None if header is None else header.parent_name_text()
+        if name:
+            return os.path.join(os.path.dirname(os.path.realpath(found.target.path)), os.path.basename(name))
+    return ""

@@ -1,0 +1,443 @@
+"""The command line: parse options, call a use case, render, choose the exit code. Nothing else.
+
+Reports go to stdout; progress, questions and errors to stderr. No exception leaves a command: an
+error is one line and its exit bit (contract, Exit codes).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, cast
+
+import typer
+
+from smfix import __version__, pipeline
+from smfix.errors import SmfixError, UsageError
+from smfix.model import Exit, Outcome, Record
+from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, text
+from smfix.report.escape import command, printable
+from smfix.report.hexdump import hexdump
+
+EPILOG = (
+    "Exit codes add up: 0 nothing wrong or nothing left to do; 1 repaired; 4 something is left to do "
+    "(refused, not found, a dry run's plan, or an invalid image); 8 failed, locked, unreadable or "
+    "missing; 16 usage; 32 interrupted."
+)
+_SHIELDED = 130  # what typer makes of an interrupt that it meets before we do
+
+app = typer.Typer(
+    name="smfix",
+    add_completion=False,
+    # rich would double the start-up, and its boxes break what people paste.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TARGET...",
+        help="A path, a block device, a VDI UUID, a prefix of it (8 hex digits or more), "
+        "SR-UUID/VDI-UUID, or an SR folder (all its VHDs).",
+    ),
+]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="As for `smfix check`; one image.")]
+SrMount = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sr-mount",
+        metavar="DIR",
+        help="Where file SRs are mounted: DIR/<SR>/<VDI>.vhd. Repeatable. Default: /run/sr-mount, "
+        "else /var/run/sr-mount.",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Apply every SAFE repair without asking.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", "-n", help="Change nothing, take no lock, say what would be done."),
+]
+Confirm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--confirm",
+        metavar="CODE",
+        help="Consent to repairs of this CONFIRM finding. Repeatable. Adds to --yes or to an "
+        "answered prompt, replaces neither.",
+    ),
+]
+JournalDir = Annotated[
+    str | None,
+    typer.Option(
+        "--journal-dir",
+        metavar="DIR",
+        envvar="SMFIX_JOURNAL_DIR",
+        help="Undo journals. Default: /var/lib/smfix/journal (root) or the XDG state folder.",
+    ),
+]
+LockDir = Annotated[
+    str | None,
+    typer.Option(
+        "--sm-lock-dir",
+        metavar="DIR",
+        help="The storage manager's lock folder. Default: /var/lock/sm, on a XenServer or XCP-ng "
+        "host only; naming one takes the locks on any machine.",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on stdout, nothing else there. Never asks."),
+]
+
+
+@app.callback(invoke_without_command=False)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
+) -> None:
+    """From a XenServer / XCP-ng storage log to repaired, re-validated, undoable VHD disks."""
+    if version:
+        _emit(f"smfix {__version__}\n")
+        raise typer.Exit
+
+
+# --------------------------------------------------------------------------- one way out
+
+
+def _guarded(body: Callable[..., int]) -> Callable[..., int]:
+    """`body`, with every exception turned into one line on stderr and an exit code."""
+
+    @functools.wraps(body)
+    def guarded(*args: Any, **options: Any) -> int:
+        try:
+            return body(*args, **options)
+        except SmfixError as error:
+            if options.get("as_json"):
+                _emit(jsondoc.dumps(jsondoc.error(str(error), error.exit_bit)))
+            _say(f"smfix: {error}")
+            return int(error.exit_bit)
+        except KeyboardInterrupt:
+            _say("smfix: interrupted; an unfinished repair is recovered by the next run")
+            return int(Exit.INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
+            return _unexpected(error)
+
+    return guarded
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("SMFIX_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    _say(
+        f"smfix: unexpected {type(error).__name__}: {error}; this is a bug: please report it with "
+        "what SMFIX_DEBUG=1 prints before this line"
+    )
+    return int(Exit.FAILED)
+
+
+def _say(line: str) -> None:
+    """One line on stderr; whatever came with it from a log or an image cannot act there."""
+    try:
+        sys.stderr.write(printable(line) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens
+
+
+def _emit(report: str) -> None:
+    """`report` on stdout. A reader that has gone away (``| head``) is no error of ours."""
+    try:
+        sys.stdout.write(report)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code. Raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what the terminal's encoding lacks must not stop us
+            stream.reconfigure(errors="backslashreplace")
+    # ClickException, wherever this version of typer keeps its click.
+    usage_error = cast("type[Exception]", typer.BadParameter.__mro__[2])
+    try:
+        code = typer.main.get_command(app).main(args=list(arguments), prog_name="smfix", standalone_mode=False)
+    except usage_error as error:
+        return _usage(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return int(Exit.INTERRUPTED)
+    code = code or 0
+    return int(Exit.INTERRUPTED) if code == _SHIELDED else int(code)
+
+
+def _usage(error: BaseException) -> int:
+    context = getattr(error, "ctx", None)
+    where = "smfix" if context is None else context.command_path
+    words = error.format_message() if hasattr(error, "format_message") else str(error)
+    if words.startswith("Usage:"):  # no command at all: typer's message is the whole help
+        sys.stderr.write(words + "\n")
+    else:
+        _say(f"smfix: {words} See `{where} --help`.")
+    return int(Exit.USAGE)
+
+
+# --------------------------------------------------------------------------- what is shared
+
+
+def _setting(
+    sr_mount: list[str] | None,
+    journal_dir: str | None,
+    lock_dir: str | None,
+    confirm: list[str] | None,
+    decide: pipeline.Decide | None,
+) -> pipeline.Setting:
+    return pipeline.Setting(
+        sr_mounts=tuple(sr_mount or ()),
+        journal_dir=journal_dir,
+        lock_dir=lock_dir,
+        consent=pipeline.consent(confirm or ()),
+        decide=decide,
+        words=tuple(sys.argv),
+    )
+
+
+def _decide(*, yes: bool, dry_run: bool, as_json: bool) -> pipeline.Decide | None:
+    """Who says yes to a plan; None: nobody, a dry run."""
+    if yes and dry_run:
+        raise UsageError("--yes and --dry-run contradict each other")
+    if yes:
+        return lambda _path, _outcome: True
+    if dry_run or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None
+    return _ask
+
+
+def _ask(path: str, outcome: Outcome) -> bool:
+    """Show the plan, ask; anything but yes is no."""
+    _emit("\n" + text.proposal(path, outcome) + "\n")
+    return _answer("   Write this? [y/N] ")
+
+
+def _answer(question: str) -> bool:
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _agree(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Record], bool] | None:
+    """As :func:`_decide`, for an undo."""
+    decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
+    if decide is not _ask:
+        return None if decide is None else lambda _record: True
+    return _ask_back
+
+
+def _ask_back(record: Record) -> bool:
+    _emit("\n" + journals.proposal(record) + "\n")
+    return _answer("   Put it back? [y/N] ")
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        share = f"{100 * done // total} %" if total else f"{done >> 20} MiB"
+        sys.stderr.write(f"\rsmfix: reading the log: {share}\x1b[K" if done < total else "\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str]) -> str:
+    """What a dry run says at its end; empty where there was nothing to write."""
+    if setting.decide is not None or not planned:
+        return ""
+    again = command(setting.command(*words, "--yes"))
+    return (
+        f"Nothing was changed: a dry run. {layout.counted(planned, 'image')} would be repaired by\n"
+        f"{layout.INDENT}{again}"
+    )
+
+
+def _finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -> int:
+    """Print the report or the document; the exit code stands in the document either way."""
+    if as_json:
+        _emit(jsondoc.dumps(document))
+        for line in hint.splitlines():
+            _say(line)
+    else:
+        _emit(report + (f"\n\n{hint}\n" if hint else "\n"))
+    return int(document["exit"])
+
+
+# --------------------------------------------------------------------------- the commands
+
+
+@app.command("from-log", epilog=EPILOG)
+@_guarded
+def from_log(  # noqa: PLR0913 - the options of the contract
+    logs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LOG]...", help="Files, folders, archives, `-`. Default: /var/log/SMlog."),
+    ] = None,
+    *,
+    sr_mount: SrMount = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
+    journal_dir: JournalDir = None,
+    sm_lock_dir: LockDir = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="From then on; also 2h, 3d before now.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then.")] = None,
+    tz: Annotated[str | None, typer.Option(metavar="ZONE", help="The zone of a log that names none.")] = None,
+    year: Annotated[
+        int | None,
+        typer.Option(metavar="YEAR", help="The year of the last line of a log that names none."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Read SMlog, find each damaged VHD, plan, repair, re-validate, report.
+
+    Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
+    """
+    decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
+    setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
+    names = tuple(logs or (pipeline.SMLOG,))
+    asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
+    reading, incidents = pipeline.from_log(asked, setting, _progress)
+    outcomes = [one.outcome for one in incidents if one.outcome is not None]
+    hint = _how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
+    report = text.from_log(reading, incidents)
+    return _finish(report, jsondoc.from_log(reading, incidents), hint, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+@_guarded
+def check(
+    targets: Targets,
+    *,
+    parents: Annotated[bool, typer.Option("--parents", help="Walk the chain upwards.")] = False,
+    sr_mount: SrMount = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say of each image whether it is sound, and what is wrong with it. Reads only."""
+    setting = _setting(sr_mount, None, None, None, None)
+    images = pipeline.check(targets, setting, parents=parents)
+    return _finish(text.check(images), jsondoc.check(images), "", as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+@_guarded
+def repair(
+    targets: Targets,
+    *,
+    sr_mount: SrMount = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
+    journal_dir: JournalDir = None,
+    sm_lock_dir: LockDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Diagnose, plan, repair and re-validate the named images.
+
+    Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
+    """
+    decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
+    setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
+    images = pipeline.repair(targets, setting)
+    planned = pipeline.planned([image.outcome for image in images])
+    hint = _how_to_go_on(setting, planned, ["repair", *targets])
+    return _finish(text.repair(images), jsondoc.repair(images), hint, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+@_guarded
+def show(
+    target: Target,
+    *,
+    hex_dump: Annotated[bool, typer.Option("--hex", help="Both footers, as `hexdump -C` prints them.")] = False,
+    sr_mount: SrMount = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print an image's metadata in the layout of `vhd-util read -p`."""
+    path, image = pipeline.show(target, _setting(sr_mount, None, None, None, None))
+    if hex_dump and not as_json:
+        parts = [f"{title}\n{hexdump(raw, offset)}" for title, offset, raw in metadata.footers(image)]
+        _emit("\n".join(parts))
+        return 0
+    for note in metadata.notes(image):
+        _say(f"smfix: {note}")
+    _emit(jsondoc.dumps(jsondoc.show(path, image)) if as_json else metadata.metadata(image, path))
+    return 0
+
+
+@app.command(epilog=EPILOG)
+@_guarded
+def journal(
+    journal_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A journal's id, or the start of it.")
+    ] = None,
+    *,
+    journal_dir: JournalDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """List what smfix has changed on this machine, or show one change byte by byte."""
+    setting = _setting(None, journal_dir, None, None, None)
+    entries = pipeline.journals(setting, journal_id)
+    report = journals.listing(entries) if journal_id is None else journals.detail(entries[0])
+    return _finish(report, jsondoc.journal(entries), "", as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+@_guarded
+def undo(
+    journal_id: Annotated[str, typer.Argument(metavar="ID", help="A journal's id, or the start of it.")],
+    *,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    journal_dir: JournalDir = None,
+    sm_lock_dir: LockDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Put an image back as it was before a repair, byte for byte.
+
+    Refused where the disk has been written to since: what is on it now would be lost.
+    """
+    setting = _setting(None, journal_dir, sm_lock_dir, None, None)
+    image = pipeline.undo(journal_id, setting, _agree(yes=yes, dry_run=dry_run, as_json=as_json))
+    document = jsondoc.undo(image, exitcode.of_undo(image.outcome))
+    return _finish(journals.undone(image), document, "", as_json=as_json)
+
+
+@app.command("explain", epilog=EPILOG)
+@_guarded
+def explain_(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A finding, VHD101 for example.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> int:
+    """Say what a finding means, why it happens, and what smfix does about it."""
+    rows = explain.rows(code)
+    document = explain.document(rows)
+    report = explain.listing(rows) if code is None else explain.full(rows[0])
+    return _finish(report, document, "", as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+@_guarded
+def demo(
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="DIR", help="Build it in DIR and leave it there."),
+    ] = None,
+) -> int:
+    """Build a throw-away SR with damaged disks and their log, repair it, prove the guest data.
+
+    Needs no root, no XenServer, no network.
+    """
+    from smfix.demo import run as play
+
+    return int(play(keep, lambda piece: _emit(piece + "\n")))

@@ -1,0 +1,187 @@
+"""The demo's disks: each a real image with known guest data, and what has happened to it.
+
+A row of :data:`DISKS` is one disk; the story, the log and the proof all read the table. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from smfix.model import SECTOR, Reason, Status
+from smfix.vhd import make
+from smfix.vhd.image import MARK
+from smfix.vhd.structs import BLOCK_SIZE
+
+SR = "7a142a29-9556-ee47-1e04-1a8517813369"
+GUEST_SIZE = 16 << 20
+MADE = 757_382_400
+"""When the images were made: 2024-01-01, in seconds since 2000."""
+_SECTORS = BLOCK_SIZE // SECTOR
+_TEXT = "Interfaces, Version=1.0.500.0, Culture=neutral, PublicKeyToken=b03f5f7f11d50a3a".encode("utf-16-le")
+
+Damage = Callable[[bytes, make.Made], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk: how SM's log speaks of it, how it was damaged, and what smfix must make of it.
+
+    `blocks` says which of its blocks hold how much: ``{block: sectors}``, in the order in which they
+    were written. `says` is the first line of ``vhd-util check``.
+    """
+
+    vdi: str
+    story: str
+    blocks: dict[int, Iterable[int]]
+    damage: Damage
+    says: str
+    expect: Status
+    reason: Reason | None = None
+    parent: str | None = None
+    hidden: bool = False
+    folder: str = ""
+    held: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its path below the SR's folder."""
+        return f"{self.folder}{self.vdi}.vhd"
+
+    @property
+    def uuid(self) -> bytes:
+        """The UUID in its footer: in SM's images it is not the VDI's."""
+        return hashlib.blake2b(self.vdi.encode(), digest_size=16).digest()
+
+    def guest_sector(self, block: int, index: int) -> bytes:
+        """The 512 bytes that the guest wrote there: different in every sector of every disk."""
+        seed = f"{self.vdi} {block} {index}".encode()
+        return hashlib.blake2b(seed, digest_size=64).digest() * (SECTOR // 64)
+
+    def guest_data(self) -> dict[int, dict[int, bytes]]:
+        """All that the guest wrote: block -> sector -> bytes."""
+        return {
+            block: {index: self.guest_sector(block, index) for index in sectors}
+            for block, sectors in self.blocks.items()
+        }
+
+    def made(self) -> make.Made:
+        """The sound image."""
+        above = None
+        if self.parent is not None:
+            parent = next(disk for disk in DISKS if disk.vdi == self.parent)
+            above = make.ParentRef(parent.uuid, parent.name, MADE)
+        return make.sparse(
+            GUEST_SIZE, self.uuid, self.guest_data(), parent=above, timestamp=MADE, hidden=int(self.hidden)
+        )
+
+
+# --------------------------------------------------------------------------- what happened to them
+
+
+def _guest_text(raw: bytes, _: make.Made) -> bytes:
+    """A coalesce wrote guest data where the footer stood, and was killed."""
+    return raw[:-SECTOR] + (_TEXT * 8)[:SECTOR]
+
+
+def _odd_length(raw: bytes, _: make.Made) -> bytes:
+    return raw[:-SECTOR] + bytes(300)
+
+
+def _preallocated(raw: bytes, _: make.Made) -> bytes:
+    return raw[:-SECTOR] + bytes(10 << 20)
+
+
+def _cut_in_block(raw: bytes, made: make.Made) -> bytes:
+    """The storage ran full in the middle of the last block, behind everything the guest wrote there."""
+    return raw[: max(made.places.values()) + SECTOR + BLOCK_SIZE // 2]
+
+
+def _backup_destroyed(raw: bytes, _: make.Made) -> bytes:
+    return b"\0" * SECTOR + raw[SECTOR:]
+
+
+def _marked(raw: bytes, _: make.Made) -> bytes:
+    """What tapdisk does to the footer of a disk that a VM resumes with."""
+    return raw[:-SECTOR] + MARK
+
+
+def _none(raw: bytes, _: make.Made) -> bytes:
+    return raw
+
+
+_LOST = "primary footer invalid: invalid cookie"
+
+DISKS = (
+    Disk(
+        "5b0c1a7e-3a52-4a05-9f0e-6d1f6e0b7c11",
+        "leaf of the disk below; its length is no multiple of 512",
+        {0: range(64), 3: (7, 2000, 4095)},
+        _odd_length,
+        "error reading primary footer: -22",
+        Status.REPAIRED,
+        parent="1d994938-058e-102f-80dc-001ec95cb0b6",
+    ),
+    Disk(
+        "1d994938-058e-102f-80dc-001ec95cb0b6",
+        "the wiki's case: guest data where the footer was",
+        {2: range(_SECTORS), 0: range(8, 900), 5: (0, 4095)},
+        _guest_text,
+        _LOST,
+        Status.REPAIRED,
+        hidden=True,
+    ),
+    Disk(
+        "c5c0cdc3-c2c4-4c43-a5a2-845f36b866a4",
+        "preallocated: ten MiB of zeros where the footer was",
+        {1: range(300), 7: range(_SECTORS)},
+        _preallocated,
+        _LOST,
+        Status.REPAIRED,
+    ),
+    Disk(
+        "0f2d7c55-8d0b-4c0e-b8a1-90a3f0b3a6de",
+        "cut off inside its last block, no written sector missing",
+        {0: range(_SECTORS), 4: range(100)},
+        _cut_in_block,
+        _LOST,
+        Status.REPAIRED,
+    ),
+    Disk(
+        "e25e01be-7c1d-4f6a-a3f7-2f4c3a1e9b02",
+        "its backup footer is destroyed",
+        {6: range(50, 4000)},
+        _backup_destroyed,
+        "backup footer invalid: invalid cookie",
+        Status.REPAIRED,
+    ),
+    Disk(
+        "9a41c0de-55aa-4e1b-8c3d-0a7b6c5d4e3f",
+        "healthy: somebody has repaired it by hand since",
+        {0: range(16)},
+        _none,
+        _LOST,
+        Status.VALID,
+    ),
+    Disk(
+        "77d3f4a2-1b9c-4d8e-9e6f-5c4b3a291807",
+        "in use: another process holds it open read-write",
+        {0: range(32), 1: range(32)},
+        _marked,
+        _LOST,
+        Status.REFUSED,
+        Reason.IN_USE,
+        held=True,
+    ),
+    Disk(
+        "24e9f9a6-c4a6-4fcf-a40b-b57b7c90d2f2",
+        "a downloaded copy in a tmp folder",
+        {0: range(16)},
+        _guest_text,
+        _LOST,
+        Status.REFUSED,
+        Reason.IMAGE_COPY,
+        folder="tmpFco2q9/",
+    ),
+)

@@ -1,0 +1,386 @@
+"""The use cases, as short compositions of what lies below: log and targets in, values out.
+
+Here a log's incident meets an image: names become images (:mod:`smfix.host.sr`), parents come before
+their children (:mod:`smfix.chains`), and each image is treated (:mod:`smfix.treatment`). Nothing is
+printed here, and the trouble of one image never stops the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from smfix import chains
+from smfix.errors import SmfixError, Unreadable, UsageError
+from smfix.host.naming import Life, is_uuid, read_path
+from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
+from smfix.host.storage import Identity, open_image
+from smfix.host.usage import Usage, usage, usage_of
+from smfix.model import (
+    CheckedImage,
+    Edit,
+    Incident,
+    LogReading,
+    Outcome,
+    Reason,
+    Record,
+    Refusal,
+    Resize,
+    State,
+    Status,
+    TreatedImage,
+    TreatedIncident,
+    Verdict,
+    Write,
+)
+from smfix.problems.table import diagnose, row
+from smfix.repair import journal_folder
+from smfix.repair import undo as way_back
+from smfix.repair.journal import Mark
+from smfix.repair.journal_folder import DamagedEntry, JournalEntry
+from smfix.report.escape import command
+from smfix.smlog.source import read_logs
+from smfix.treatment import Decide, Setting, context_of, refused, seen_by, treat
+from smfix.vhd.image import VhdImage, inspect
+
+__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting"]
+
+SMLOG = "/var/log/SMlog"
+_NAMED = 8
+"""Candidates and places that a message names."""
+
+COPY = (
+    "this is a downloaded or uploaded copy of a disk: there is no repairing it. Find the server that the "
+    "image was made from, repair that server's disk, then take a new image"
+)
+
+
+def consent(codes: Iterable[str]) -> frozenset[str]:
+    """The codes of ``--confirm``, as the table writes them. Raises UsageError for an unknown one."""
+    known = set()
+    for code in codes:
+        problem = row(code)
+        if problem is None:
+            raise UsageError(f"--confirm {code}: there is no such finding; `smfix explain` lists them")
+        known.add(problem.code)
+    return frozenset(known)
+
+
+def planned(outcomes: Iterable[Outcome]) -> int:
+    """How many images a run without dry run would write to."""
+    return sum(outcome.status is Status.WOULD_REPAIR for outcome in outcomes)
+
+
+# --------------------------------------------------------------------------- from-log
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuestion:
+    """What is asked of the logs (contract, Options): names, and how their times are read."""
+
+    names: tuple[str, ...]
+    tz: str | None = None
+    year: int | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def words(self) -> tuple[str, ...]:
+        """The same question as words of a command line."""
+        options = {"--since": self.since, "--until": self.until, "--tz": self.tz, "--year": self.year}
+        said = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        return (*self.names, *said)
+
+
+def from_log(
+    asked: LogQuestion, setting: Setting, progress: Callable[[int, int], None] | None = None
+) -> tuple[LogReading, tuple[TreatedIncident, ...]]:
+    """Every incident of the logs, in their order, with what became of its disk.
+
+    Parents are treated before their children. Raises Unreadable for a log, UsageError for an option.
+    """
+    mounts = sr_mounts(setting.sr_mounts)
+    reading = read_logs(
+        asked.names, tz=asked.tz, year=asked.year, since=asked.since, until=asked.until, progress=progress
+    )
+    ids = _ids(reading.incidents)
+    places = [_place(incident, mounts) for incident in reading.incidents]
+    treated: dict[int, TreatedIncident] = {}
+    for index in chains.parents_first([place if isinstance(place, Found) else None for place in places]):
+        incident = reading.incidents[index]
+        treated[index] = _treat_incident(ids[index], incident, places[index], setting)
+    return reading, tuple(treated[index] for index in range(len(places)))
+
+
+def _ids(incidents: Sequence[Incident]) -> list[str]:
+    """Stable names: of host, SR and the VDI's first eight digits, for a log may say no more of it.
+
+    Where two disks share those, their whole names are taken.
+    """
+    keys = [(one.host or "", one.sr or "", one.vdi.text[:8]) for one in incidents]
+    whole = [(*key, "" if keys.count(key) == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)]
+    return [hashlib.sha256("\0".join(key).encode()).hexdigest()[:12] for key in whole]
+
+
+def _place(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
+    """Where the incident's image is, or the outcome of not knowing."""
+    if incident.copy or (incident.path is not None and read_path(incident.path).life is Life.COPY):
+        return Outcome(Status.REFUSED, COPY, Reason.IMAGE_COPY)
+    if incident.candidates:
+        return _ambiguous(incident.candidates)
+    try:
+        place = locate(incident.vdi, incident.sr, incident.path, mounts)
+    except SmfixError as error:
+        return Outcome(Status.FAILED, str(error))
+    if isinstance(place, Ambiguous):
+        return _ambiguous([found.target.path for found in place.candidates])
+    return _not_found(place, incident.vdi.text) if isinstance(place, NotFound) else place
+
+
+def _ambiguous(paths: Sequence[str]) -> Outcome:
+    named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    return Outcome(
+        Status.AMBIGUOUS,
+        f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
+        next=tuple(command(["smfix", "check", path]) for path in paths[:_NAMED]),
+    )
+
+
+def _not_found(place: NotFound, vdi: str) -> Outcome:
+    looked = ", ".join(place.looked[:_NAMED])
+    asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
+    return Outcome(
+        Status.NOT_FOUND,
+        f"no such image on this host; looked at: {looked}. Run smfix where its SR is attached, or name the "
+        "mount point with --sr-mount",
+        next=(command(["xe", "vdi-list", asked]),),
+    )
+
+
+def _treat_incident(name: str, incident: Incident, place: Found | Outcome, setting: Setting) -> TreatedIncident:
+    told = TreatedIncident(name, incident, incident.vdi.text, incident.sr, incident.path, incident.state, None)
+    is_over = incident.state is State.RESOLVED
+    if isinstance(place, Outcome):
+        return told if is_over else replace(told, outcome=place)
+    target = place.target
+    told = replace(told, vdi=target.vdi or told.vdi, sr=target.sr or told.sr, path=target.path)
+    if is_over and not _is_damaged(place):
+        return told
+    return replace(told, state=State.OPEN, outcome=treat(place, setting))
+
+
+def _is_damaged(found: Found) -> bool:
+    """A resolved incident's image is within reach, and damaged all the same."""
+    return _checked(found, None).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD)
+
+
+# --------------------------------------------------------------------------- targets
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A TARGET that leads to no image, and what to say of it."""
+
+    text: str
+    outcome: Outcome
+    is_missing: bool = True
+
+
+def _resolved(targets: Sequence[str], setting: Setting) -> list[Found | _Missing]:
+    """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
+    mounts = sr_mounts(setting.sr_mounts)
+    images: dict[str, Found | _Missing] = {}
+    for text in targets:
+        try:
+            found = resolve(text, mounts)
+        except Unreadable as error:
+            images[text] = _Missing(text, Outcome(Status.NOT_FOUND, str(error)))
+            continue
+        if isinstance(found, Ambiguous):
+            paths = [image.target.path for image in found.candidates]
+            images[text] = _Missing(text, _ambiguous(paths), is_missing=False)
+        elif isinstance(found, NotFound):
+            images[text] = _Missing(text, _not_found(found, text.rpartition("/")[2].lower()))
+        else:
+            images.update((image.target.path, image) for image in found)
+    return list(images.values())
+
+
+def repair(targets: Sequence[str], setting: Setting) -> tuple[TreatedImage, ...]:
+    """What became of every image that the targets name, parents first. Raises UsageError."""
+    images = _resolved(targets, setting)
+    treated: dict[int, TreatedImage] = {}
+    for index in chains.parents_first([image if isinstance(image, Found) else None for image in images]):
+        image = images[index]
+        if isinstance(image, Found):
+            treated[index] = TreatedImage(image.target.path, treat(image, setting))
+        else:
+            treated[index] = TreatedImage(image.text, image.outcome, image.is_missing)
+    return tuple(treated[index] for index in range(len(images)))
+
+
+def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) -> tuple[CheckedImage, ...]:
+    """The verdict on every image that the targets name; `parents`: on their chains too, nearest first.
+
+    Writes nothing, takes no lock. Raises UsageError.
+    """
+    images = _resolved(targets, setting)
+    uses = _uses([image for image in images if isinstance(image, Found)])
+    checked: list[CheckedImage] = []
+    done: set[str] = set()
+    for image in images:
+        if isinstance(image, _Missing):
+            checked.append(CheckedImage(image.text, Verdict.UNREADABLE, note=image.outcome.message))
+            continue
+        for found in (image, *(_chain(image) if parents else ())):
+            path = os.path.realpath(found.target.path)
+            if path not in done:
+                done.add(path)
+                checked.append(_checked(found, uses.get(found.target.path)))
+    return tuple(checked)
+
+
+def _uses(founds: Sequence[Found]) -> dict[str, Usage]:
+    """How each image is held, in one pass over the host; without those that cannot be opened."""
+    seen: dict[str, Identity] = {}
+    for found in founds:
+        try:
+            opened = open_image(found.target, sr_root=found.root)
+        except SmfixError:
+            continue
+        if not isinstance(opened, Refusal):
+            with opened:
+                seen[found.target.path] = opened.identity
+    return dict(zip(seen, usage_of(tuple(seen.values())), strict=True))
+
+
+def _chain(found: Found) -> tuple[Found, ...]:
+    try:
+        opened = open_image(found.target, sr_root=found.root)
+        if isinstance(opened, Refusal):
+            return ()
+        with opened:
+            return tuple(chains.ancestors(inspect(opened), found))
+    except SmfixError:
+        return ()  # said by the check of the image itself
+
+
+def _checked(found: Found, uses: Usage | None) -> CheckedImage:
+    path = found.target.path
+    try:
+        opened = open_image(found.target, sr_root=found.root)
+        if isinstance(opened, Refusal):
+            verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
+            return CheckedImage(path, verdict, note=opened.message)
+        with opened:
+            uses = uses or usage(opened.identity)
+            image = inspect(opened)
+            context = context_of(image, found, uses)
+            diagnosis = diagnose(image, context)
+            if diagnosis.verdict is Verdict.NOT_A_VHD:
+                return CheckedImage(path, Verdict.NOT_A_VHD, image.size, note="no structure of a VHD is in it")
+            notes = [f"held by {', '.join(uses.holders)}"] if uses.holders else []
+            notes += filter(None, [seen_by(context, uses).removeprefix("; ")])
+            return CheckedImage(
+                path, diagnosis.verdict, image.size, image.end_of_data, diagnosis.findings, "; ".join(notes) or None
+            )
+    except SmfixError as error:
+        return CheckedImage(path, Verdict.UNREADABLE, note=str(error))
+
+
+def show(target: str, setting: Setting) -> tuple[str, VhdImage]:
+    """The path and the structures of one image. Raises UsageError, Unreadable.
+
+    The image's view is closed: only what was read by inspecting it is there.
+    """
+    found = _resolved([target], setting)
+    if len(found) != 1:
+        raise UsageError(f"{target} names {len(found)} images; `smfix show` takes one")
+    (image,) = found
+    if isinstance(image, _Missing):
+        raise Unreadable(image.outcome.message)
+    opened = open_image(image.target, sr_root=image.root)
+    if isinstance(opened, Refusal):
+        raise Unreadable(opened.message)
+    with opened:
+        inspected = inspect(opened)
+        return image.target.path, replace(inspected, view=_Closed(inspected.size, opened.growable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """What is left of a view when its image is closed: a size, no bytes."""
+
+    size: int
+    growable: bool
+
+    def read(self, extent: object) -> bytes:
+        raise Unreadable(f"the image is closed: {extent} cannot be read")
+
+
+# --------------------------------------------------------------------------- journal, undo
+
+
+def journals(setting: Setting, prefix: str | None = None) -> tuple[Record, ...]:
+    """All journals, oldest first, or the one whose id begins with `prefix`.
+
+    Raises UsageError, Unreadable, JournalDamaged as :mod:`smfix.repair.journal_folder` does.
+    """
+    if prefix is None:
+        return tuple(_record(entry, setting) for entry in journal_folder.list_journals(setting.journals))
+    return (_record(journal_folder.load(setting.journals, prefix), setting),)
+
+
+def _record(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
+    if isinstance(entry, DamagedEntry):
+        return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage)
+    journal = entry.journal
+    is_over = entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK)
+    edits: list[Edit] = [step if isinstance(step, Resize) else Write(step.offset, step.after) for step in journal.steps]
+    return Record(
+        entry.id,
+        entry.mark.value,
+        entry.path,
+        created=journal.created,
+        path=journal.target.path,
+        vdi=journal.target.vdi,
+        sr=journal.target.sr,
+        old_size=journal.old_size,
+        new_size=journal.new_size,
+        edits=tuple(edits),
+        fixes=journal.fixes,
+        lost_sectors=sum(extent.length for extent in journal.lost) // 512,
+        command=journal.command,
+        undo=None if is_over else setting.undo_command(entry.id),
+    )
+
+
+def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) -> TreatedImage:
+    """Put the image of a journal back; `agree` says yes to it (None: a dry run).
+
+    Raises UsageError, Unreadable, WriteFailed, JournalDamaged before anything is written.
+    """
+    entry = journal_folder.load(setting.journals, prefix)
+    path = entry.journal.target.path
+    again = setting.undo_command(entry.id)
+    found = Found(entry.journal.target, entry.journal.sr_root)
+    opened = open_image(found.target, sr_root=found.root, write=agree is not None)
+    if isinstance(opened, Refusal):
+        return TreatedImage(path, replace(refused(opened), journal=entry.id))
+    with opened, ExitStack() as stack:
+        means = setting.means(chains.children_of(inspect(opened), found, stack))
+        objection = way_back.stale(entry, opened) or means.guard.objection(opened)
+        if objection is not None:
+            return TreatedImage(path, replace(refused(objection), journal=entry.id))
+        if agree is None or not agree(_record(entry, setting)):
+            waiting = Outcome(
+                Status.WOULD_REPAIR,
+                "nothing was written; the image can be put back as it was before the repair",
+                journal=entry.id,
+                undo=again,
+                next=(f"{again} --yes",),
+            )
+            return TreatedImage(path, waiting)
+        return TreatedImage(path, way_back.undo(entry, opened, means))
