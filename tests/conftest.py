@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -89,14 +89,14 @@ def loop_device(tmp_path: Path):
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List what was skipped, by reason: a green run says what it did not look at."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
+    by_reason: dict[str, Counter[str]] = defaultdict(Counter)
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        by_reason[reason.removeprefix("Skipped: ")].append(report.nodeid)
+        by_reason[reason.removeprefix("Skipped: ")][report.nodeid.partition("[")[0]] += 1
     if not by_reason:
         return
     terminalreporter.section("skipped, and why")
     for reason, tests in sorted(by_reason.items()):
-        terminalreporter.line(f"{reason}: {len(tests)}")
-        for test in sorted(tests):
-            terminalreporter.line(f"    {test}")
+        terminalreporter.line(f"{reason}: {tests.total()}")
+        for test, times in sorted(tests.items()):
+            terminalreporter.line(f"    {test}{f' ({times} cases)' if times > 1 else ''}")
