@@ -397,6 +397,31 @@ class CheckedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class ScannedImage:
+    """What `scan` says of one image: its check, and what places it in the SR. Sizes in bytes.
+
+    `virtual_size` is the guest disk's, `allocated` the number of blocks with a place. `aligned`: the
+    file's size is a multiple of 512. `uuid` and `parent_uuid` are the footer's and the header's (None:
+    unknown, or no parent). `depth` counts from the top of the chain among the images scanned together
+    (0), `parent` is the path of the one below which it hangs, `standing` how.
+    """
+
+    checked: CheckedImage
+    vdi: str | None = None
+    sr: str | None = None
+    virtual_size: int | None = None
+    allocated: int | None = None
+    aligned: bool | None = None
+    hidden: bool | None = None
+    in_use: InUse = InUse.UNKNOWN
+    uuid: str | None = None
+    parent_uuid: str | None = None
+    parent: str | None = None
+    depth: int = 0
+    standing: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
 class TreatedImage:
     """What became of one TARGET. `missing`: there is no such target (its own exit bit)."""
 

@@ -11,7 +11,7 @@ Source: ``vhd_util_check_footer``, ``vhd_util_check_validate_footer`` (blktap ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
@@ -256,12 +256,13 @@ def _fix_backup(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
 # --------------------------------------------------------------------------- field rules
 
 
-def _judged(image: VhdImage) -> Iterator[tuple[str, Footer]]:
-    """The sound footers whose fields are judged, and how ``vhd-util check`` calls them."""
-    if isinstance(image.end, Sound):
-        yield "primary", image.end.value
+def _breaking(image: VhdImage, broken: Callable[[Footer], bool]) -> Iterator[tuple[str, Footer]]:
+    """The sound footers that are `broken`, each content once, and how ``vhd-util check`` calls them."""
+    end = image.end.value if isinstance(image.end, Sound) else None
+    if end is not None and broken(end):
+        yield "primary", end
     sparse = image.footer is not None and image.footer.is_sparse
-    if isinstance(image.backup, Sound) and sparse and image.backup.value != getattr(image.end, "value", None):
+    if isinstance(image.backup, Sound) and sparse and broken(image.backup.value) and image.backup.value != end:
         yield "backup", image.backup.value
 
 
@@ -269,10 +270,9 @@ def _detect_field(key: str) -> Detect:
     rule = next(rule for rule in FOOTER_RULES if rule.key == key)
 
     def detect(image: VhdImage, context: Context) -> Iterator[Hit]:
-        for which, footer in _judged(image):
-            if rule.broken(footer):
-                facts = {"which": which, "why": rule.why, "value": _value(footer, key)}
-                yield Hit(facts, f"{which} footer invalid: {rule.why}")
+        for which, footer in _breaking(image, rule.broken):
+            facts = {"which": which, "why": rule.why, "value": _value(footer, key)}
+            yield Hit(facts, f"{which} footer invalid: {rule.why}")
 
     return detect
 
@@ -287,10 +287,9 @@ def _value(footer: Footer, key: str) -> str:
 
 def _detect_future(image: VhdImage, context: Context) -> Iterator[Hit]:
     now = structs.vhd_time(context.now)
-    for which, footer in _judged(image):
-        if footer.timestamp > now + CLOCK_SLACK:
-            moment = structs.from_vhd_time(footer.timestamp).isoformat()
-            yield Hit({"which": which, "moment": moment}, f"{which} footer invalid: creation time in future")
+    for which, footer in _breaking(image, lambda footer: footer.timestamp > now + CLOCK_SLACK):
+        moment = structs.from_vhd_time(footer.timestamp).isoformat()
+        yield Hit({"which": which, "moment": moment}, f"{which} footer invalid: creation time in future")
 
 
 def _field_row(code: str, key: str, what: str) -> Problem:

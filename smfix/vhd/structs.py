@@ -232,7 +232,7 @@ FOOTER_RULES: tuple[FieldRule[Footer], ...] = (
     FieldRule("type", "invalid type", lambda f: f.type not in _TYPES),
     FieldRule("saved", "invalid 'saved' state", lambda f: f.saved > 1),
     FieldRule("hidden", "invalid 'hidden' state", lambda f: f.hidden > 1),
-    FieldRule("reserved", "invalid 'reserved' bits", lambda f: any(f.reserved)),
+    FieldRule("reserved", "invalid 'reserved' bits", lambda f: f.reserved.strip(b"\0") != b""),
     FieldRule("uuid", "invalid (NULL) uuid", lambda f: f.uuid == NULL_UUID),
 )
 """``vhd_util_check_validate_footer``, in its order, less the clock (which is no property of the bytes)."""
@@ -422,7 +422,7 @@ HEADER_RULES: tuple[FieldRule[Header], ...] = (
     FieldRule("data-offset", "invalid data offset", lambda h: h.data_offset != NO_OFFSET),
     FieldRule("table-offset", "invalid table offset", lambda h: h.table_offset == 0 or h.table_offset % SECTOR != 0),
     FieldRule("block-size", "invalid block size", lambda h: not _power_of_two(h.block_size)),
-    FieldRule("reserved", "invalid reserved bits", lambda h: h.reserved1 != 0 or any(h.reserved2)),
+    FieldRule("reserved", "invalid reserved bits", lambda h: h.reserved1 != 0 or h.reserved2.strip(b"\0") != b""),
     FieldRule("block-size-large", "block size too large", lambda h: h.block_size > BLOCK_SIZE),
     FieldRule(
         "platform-code",

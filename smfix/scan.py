@@ -1,0 +1,204 @@
+"""The use case `scan`: every VHD of one or many SRs, with the verdict of `check`, in their chains.
+
+Theory. An image costs a fraction of a millisecond, an SR may hold a hundred thousand: so the host is asked
+once who holds which image, the images are looked at in as many processes as there are processors, and the
+forest is made at the end from what came back. A worker returns values, never open images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from smfix import chains
+from smfix.errors import SmfixError, Unreadable, UsageError
+from smfix.host.naming import is_uuid
+from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_mounts
+from smfix.host.storage import Identity, open_image
+from smfix.host.usage import Usage, usage_of
+from smfix.model import (
+    SECTOR,
+    CheckedImage,
+    Finding,
+    InUse,
+    Reason,
+    Refusal,
+    ScannedImage,
+    Sound,
+    Verdict,
+)
+from smfix.problems.rows import Context
+from smfix.problems.table import diagnose
+from smfix.vhd.chain import Link, forest
+from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.structs import NULL_UUID, uuid_text
+
+if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
+
+BATCH = 128
+"""Images that a worker is given at a time; fewer than two of them are looked at right here."""
+
+_Job = tuple[Found, Usage]
+
+
+def scan(
+    targets: Sequence[str], mounts: Sequence[str], progress: Callable[[int, int], None] | None = None
+) -> tuple[ScannedImage, ...]:
+    """Every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
+
+    Within a folder parents come before their children. `progress` is told how many of how many. Raises
+    UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
+    """
+    folders = sr_mounts(mounts)
+    found = list(_images(targets, folders))
+    uses = _uses(found)
+    scanned: list[ScannedImage] = []
+    for batch in _looked_at([(each, use) for each, use in zip(found, uses, strict=True)]):
+        scanned += batch
+        if progress is not None:
+            progress(len(scanned), len(found))
+    return tuple(_in_chains(scanned))
+
+
+def _images(targets: Sequence[str], mounts: Sequence[str]) -> Iterator[Found]:
+    seen: set[str] = set()
+    for target in targets or list(_attached(mounts)):
+        name = _sr_folder(target, mounts) or target
+        place = resolve(name, mounts)
+        if isinstance(place, NotFound):
+            raise Unreadable(f"{target}: no such SR or image; looked at {', '.join(place.looked[:4])}")
+        if isinstance(place, Ambiguous):
+            raise UsageError(f"{target} names {len(place.candidates)} images; give a path or more digits")
+        for each in place:
+            if each.target.path not in seen:
+                seen.add(each.target.path)
+                yield each
+
+
+def _attached(mounts: Sequence[str]) -> Iterator[str]:
+    """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
+    count = 0
+    for mount in mounts:
+        try:
+            names = sorted(filter(is_uuid, os.listdir(mount)))
+        except OSError as error:
+            raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point by --sr-mount") from error
+        for name in names:
+            folder = os.path.join(mount, name)
+            if any(entry.endswith(".vhd") for entry in _entries(folder)):
+                count += 1
+                yield folder
+    if not count:
+        raise Unreadable(f"no SR with a VHD below {', '.join(mounts)}; name an SR, a folder, or --sr-mount")
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise Unreadable(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _sr_folder(target: str, mounts: Sequence[str]) -> str | None:
+    """The folder of an SR that is named by its UUID."""
+    if not is_uuid(target.lower()) or os.path.lexists(target):
+        return None
+    folders = (os.path.join(mount, target.lower()) for mount in mounts)
+    return next((folder for folder in folders if os.path.isdir(folder)), None)
+
+
+def _uses(founds: Sequence[Found]) -> tuple[Usage, ...]:
+    """How each image is held, in one pass over the host. What is not there is held by nobody."""
+    identities: list[Identity] = []
+    for found in founds:
+        try:
+            about = os.stat(found.target.path)
+            device = about.st_rdev or None
+            identities.append(Identity(about.st_dev, about.st_ino, device, about.st_size, found.target.path))
+        except OSError:
+            identities.append(Identity(0, 0, None, 0, found.target.path))
+    return usage_of(identities)
+
+
+# --------------------------------------------------------------------------- one image
+
+
+def _looked_at(jobs: Sequence[_Job]) -> Iterator[list[ScannedImage]]:
+    batches = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
+    workers = min(os.cpu_count() or 1, len(batches))
+    if workers < 2:
+        yield from map(_look, batches)
+        return
+    with _pool(workers) as pool:
+        yield from pool.imap(_look, batches)
+
+
+def _pool(workers: int) -> Pool:
+    # Only now: a scan of one folder does not pay for it. Forked: nothing is imported anew.
+    import multiprocessing
+    import signal
+
+    context = multiprocessing.get_context("fork")
+    return context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
+def _look(jobs: Sequence[_Job]) -> list[ScannedImage]:
+    now = datetime.now(UTC)
+    return [_look_at(found, use, now) for found, use in jobs]
+
+
+def _look_at(found: Found, use: Usage, now: datetime) -> ScannedImage:
+    path, target = found.target.path, found.target
+    try:
+        opened = open_image(target, sr_root=found.root)
+        if isinstance(opened, Refusal):
+            verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
+            return ScannedImage(CheckedImage(path, verdict, note=opened.message), target.vdi, target.sr)
+        with opened:
+            image = inspect(opened)
+            parent, _ = chains.parent_of(image, path)
+            diagnosis = diagnose(image, Context(now, use.state, parent))
+            return _placed(found, use, image, diagnosis.verdict, diagnosis.findings)
+    except SmfixError as error:
+        checked = CheckedImage(path, Verdict.UNREADABLE, note=str(error))
+        return ScannedImage(checked, target.vdi, target.sr)
+
+
+def _placed(found: Found, use: Usage, image: VhdImage, verdict: Verdict, findings: tuple[Finding, ...]) -> ScannedImage:
+    target, footer, header = found.target, image.footer, image.geometry
+    is_vhd = verdict is not Verdict.NOT_A_VHD
+    notes = [f"held by {', '.join(use.holders)}"] if use.holders else []
+    checked = CheckedImage(
+        target.path, verdict, image.size, image.end_of_data if is_vhd else None, findings, "; ".join(notes) or None
+    )
+    parent = header.parent_uuid if header is not None and footer is not None and footer.is_differencing else NULL_UUID
+    return ScannedImage(
+        checked,
+        target.vdi,
+        target.sr,
+        virtual_size=footer.current_size if footer is not None else None,
+        allocated=image.bat.value.allocated if isinstance(image.bat, Sound) else None,
+        aligned=image.size % SECTOR == 0,
+        hidden=bool(footer.hidden) if footer is not None else None,
+        in_use=InUse.UNKNOWN if use.blind and use.state is InUse.NONE else use.state,
+        uuid=uuid_text(footer.uuid) if footer is not None else None,
+        parent_uuid=uuid_text(parent) if parent != NULL_UUID else None,
+    )
+
+
+# --------------------------------------------------------------------------- chains
+
+
+def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
+    """The images folder by folder, each in its chain's order."""
+    folders: dict[str, list[ScannedImage]] = {}
+    for image in scanned:
+        folders.setdefault(os.path.dirname(image.checked.path), []).append(image)
+    for images in folders.values():
+        for place in forest([Link(image.uuid, image.parent_uuid) for image in images]):
+            above = None if place.parent is None else images[place.parent].checked.path
+            yield replace(images[place.index], depth=place.depth, parent=above, standing=place.standing.value)
