@@ -90,7 +90,15 @@ def merged(size: int, edits: Iterable[Edit]) -> tuple[Edit, ...]:
         last = kept[-1] if kept else None
         if isinstance(last, Write) and last.extent.end == edit.offset:
             kept[-1] = Write(last.offset, last.data + edit.data)
-        elif edit.data and edit not in kept:
+        elif edit.data and not _stands(kept, edit):
             kept.append(edit)
         size = max(size, edit.extent.end)
     return tuple(kept)
+
+
+def _stands(kept: list[Edit], edit: Write) -> bool:
+    """`edit` was made before, and nothing since has changed a byte of it."""
+    for earlier in reversed(kept):
+        if isinstance(earlier, Write) and earlier.extent.overlaps(edit.extent):
+            return earlier == edit
+    return False
