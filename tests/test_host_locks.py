@@ -305,6 +305,7 @@ def test_one_smfix_per_image(folder):
         assert refusal is None
         said, _ = other_smfix(folder).communicate()
         assert said == f"another smfix (pid {os.getpid()}) is at work on this image\n"
+        assert stat.S_IMODE((folder / f"{IMAGE.key}.lock").stat().st_mode) == 0o600
         with own_lock(IMAGE, str(folder)) as again:
             assert again.reason is Reason.LOCKED
         other = Identity(0x801, 0x2B, None, 512, IMAGE.path)
@@ -313,7 +314,7 @@ def test_one_smfix_per_image(folder):
     with own_lock(IMAGE, str(folder)) as refusal:
         assert refusal is None
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / f"{IMAGE.key}.lock").stat().st_mode) == 0o600
+    assert os.listdir(folder) == []
 
 
 def test_the_other_way_round_and_a_killed_one_leaves_no_lock(folder):
@@ -327,6 +328,41 @@ def test_the_other_way_round_and_a_killed_one_leaves_no_lock(folder):
     other.stdout.close()
     with own_lock(IMAGE, str(folder)) as refusal:
         assert refusal is None
+
+
+def test_a_lock_whose_file_was_removed_before_it_was_had_is_taken_anew(folder, monkeypatch):
+    """The other one ends between our open and our flock: it removed the file that we locked."""
+    flock, removed = fcntl.flock, []
+
+    def remove_first(fd, operation):
+        if not removed:
+            removed.append(1)
+            (folder / f"{IMAGE.key}.lock").unlink()
+        return flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    before = set(os.listdir("/proc/self/fd"))
+    with own_lock(IMAGE, str(folder)) as refusal:
+        assert refusal is None
+        assert other_smfix(folder).communicate()[0].startswith("another smfix")
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_many_at_once_have_it_one_at_a_time(folder, tmp_path):
+    program = (
+        "import sys, os\n"
+        "from smfix.host.locks import own_lock\n"
+        "from smfix.host.storage import Identity\n"
+        "for _ in range(300):\n"
+        "    with own_lock(Identity(1, 2, None, 0, ''), sys.argv[1]) as refusal:\n"
+        "        if refusal is None:\n"
+        "            os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))\n"
+        "            os.unlink(sys.argv[2])\n"
+    )
+    words = [sys.executable, "-c", program, str(folder), str(tmp_path / "one")]
+    crowd = [subprocess.Popen(words, stderr=subprocess.PIPE) for _ in range(4)]
+    assert [process.communicate()[1] for process in crowd] == [b""] * 4
+    assert os.listdir(folder) == []
 
 
 def test_an_owner_that_left_no_name_is_a_process(folder):

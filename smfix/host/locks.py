@@ -37,6 +37,8 @@ SM_LOCKS = "/var/lock/sm"
 RUNNING_WAIT, SR_WAIT, VDI_WAIT = 5.0, 20.0, 1.0
 _PAUSE = 0.05
 
+_PID_WIDTH = 20  # as wide as any pid: a shorter one leaves nothing of a longer one behind
+
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -133,10 +135,11 @@ def _take(path: str, wait: float, clock: Clock) -> int | None:
         clock.sleep(_PAUSE)
 
 
-def _leads_to(path: str, fd: int) -> bool:
+def _leads_to(path: str, fd: int, below: int | None = None) -> bool:
     """True when `path` is still the file that was locked, not one made after an unlink."""
     try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+        there = os.stat(path, dir_fd=below, follow_symlinks=False)
+        return os.path.samestat(there, os.fstat(fd))
     except FileNotFoundError:
         return False
 
@@ -167,46 +170,57 @@ def state_folder() -> str:
 def own_lock(identity: Identity, folder: str) -> Iterator[Refusal | None]:
     """Exclude every other smfix (that uses `folder`) from one image while the block runs.
 
-    Gives a Refusal (locked) where another has it. The file stays: whoever unlinks a lock file
-    locks a name that others no longer see. Raises WriteFailed where `folder` cannot be made, or
-    belongs to others.
+    Gives a Refusal (locked) where another has it. The file is removed by its last holder while it
+    still holds it, so whoever locks a file looks whether the name still leads to it. Raises
+    WriteFailed where `folder` cannot be made, or belongs to others.
     """
-    try:
-        fd = _open_own(identity.key, folder)
-    except OSError as error:
-        raise WriteFailed(f"cannot lock in {folder}: {error.strerror}") from error
-    try:
-        yield _lock_own(fd, folder)
-    finally:
-        os.close(fd)
+    name = f"{identity.key}.lock"
+    with ExitStack() as held:
+        try:
+            below = _own_folder(folder)
+            held.callback(os.close, below)
+            refusal = _lock_own(name, below, held)
+        except OSError as error:
+            raise WriteFailed(f"cannot lock in {folder}: {error.strerror}") from error
+        yield refusal
 
 
-def _open_own(name: str, folder: str) -> int:
+def _own_folder(folder: str) -> int:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     below = os.open(folder, _FOLDER)
-    try:
-        about = os.fstat(below)
-        if about.st_uid != os.geteuid() or about.st_mode & 0o022:
-            raise WriteFailed(f"cannot lock in {folder}: others may write to it")
-        fd = os.open(f"{name}.lock", _OPEN, 0o600, dir_fd=below)
-    finally:
+    about = os.fstat(below)
+    if about.st_uid != os.geteuid() or about.st_mode & 0o022:
         os.close(below)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise WriteFailed(f"cannot lock in {folder}: {name}.lock is no file")
-    return fd
+        raise WriteFailed(f"cannot lock in {folder}: others may write to it")
+    return below
 
 
-def _lock_own(fd: int, folder: str) -> Refusal | None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-        who = f"pid {owner}" if owner.isdigit() else "another process"
-        return Refusal(Reason.LOCKED, f"another smfix ({who}) is at work on this image")
-    except OSError as error:
-        raise WriteFailed(f"cannot lock in {folder}: {error.strerror}") from error
-    # For the message of the next one only: the lock is the flock, on a full disk too.
+def _lock_own(name: str, below: int, held: ExitStack) -> Refusal | None:
+    """Lock `name` in the folder `below` until `held` is closed. Raises OSError."""
+    while True:
+        fd = os.open(name, _OPEN, 0o600, dir_fd=below)
+        with ExitStack() as unless_kept:
+            unless_kept.callback(os.close, fd)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, f"{name} is no file")
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _busy(os.pread(fd, _PID_WIDTH, 0).decode("ascii", "replace").strip())
+            if _leads_to(name, fd, below):
+                held.push(unless_kept.pop_all())
+                held.callback(_unlink, name, below)
+                # For the message of the next one only: the lock is the flock, on a full disk too.
+                with suppress(OSError):
+                    os.write(fd, f"{os.getpid():<{_PID_WIDTH}}".encode())
+                return None
+
+
+def _busy(owner: str) -> Refusal:
+    who = f"pid {owner}" if owner.isdigit() else "another process"
+    return Refusal(Reason.LOCKED, f"another smfix ({who}) is at work on this image")
+
+
+def _unlink(name: str, below: int) -> None:
     with suppress(OSError):
-        os.write(fd, f"{os.getpid():<20}".encode())  # as wide as any pid: nothing is left behind
-    return None
+        os.unlink(name, dir_fd=below)
