@@ -1,0 +1,108 @@
+"""What `scan` found, as text and as ``smfix.scan/1``. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from os.path import basename, dirname
+from typing import Any
+
+from smfix.model import Exit, InUse, ScannedImage, Severity, Verdict
+from smfix.report import exitcode
+from smfix.report.escape import printable
+from smfix.report.jsondoc import finding
+from smfix.report.layout import counted
+
+_TIES = {
+    "parent-missing": "parent not here",
+    "parent-ambiguous": "several images have the parent's UUID",
+    "ring": "its chain is a ring",
+}
+_MIB = 1 << 20
+
+
+def text(images: Sequence[ScannedImage]) -> str:
+    """Folder by folder, chain by chain: one line an image, and a sum. At most 80 columns where names allow."""
+    parts: list[str] = []
+    for folder, group in groupby(images, key=lambda image: dirname(image.checked.path)):
+        here = list(group)
+        lines = [f"{printable(folder)}: {counted(len(here), 'image')}"]
+        lines += [line for image in here for line in _lines(image)]
+        parts.append("\n".join(lines))
+    parts.append(_sum(images))
+    return "\n\n".join(parts)
+
+
+def _lines(image: ScannedImage) -> Iterator[str]:
+    """The image's line, and one for each thing that is wrong with it."""
+    checked = image.checked
+    indent = "  " + "  " * min(image.depth, 20)
+    name = printable(basename(checked.path).removesuffix(".vhd"))
+    words = [checked.verdict.value.upper() if checked.verdict is not Verdict.VALID else "valid"]
+    if image.hidden:
+        words.append("hidden")
+    if image.in_use in (InUse.READ_ONLY, InUse.READ_WRITE):
+        words.append(f"open {image.in_use.value}")
+    if image.virtual_size is not None:
+        words.append(f"{image.virtual_size // _MIB} MiB disk")
+    if checked.size is not None:
+        words.append(f"{-(-checked.size // _MIB)} MiB file")
+    if image.aligned is False:
+        words.append("size no multiple of 512")
+    if image.standing in _TIES:
+        words.append(_TIES[image.standing])
+    yield f"{indent}{name}  {', '.join(words)}"
+    wrong = [one for one in checked.findings if one.severity is not Severity.INFO]
+    yield from (f"{indent}  {one.code} {printable(one.title)}" for one in wrong)
+    if checked.verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD) and checked.note:
+        yield f"{indent}  {printable(checked.note)}"
+
+
+def _sum(images: Sequence[ScannedImage]) -> str:
+    verdicts = Counter(image.checked.verdict for image in images)
+    told = ", ".join(f"{verdicts[verdict]} {verdict.value}" for verdict in Verdict if verdicts[verdict])
+    askew = sum(image.aligned is False for image in images)
+    deepest = max((image.depth + 1 for image in images), default=0)
+    longest = f"the longest chain has {counted(deepest, 'image')}"
+    return f"{counted(len(images), 'image')}: {told}; {askew} with a size that is no multiple of 512; {longest}."
+
+
+def document(images: Sequence[ScannedImage]) -> dict[str, Any]:
+    """``smfix.scan/1``."""
+    code = exitcode.of_checks(image.checked for image in images)
+    return {
+        "schema": "smfix.scan/1",
+        "images": [_image(image) for image in images],
+        "summary": {
+            "images": len(images),
+            "invalid": sum(image.checked.verdict is Verdict.INVALID for image in images),
+            "unaligned": sum(image.aligned is False for image in images),
+            "longest_chain": max((image.depth + 1 for image in images), default=0),
+        },
+        "exit": int(Exit(code)),
+    }
+
+
+def _image(image: ScannedImage) -> dict[str, Any]:
+    checked = image.checked
+    return {
+        "path": checked.path,
+        "vdi": image.vdi,
+        "sr": image.sr,
+        "verdict": checked.verdict.value,
+        "size": checked.size,
+        "end_of_data": checked.end_of_data,
+        "virtual_size": image.virtual_size,
+        "allocated": image.allocated,
+        "aligned": image.aligned,
+        "hidden": image.hidden,
+        "in_use": image.in_use.value,
+        "uuid": image.uuid,
+        "parent_uuid": image.parent_uuid,
+        "parent": image.parent,
+        "depth": image.depth,
+        "standing": image.standing,
+        "findings": [finding(one) for one in checked.findings],
+        "note": checked.note,
+    }
