@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test gate lint format bench clean
+.PHONY: help demo test lint format bench clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'

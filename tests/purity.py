@@ -53,7 +53,6 @@ ACTS = (
     "smfix.treatment",
     "smfix.demo",
     "smfix.demo.*",
-    "smfix.demo.*",
     "smfix.host",
     "smfix.host.guard",
     "smfix.host.locks",
@@ -64,7 +63,6 @@ ACTS = (
     "smfix.repair.apply",
     "smfix.repair.journal_folder",
     "smfix.repair.undo",
-    "smfix.repair.recover",
     "smfix.smlog.source",
     "smfix.report.*",
 )

@@ -35,7 +35,7 @@ ARROWS = {
     "__main__": ("cli", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.
-WRITERS = ("smfix.repair.apply", "smfix.repair.undo", "smfix.repair.recover")
+WRITERS = ("smfix.repair.apply", "smfix.repair.undo")
 
 TOUCHES_THE_MACHINE = {
     "asyncio", "concurrent", "ctypes", "fcntl", "getpass", "glob", "io", "locale", "logging",
