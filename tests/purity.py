@@ -1,6 +1,7 @@
 """Which modules are pure, and the gate that holds them at 100 % branch coverage.
 
-Every module of smfix stands in exactly one of the two lists (test_architecture.py sees to it).
+Every module of smfix stands in one of the two lists (test_architecture.py sees to it). A name in ACTS
+is an exception from a pattern in PURE.
 Run as a program after the tests: ``python tests/purity.py`` reads ``.coverage``.
 """
 
@@ -30,16 +31,7 @@ PURE = (
     "smfix.repair.journal",
     "smfix.repair.standing",
     "smfix.smlog",
-    "smfix.smlog.formats",
-    "smfix.smlog.lines",
-    "smfix.smlog.engine",
-    "smfix.smlog.complaints",
-    "smfix.smlog.events",
-    "smfix.smlog.names",
-    "smfix.smlog.processes",
-    "smfix.smlog.stamps",
-    "smfix.smlog.rules",
-    "smfix.smlog.incidents",
+    "smfix.smlog.*",
     "smfix.report",
 )
 # What touches the machine, or puts together what does.
@@ -84,9 +76,14 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def is_pure(name: str) -> bool:
+    """True for a module of PURE that is no exception from it."""
+    return matches(name, PURE) and not matches(name, ACTS)
+
+
 def pure_modules() -> dict[str, Path]:
     """The pure ones among them."""
-    return {name: path for name, path in modules().items() if matches(name, PURE)}
+    return {name: path for name, path in modules().items() if is_pure(name)}
 
 
 def main() -> int:
