@@ -18,7 +18,7 @@ from smfix import __version__, pipeline
 from smfix.errors import SmfixError, UsageError
 from smfix.model import Exit, Outcome, Record
 from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, text
-from smfix.report.escape import command, printable
+from smfix.report.escape import printable
 from smfix.report.hexdump import hexdump
 
 EPILOG = (
@@ -244,9 +244,16 @@ def _ask_back(record: Record) -> bool:
 
 
 def _progress(done: int, total: int) -> None:
+    """How far the log is read, for somebody who watches; `total` 0: nobody knows."""
     if sys.stderr.isatty():
         share = f"{100 * done // total} %" if total else f"{done >> 20} MiB"
-        sys.stderr.write(f"\rsmfix: reading the log: {share}\x1b[K" if done < total else "\r\x1b[K")
+        _redraw(f"smfix: reading the log: {share}" if done < total or not total else "")
+
+
+def _redraw(line: str) -> None:
+    """The progress line, in place of the one before it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line}\x1b[K")
         sys.stderr.flush()
 
 
@@ -254,7 +261,7 @@ def _how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str])
     """What a dry run says at its end; empty where there was nothing to write."""
     if setting.decide is not None or not planned:
         return ""
-    again = command(setting.command(*words, "--yes"))
+    again = setting.command(*words, "--yes")
     return (
         f"Nothing was changed: a dry run. {layout.counted(planned, 'image')} would be repaired by\n"
         f"{layout.INDENT}{again}"
@@ -306,7 +313,10 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
     names = tuple(logs or (pipeline.SMLOG,))
     asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
-    reading, incidents = pipeline.from_log(asked, setting, _progress)
+    try:
+        reading, incidents = pipeline.from_log(asked, setting, _progress)
+    finally:
+        _redraw("")
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     hint = _how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
     report = text.from_log(reading, incidents)

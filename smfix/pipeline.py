@@ -364,7 +364,6 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
     """
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
-    again = setting.undo_command(entry.id)
     found = Found(entry.journal.target, entry.journal.sr_root)
     opened = open_image(found.target, sr_root=found.root, write=agree is not None)
     if isinstance(opened, Refusal):
@@ -379,8 +378,8 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
                 Status.WOULD_REPAIR,
                 "nothing was written; the image can be put back as it was before the repair",
                 journal=entry.id,
-                undo=again,
-                next=(f"{again} --yes",),
+                undo=setting.undo_command(entry.id),
+                next=(setting.command("undo", entry.id, "--yes"),),
             )
             return TreatedImage(path, waiting)
         return TreatedImage(path, way_back.undo(entry, opened, means))

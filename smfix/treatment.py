@@ -32,7 +32,7 @@ from smfix.vhd.image import VhdImage, inspect
 Decide = Callable[[str, Outcome], bool]
 """Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
 
-_WRITERS = ("--sr-mount", "--journal-dir", "--sm-lock-dir")
+_WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir")
 _TAKES = {
     "from-log": _WRITERS,
     "repair": _WRITERS,
@@ -77,14 +77,15 @@ class Setting:
 
     def repair_command(self, path: str, consent: tuple[str, ...] = ()) -> str:
         """The complete command that repairs one image, with every consent it needs."""
-        codes = sorted(self.consent.union(consent))
-        agreed = [part for code in codes for part in ("--confirm", code)]
-        return self.command("repair", os.path.abspath(path), "--yes", *agreed)
+        agreed = replace(self, consent=self.consent.union(consent))
+        return agreed.command("repair", os.path.abspath(path), "--yes")
 
     def _option(self, name: str) -> list[str]:
         """The option with its value, where it is not the default."""
         if name == "--sr-mount":
             return [part for mount in self.sr_mounts for part in (name, os.path.abspath(mount))]
+        if name == "--confirm":
+            return [part for code in sorted(self.consent) for part in (name, code)]
         if name == "--journal-dir":
             return [] if self.journals == default_journals() else [name, self.journals]
         return [] if self.lock_dir is None else [name, os.path.abspath(self.lock_dir)]

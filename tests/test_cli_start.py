@@ -1,0 +1,337 @@
+"""The start, the errors and the terminal: what every command shares."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from smfix import __version__, cli
+from smfix.errors import WriteFailed
+from world import BASE, ROOT, failed, make_world
+
+SMFIX = [sys.executable, "-m", "smfix"]
+COMMANDS = ["from-log", "check", "repair", "show", "journal", "undo", "explain", "demo"]
+
+
+@pytest.fixture
+def world(tmp_path, capsys, monkeypatch):
+    return make_world(tmp_path, capsys, monkeypatch)
+
+
+def python(program: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return done.stdout + done.stderr
+
+
+# --------------------------------------------------------------------------- start
+
+
+def test_version_needs_no_typer():
+    program = (
+        "import sys; sys.argv = ['smfix', '--version']\n"
+        "from smfix.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code, sorted({'typer', 'rich'} & set(sys.modules)))"
+    )
+    assert python(program) == f"smfix {__version__}\n0 []\n"
+    done = subprocess.run([*SMFIX, "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == f"smfix {__version__}\n"
+
+
+def test_the_option_says_the_same(capsys):
+    assert cli.run(["--version", "check"]) == 0
+    assert capsys.readouterr().out == f"smfix {__version__}\n"
+
+
+def test_the_command_line_is_lazy():
+    loaded = python(
+        "import smfix.cli, sys; print(sorted({'rich', 'dateutil', 'regex', 'smfix.demo'} & set(sys.modules)))"
+    )
+    assert loaded == "[]\n"
+
+
+def test_a_command_is_lazy_too(world):
+    world.damaged()
+    world.smlog(failed())
+    program = (
+        "import sys\nfrom smfix import cli\n"
+        f"cli.run(['from-log', {str(world.log)!r}, '--sr-mount', {str(world.mount)!r}])\n"
+        "print(sorted({'rich', 'dateutil'} & set(sys.modules)), file=sys.stderr)"
+    )
+    assert python(program).endswith("[]\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command, capsys):
+    assert cli.run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Usage: smfix {command}" in out
+    assert "\x1b" not in out
+    if command not in ("explain", "demo"):
+        assert "Exit codes add up" in out
+
+
+def test_help_states_the_contract(capsys):
+    wanted = {
+        "from-log": "--sr-mount --yes --dry-run --confirm --journal-dir --since --until --tz --year --json",
+        "check": "--parents --sr-mount --json",
+        "repair": "--sr-mount --yes --dry-run --confirm --journal-dir --json",
+        "show": "--hex --sr-mount --json",
+        "journal": "--journal-dir --json",
+        "undo": "--yes --dry-run --journal-dir --json",
+        "explain": "--json",
+        "demo": "--keep",
+    }
+    for command, options in wanted.items():
+        cli.run([command, "--help"])
+        out = capsys.readouterr().out
+        for option in options.split():
+            assert re.search(rf"{option}\b", out), (command, option)
+
+
+def test_what_no_issue_brought_is_absent(capsys):
+    assert cli.run(["scan"]) == 16
+    assert cli.run(["from-log", "--follow"]) == 16
+    assert cli.run(["show", "x", "--layout"]) == 16
+    assert "smfix: No such command 'scan'" in capsys.readouterr().err
+
+
+def test_no_command_is_the_help_and_a_usage_error(capsys):
+    assert cli.run([]) == 16
+    err = capsys.readouterr().err
+    assert "Usage: smfix" in err
+    assert "from-log" in err
+
+
+def test_explain(capsys):
+    assert cli.run(["explain"]) == 0
+    assert capsys.readouterr().out.startswith("VHD101  SAFE")
+    assert cli.run(["explain", "vhd101"]) == 0
+    assert "   why " in capsys.readouterr().out
+    assert cli.run(["explain", "VHD101", "--json"]) == 0
+    assert cli.run(["explain", "VHD999"]) == 16
+    assert capsys.readouterr().err == "smfix: there is no finding 'VHD999'; `smfix explain` lists them\n"
+
+
+# --------------------------------------------------------------------------- errors
+
+
+def test_no_traceback_ever(world, monkeypatch):
+    monkeypatch.setattr(cli.pipeline, "check", lambda *_, **__: 1 / 0)
+    run = world.run("check", "/x")
+    assert (run.code, run.out) == (8, "")
+    assert run.err.startswith("smfix: unexpected ZeroDivisionError: division by zero; this is a bug")
+    assert run.err.count("\n") == 1
+    monkeypatch.setenv("SMFIX_DEBUG", "1")
+    assert "Traceback" in world.run("check", "/x").err
+
+
+def test_an_expected_error_has_its_bit(world, monkeypatch):
+    def fail(*_, **__):
+        raise WriteFailed("cannot write /x\x1b[2J: No space left on device")
+
+    monkeypatch.setattr(cli.pipeline, "repair", fail)
+    run = world.run("repair", "/x")
+    assert (run.code, run.out) == (8, "")
+    assert run.err == "smfix: cannot write /x\\x1b[2J: No space left on device\n"
+
+
+def test_an_interrupt_is_32(world, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.pipeline, "check", interrupt)
+    run = world.run("check", "/x")
+    assert (run.code, run.out) == (32, "")
+    assert run.err.startswith("smfix: interrupted")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, cli.typer.Abort])
+def test_an_interrupt_before_any_command_is_32_as_well(monkeypatch, error):
+    class Command:
+        def main(self, **_):
+            raise error
+
+    monkeypatch.setattr(cli.typer.main, "get_command", lambda _: Command())
+    assert cli.run(["check"]) == 32
+
+
+def test_typers_own_word_for_an_interrupt(monkeypatch):
+    class Command:
+        def main(self, **_):
+            return 130
+
+    monkeypatch.setattr(cli.typer.main, "get_command", lambda _: Command())
+    assert cli.run(["check"]) == 32
+
+
+def test_a_reader_that_goes_away_is_quiet(world):
+    for number in range(200):
+        world.put(b"x", f"{number:08x}-0000-4000-8000-000000000000")
+    with world.start("check", world.sr) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_below_stdout_is_one_line(world):
+    path = world.damaged()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*SMFIX, "check", str(path)], stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT
+        )
+    assert done.returncode == 8
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_that_knows_no_unicode(world):
+    path = world.sr / "café.vhd"
+    path.write_bytes(b"x")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([*SMFIX, "check", str(path)], capture_output=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 4
+    assert b"caf\\xe9.vhd" in done.stdout
+
+
+def test_names_that_are_no_utf8(world):
+    path = os.fsencode(world.sr) + b"/\xff\x1b.vhd"
+    with open(path, "wb") as file:
+        file.write(b"x")
+    done = subprocess.run([*SMFIX, "check", path], capture_output=True, check=False, cwd=ROOT)
+    assert done.returncode == 4
+    assert b"/\\xff\\x1b.vhd\n" in done.stdout
+
+
+# --------------------------------------------------------------------------- on a terminal
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            os.execv(words[0], words)
+        self.seen = ""
+
+    def until(self, text: str, seconds: float = 30) -> str:
+        """Read until `text` was printed; then everything seen so far."""
+        deadline = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"{text!r} was not printed: {self.seen!r}"
+            try:
+                self.seen += os.read(self.fd, 65536).decode()
+            except OSError:
+                raise AssertionError(f"{text!r} was not printed: {self.seen!r}") from None
+        return self.seen
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def end(self) -> int:
+        """The exit code; what was printed meanwhile is in `seen`."""
+        while True:
+            try:
+                piece = os.read(self.fd, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            self.seen += piece.decode()
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y\n", 1), ("YES\n", 1), ("\n", 4), ("n\n", 4), ("maybe\n", 4), ("\x04", 4)]
+)
+def test_a_plan_is_shown_and_asked_about(world, answer, code):
+    path = world.damaged()
+    before = path.read_bytes()
+    terminal = Terminal([*SMFIX, "repair", str(path), *world.options("repair")])
+    shown = terminal.until("Write this? [y/N]")
+    assert "VHD101" in shown
+    assert "512 bytes at offset" in shown
+    assert path.read_bytes() == before
+    terminal.type(answer)
+    assert terminal.end() == code
+    assert (path.read_bytes() != before) is (code == 1)
+    if code == 4:
+        assert "nothing was written" in terminal.seen
+
+
+def test_control_c_at_the_question_is_32(world):
+    path = world.damaged()
+    before = path.read_bytes()
+    world.smlog(failed())
+    terminal = Terminal([*SMFIX, "from-log", str(world.log), *world.options("from-log")])
+    terminal.until("[y/N]")
+    terminal.type("\x03")
+    assert terminal.end() == 32
+    assert "smfix: interrupted" in terminal.seen
+    assert "Traceback" not in terminal.seen
+    assert path.read_bytes() == before
+
+
+def test_an_undo_asks_too(world):
+    path = world.damaged()
+    before = path.read_bytes()
+    name = world.run("repair", path, "--yes", "--json").json["images"][0]["outcome"]["journal"]
+    after = path.read_bytes()
+    for answer, code, left in (("n\n", 4, after), ("y\n", 0, before)):
+        terminal = Terminal([*SMFIX, "undo", name, *world.options("undo")])
+        assert "go back to what they were" in terminal.until("Put it back? [y/N]")
+        terminal.type(answer)
+        assert terminal.end() == code
+        assert path.read_bytes() == left
+
+
+def test_yes_and_dry_run_do_not_ask_on_a_terminal(world):
+    path = world.damaged()
+    terminal = Terminal([*SMFIX, "repair", str(path), "--dry-run", *world.options("repair")])
+    assert terminal.end() == 4
+    assert "[y/N]" not in terminal.seen
+    terminal = Terminal([*SMFIX, "repair", str(path), "--yes", *world.options("repair")])
+    assert terminal.end() == 1
+    assert "[y/N]" not in terminal.seen
+
+
+def test_progress_is_for_terminals_only(world, monkeypatch):
+    world.smlog(failed())
+    assert world.run("from-log", world.log).err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    err = world.run("from-log", world.log).err
+    assert "\rsmfix: reading the log: " in err or "\r\x1b[K" in err
+
+
+def test_progress_in_numbers(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    cli._progress(1, 4)
+    cli._progress(3 << 20, 0)
+    cli._progress(4, 4)
+    assert capsys.readouterr().err == (
+        "\rsmfix: reading the log: 25 %\x1b[K\rsmfix: reading the log: 3 MiB\x1b[K\r\x1b[K"
+    )
+
+
+def test_a_signal_in_the_middle_of_a_repair_leaves_it_recoverable(world):
+    path = world.damaged(BASE)
+    with world.start("repair", path, "--yes") as process:
+        time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert world.run("repair", path, "--yes").code in (0, 1)
+    assert world.run("check", path).code == 0
