@@ -1,40 +1,55 @@
-"""From a line that may matter to an event that does: records assembled, identities found.
+"""From a line that may matter to an event that does: identities found, evidence quoted.
 
-Pure. Each :class:`Failure` is self-contained (its evidence is quoted), for the window moves on. An
-identity is what the log proves and nothing more: a path in the record itself, else the path of the
-same process' failed check, else a path of the same process, else the digits as they are.
+Pure. Each :class:`Failure` is self-contained, for the window moves on. An identity is what the log
+proves and nothing more: a path in the record itself, else the path of the same process' failed
+check, else a path the same process names, else one the log names; else the digits as they are.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from smfix.smlog import rules
-from smfix.smlog.lines import Line, Position, Window
-from smfix.smlog.names import ImagePath, image_path, image_paths, short_name
-from smfix.smlog.processes import same_run, sr_of
-from smfix.smlog.rules import Says, Weight
+from smfix.smlog import complaints, rules
+from smfix.smlog.complaints import Verdict, Weight
+from smfix.smlog.lines import REACH_BACK, Line, Position, Window
+from smfix.smlog.names import (
+    UUID,
+    ImagePath,
+    ShortName,
+    image_path,
+    image_paths,
+    linstor_volume,
+    short_name,
+)
+from smfix.smlog.processes import same_run, sr_of, started_between
+from smfix.smlog.records import RECORD_LINES, Record, read_record
+from smfix.smlog.rules import Rule, Says
 from smfix.smlog.stamps import Stamp
 
-RECORD_LINES = 200  # of one FAILED record; vhd-util's longest dump has some 60
 QUOTE_LINES = 12
 QUOTE_CHARACTERS = 400
-_COMMAND_WITHIN = 12  # lines of the process between a command and its failure
-_PROCESSES = 512  # whose failed checks are remembered
-_CHECKS = 8  # failed checks remembered of each
+_PROCESSES = 512  # whose complaints are remembered
+_CHECKS = 8  # complaints remembered of each
+_PROCESS_LINES = 400  # of a run that are asked which VDIs a scan named
 
-_COMMAND = re.compile(r"\s*\[\s*(?:'[^']*'|\"[^\"]*\")(?:\s*,\s*(?:'[^']*'|\"[^\"]*\"))*\s*\]")
-_ARGUMENT = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-_STDERR = re.compile(r"', stderr: '")
-_APPEARS_INVALID = re.compile(r"(?P<path>/\S{1,500}) appears invalid(?:; dumping|;?$)")
-_IS_VALID = re.compile(r"(?P<path>/\S{1,500}) is valid\b")
-_NAMES_PATH = re.compile(r"(?:opening|open|stat) (?P<path>/[^\s:']{1,500})")
-# What can only be the start of another message: the record before it lost its end.
-_ANOTHER_MESSAGE = re.compile(r"\s*\[['\"]|\s+pread3? SUCCESS|FAILED(?: in|:)|.{0,200}: EXCEPTION ")
+_SCAN_NAMED = re.compile(
+    rf"\*\*\* (?:vhd-scan error|VHD info missing): (?P<vdi>{UUID})"
+    rf"|\[VDI (?P<load>{UUID}): failed to read VHD metadata\]"
+)
+_TRANSFER = re.compile(r"(?:down|up)load_vhd|XENAPI_PLUGIN_FAILURE")
+_FOR_DEVICE = re.compile(rf"for device (?P<path>/\S{{1,200}}) \((?P<vdi>{UUID})\)")
+NOISE_PROGRAMS = {
+    "cbt-util": "a changed-block log that is missing or locked; backups fall back to a full one",
+    "tap-ctl": "tapdisk's control; a tapdisk that has gone is no damage",
+    "rbd": "Ceph's client",
+}
+_OTHER_PROGRAM = "a command other than vhd-util failed"
+_UNSPOKEN = "vhd-util failed without naming damage, and no EXCEPTION calls the VDI corrupted"
+_NOBODY = "a scan failed and the log does not name the VDI"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +65,13 @@ class Quote:
 class Failure:
     """Something in the log says that one image is damaged.
 
-    `vdi` is a full UUID, a prefix, or empty where nothing names it. `weight` below DAMAGE needs an
-    EXCEPTION of the same run to count. `order` sorts events by their place in the logs.
+    `place` is where in the logical text of all logs (bytes), `file` the index of the file. `vdi`
+    is a full UUID, a prefix, or empty where only the path is known. `weight` below DAMAGE needs an
+    EXCEPTION of the same run to count. `fresh`: the pid was used again since its last report.
     """
 
-    order: Position
+    place: int
+    file: int
     stamp: Stamp | None
     host: str | None
     pid: int | None
@@ -65,25 +82,20 @@ class Failure:
     weight: Weight
     evidence: tuple[Quote, ...]
     copy: bool = False
+    format: str = "vhd"
     candidates: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Verdict:
-    """What vhd-util said of one image, and the lines in which it did."""
-
-    path: str | None = None
-    complaints: list[rules.Complaint] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    fresh: bool = False
 
 
 class EventReader:
     """Reads the lines an engine points at. One reader per window, lines in ascending order."""
 
     def __init__(self, window: Window) -> None:
+        self.noise: Counter[str] = Counter()
         self._window = window
         self._read: set[Position] = set()  # lines that belong to a record already read
-        self._checks: OrderedDict[tuple[str | None, int], list[Failure]] = OrderedDict()
+        self._complaints: OrderedDict[tuple[str | None, int], list[Failure]] = OrderedDict()
+        self._reported: OrderedDict[tuple[str | None, int], int] = OrderedDict()
 
     def forget(self, serial: int) -> None:
         """Blocks before `serial` have left the window."""
@@ -96,149 +108,257 @@ class EventReader:
         matched = rules.match(line.text)
         if matched is None:
             return
-        rule, found = matched
+        for failure in self._say(line, *matched):
+            yield self._report(failure, line)
+
+    def _say(self, line: Line, rule: Rule, found: re.Match[str]) -> Iterator[Failure]:
         if rule.says is Says.CORRUPTED:
-            yield from self._corrupted(line, found)
+            yield self._corrupted(line, found)
         elif rule.says is Says.FAILED:
             yield from self._failed(line, found)
         elif rule.says is Says.INVALID:
             yield from self._invalid(line)
+        elif rule.says is Says.SCAN_ERROR:
+            yield from self._scan_error(line, found)
+        elif rule.says is Says.SCAN_BLOCKED:
+            yield from self._scan_blocked(line)
+        elif rule.says is Says.SCAN_REFUSED:
+            yield self._scan_refused(line, found["vdi"] or found["lvm"])
+        elif rule.says is Says.PARENT_MISSING:
+            image = ImagePath("", found["parent"].lower(), sr_of(self._window, line))
+            yield self._failure(line, image, ("parent-missing",), Weight.DAMAGE, [line])
+        else:
+            self.noise[rule.why] += 1
 
     # ---------------------------------------------------------------- records
 
     def _failed(self, line: Line, found: re.Match[str]) -> Iterator[Failure]:
-        record = [line, *self._record_rest(line)]
-        self._read.update(part.at for part in record)
-        command_line = self._command_before(line)
-        command = _arguments(command_line.text) if command_line else []
-        if command and not command[0].endswith("vhd-util"):
+        record = read_record(self._window, line, found)
+        if record.command and record.program not in {"vhd-util", "qemu-img"}:
+            self.noise[NOISE_PROGRAMS.get(record.program, _OTHER_PROGRAM)] += 1
+            self._read.update(part.at for part in record.lines)
             return
-        texts = [found["stdout"], *(part.text for part in record[1:])]
-        verdicts = _verdicts(zip(texts, record, strict=True))
-        is_check = "check" in command[1:2]
-        named = _last_image(command)
-        if named is not None and not any(verdict.path for verdict in verdicts):
-            verdicts = verdicts or [_Verdict(lines=[line])]
-            verdicts[-1].path = named.path
-        for verdict in verdicts:
-            failure = self._judge(verdict, [line], is_check=is_check)
+        if record.action != "scan":  # a scan's lines tell of one image each
+            self._read.update(part.at for part in record.lines)
+        noted = False
+        for verdict in self._of_record(record):
+            failure = self._judge(verdict, line, [line])
             if failure is None:
                 continue
             self._remember(failure)
+            noted = True
             if failure.weight is Weight.DAMAGE:
                 yield failure
+            else:
+                self.noise[_UNSPOKEN] += 1
+        if not noted and record.action != "scan":
+            self.noise[_UNSPOKEN] += 1
 
-    def _record_rest(self, line: Line) -> Iterator[Line]:
-        """The lines behind a FAILED line that belong to its record."""
-        closing = _STDERR.search(line.text)
-        if closing and line.text.endswith("'") and closing.end() <= len(line.text) - 1:
-            return
-        in_stderr = closing is not None
-        for other in self._window.voice_after(line, RECORD_LINES):
-            if _ANOTHER_MESSAGE.match(other.text):
-                return
-            yield other
-            in_stderr = in_stderr or _STDERR.search(other.text) is not None
-            if in_stderr and other.text.endswith("'"):
-                return
+    def _of_record(self, record: Record) -> list[Verdict[Line]]:
+        """What the record says of which image; the command names the one the output does not."""
+        said = complaints.verdicts(zip(record.texts, record.lines, strict=True))
+        image = record.image
+        if record.action in {"check", "repair"} and image is not None:
+            if not said:
+                said = [Verdict(said=[record.lines[0]])]
+            if said[-1].path is None:
+                said[-1].path = image.path
+        if record.action == "repair":
+            for verdict in said:
+                verdict.complaints.insert(0, complaints.REPAIR_FAILED)
+        return [verdict for verdict in said if verdict.path]
 
-    def _command_before(self, line: Line) -> Line | None:
-        for other in islice(self._window.of_process_before(line), _COMMAND_WITHIN):
-            if _COMMAND.match(other.text):
-                return other
+    def _judge(self, verdict: Verdict[Line], at: Line, head: list[Line]) -> Failure | None:
+        image = image_path(verdict.path) if verdict.path else None
+        if image is None:
+            return None
+        if linstor_volume(image.path):
+            image = replace(image, vdi=self._vdi_of_volume(at, image.path))
+        quoted = dict.fromkeys([*head, *verdict.said])
+        return self._failure(at, image, verdict.kinds, verdict.weight, quoted)
+
+    def _vdi_of_volume(self, line: Line, path: str) -> str | None:
+        """The VDI in a LINSTOR volume, where the log tells (XCP-ng 8.3 does)."""
+        needle = f"for device {path} (".encode()
+        for other in self._window.naming_before(line.at, (needle,)):
+            if (found := _FOR_DEVICE.search(other.text)) and found["path"] == path:
+                return found["vdi"].lower()
         return None
+
+    # ---------------------------------------------------------------- output without a record
 
     def _invalid(self, line: Line) -> Iterator[Failure]:
         """A verdict outside a record: its complaint stands in the lines before it, or in it."""
-        before = [
-            other
-            for other in islice(self._window.before(line.at), 6)
-            if other.pid == line.pid and other.host == line.host
-        ]
         context: list[Line] = []
-        for other in before:
-            if _APPEARS_INVALID.search(other.text) or not rules.complaint(other.text):
+        for other in islice(self._window.before(line.at), 6):
+            same_voice = other.pid == line.pid and other.has_prefix == line.has_prefix
+            if not same_voice or complaints.APPEARS_INVALID.search(other.text):
+                break
+            if not complaints.complaint(other.text):
                 break
             context.insert(0, other)
-        rest = list(islice(self._window.voice_after(line, 8), 8)) if not line.has_prefix else []
-        lines = [*context, line, *(x for x in rest if not _APPEARS_INVALID.search(x.text))]
-        for verdict in _verdicts((x.text, x) for x in lines):
-            if verdict.path is None:
-                continue
-            anchor = line if line.has_prefix else self._dated(line)
-            failure = self._judge(verdict, [], is_check=True, at=anchor)
+        dated = self._dated(line)
+        above = [dated.text, *(o.text for o in islice(self._window.before(line.at), 8))]
+        transfer = any(_TRANSFER.search(text) for text in (line.text, *above))
+        head = [dated] if transfer and dated is not line else []
+        for verdict in complaints.verdicts((part.text, part) for part in (*context, line)):
+            failure = self._judge(verdict, dated, head)
             if failure is not None and failure.weight is Weight.DAMAGE:
-                yield failure
+                pid = dated.pid if dated is line else None
+                yield replace(failure, copy=failure.copy or transfer, pid=pid)
 
     def _dated(self, line: Line) -> Line:
-        """The nearest line above that carries a time: when, and who, an unprefixed line is from."""
+        """The nearest line above that carries a time: an unprefixed line is from then."""
+        if line.has_prefix:
+            return line
         for other in islice(self._window.before(line.at), RECORD_LINES):
             if other.has_prefix:
                 return other
         return line
 
-    def _judge(self, verdict: _Verdict, head: list[Line], *, is_check: bool, at: Line | None = None) -> Failure | None:
-        image = image_path(verdict.path) if verdict.path else None
-        if image is None or (not is_check and not verdict.complaints):
-            return None
-        kinds, weight = _kinds(verdict.complaints)
-        first = at or (head or verdict.lines)[0]
-        quoted = dict.fromkeys([*head, *verdict.lines])
-        return self._failure(first, image, kinds, weight, quoted)
+    # ---------------------------------------------------------------- scans
+
+    def _scan_error(self, line: Line, found: re.Match[str]) -> Iterator[Failure]:
+        image = image_path(found["path"])
+        if image is None:
+            return
+        if image.sr is None and not linstor_volume(image.path):
+            image = replace(image, path="", sr=sr_of(self._window, line))
+        weight = Weight.DAMAGE if int(found["code"]) == -22 else Weight.STORAGE
+        failure = self._failure(line, image, ("scan-error",), weight, [line])
+        self._remember(failure)
+        if weight is Weight.DAMAGE:
+            yield failure
+        else:
+            self.noise[_UNSPOKEN] += 1
+
+    def _scan_blocked(self, line: Line) -> Iterator[Failure]:
+        """An EXCEPTION that stops the garbage collection of an SR: its run named the VDIs."""
+        named = {
+            f"{earlier.sr}/{earlier.vdi}": replace(earlier, kinds=("scan-error",))
+            for earlier in self._remembered(line)
+            if "scan-error" in earlier.kinds
+        }
+        if not named:
+            named = {failure.vdi: failure for failure in self._scan_named(line)}
+        if not named:
+            self.noise[_NOBODY] += 1
+        for earlier in named.values():
+            yield replace(
+                earlier,
+                place=self._window.place(line.at),
+                file=self._window.file(line.at),
+                stamp=line.stamp,
+                weight=Weight.DAMAGE,
+                evidence=bounded((*earlier.evidence, self._quote(line))),
+            )
+
+    def _scan_named(self, line: Line) -> Iterator[Failure]:
+        for other in islice(self._window.of_process_before(line), _PROCESS_LINES):
+            if not same_run(other.stamp, line.stamp):
+                return
+            if found := _SCAN_NAMED.search(other.text):
+                image = ImagePath("", (found["vdi"] or found["load"]).lower(), sr_of(self._window, line))
+                yield self._failure(other, image, ("scan-error",), Weight.DAMAGE, [other])
+
+    def _scan_refused(self, line: Line, vdi: str) -> Failure:
+        vdi = vdi.lower()
+        for earlier in self._remembered(line):
+            if earlier.vdi == vdi:
+                return replace(
+                    self._failure(line, ImagePath("", vdi, earlier.sr), ("scan-error",), Weight.DAMAGE, [line]),
+                    path=earlier.path,
+                )
+        image = ImagePath("", vdi, sr_of(self._window, line))
+        return self._failure(line, image, ("scan-error",), Weight.DAMAGE, [line])
 
     # ---------------------------------------------------------------- exceptions
 
-    def _corrupted(self, line: Line, found: re.Match[str]) -> Iterator[Failure]:
+    def _corrupted(self, line: Line, found: re.Match[str]) -> Failure:
         short = short_name(found["short"])
-        if short is None:
-            return
-        tag = found["tag"].strip()
-        kind = "leaf-coalesce-corrupted" if "leaf" in tag.lower() else "coalesce-corrupted"
-        check = self._failed_check(line, short.digits)
-        if check is not None:
-            image = ImagePath(check.path or "", check.vdi, check.sr, check.copy)
-            kinds = (kind, *check.kinds)
-            yield self._failure(line, image, kinds, Weight.DAMAGE, [line], check.evidence)
-            return
-        named, candidates = self._named_by_process(line, short.digits)
-        image = named or ImagePath("", short.digits, sr_of(self._window, line))
-        yield self._failure(line, image, (kind,), Weight.DAMAGE, [line], candidates=candidates)
+        before = line.text[: found.start()].strip()
+        kind = "leaf-coalesce-corrupted" if "leaf" in before.lower() else "coalesce-corrupted"
+        is_qcow2 = "[qcow2]" in found.group().lower()
+        for earlier in reversed(self._remembered(line)):
+            if _fits(earlier, short):
+                image = ImagePath(earlier.path or "", earlier.vdi or short.digits, earlier.sr, earlier.copy)
+                kinds = (kind, *earlier.kinds)
+                failure = self._failure(line, image, kinds, Weight.DAMAGE, [line], earlier.evidence)
+                return replace(failure, format="qcow2" if is_qcow2 else earlier.format)
+        image, candidates = self._named(line, short)
+        failure = self._failure(line, image, (kind,), Weight.DAMAGE, [line], candidates=candidates)
+        return replace(failure, format="qcow2" if is_qcow2 else failure.format)
 
-    def _failed_check(self, line: Line, digits: str) -> Failure | None:
-        """The last failed check of this run of the process whose image starts with `digits`."""
-        if line.pid is None:
-            return None
-        for check in reversed(self._checks.get((line.host, line.pid), [])):
-            if not same_run(check.stamp, line.stamp):
-                return None
-            if check.vdi.startswith(digits):
-                return check
-        return None
+    def _named(self, line: Line, short: ShortName) -> tuple[ImagePath, tuple[str, ...]]:
+        """The image with those digits: named by the process, else anywhere within reach.
 
-    def _named_by_process(self, line: Line, digits: str) -> tuple[ImagePath | None, tuple[str, ...]]:
-        """The image with `digits` that this run of the process names; all of them where they differ."""
-        found: dict[str, ImagePath] = {}
+        Several that differ: the digits as they are, and all of the paths.
+        """
+        digits = short.digits
+        if not digits or short.temporary:
+            return ImagePath("", digits, sr_of(self._window, line)), ()
         for other in self._window.of_process_before(line):
             if not same_run(other.stamp, line.stamp):
                 break
-            for image in image_paths(other.text):
-                if image.vdi and image.vdi.startswith(digits):
-                    found.setdefault(f"{image.sr}/{image.vdi}", image)
+            found = _images(other.text, digits, None)
             if found:
-                break
-        if len(found) == 1:
-            return next(iter(found.values())), ()
-        return None, tuple(image.path for image in found.values())
+                return (found[0], ()) if len(found) == 1 else self._undecided(line, digits, found)
+        sr = sr_of(self._window, line)
+        needles = (f"/{digits}-".encode(), f"-{digits}-".encode())
+        images: dict[tuple[str | None, str | None], ImagePath] = {}
+        for near in (self._window.naming_before, self._window.naming_after):
+            for other in near(line.at, needles):
+                if other.host == line.host:
+                    for image in _images(other.text, digits, sr):
+                        images.setdefault((image.sr, image.vdi), image)
+        if len(images) == 1:
+            return next(iter(images.values())), ()
+        return self._undecided(line, digits, list(images.values()), sr)
+
+    def _undecided(
+        self, line: Line, digits: str, images: list[ImagePath], sr: str | None = None
+    ) -> tuple[ImagePath, tuple[str, ...]]:
+        sr = sr or sr_of(self._window, line)
+        return ImagePath("", digits, sr), tuple(image.path for image in images)
+
+    # ---------------------------------------------------------------- memory
+
+    def _remembered(self, line: Line) -> list[Failure]:
+        """What this run of the process has complained of, oldest first."""
+        if line.pid is None:
+            return []
+        floor = self._window.place(line.at) - REACH_BACK
+        return [
+            earlier
+            for earlier in self._complaints.get((line.host, line.pid), [])
+            if earlier.place >= floor and same_run(earlier.stamp, line.stamp)
+        ]
 
     def _remember(self, failure: Failure) -> None:
         if failure.pid is None:
             return
-        checks = self._checks.setdefault((failure.host, failure.pid), [])
-        self._checks.move_to_end((failure.host, failure.pid))
-        checks.append(failure)
-        del checks[:-_CHECKS]
-        if len(self._checks) > _PROCESSES:
-            self._checks.popitem(last=False)
+        key = (failure.host, failure.pid)
+        earlier = self._complaints.setdefault(key, [])
+        self._complaints.move_to_end(key)
+        if earlier and earlier[-1].sr != failure.sr and None not in (earlier[-1].sr, failure.sr):
+            earlier.clear()  # the pid names another SR: another run
+        earlier.append(failure)
+        del earlier[:-_CHECKS]
+        if len(self._complaints) > _PROCESSES:
+            self._complaints.popitem(last=False)
+
+    def _report(self, failure: Failure, line: Line) -> Failure:
+        """`failure`, marked fresh where its pid was used again since it last reported."""
+        if failure.pid is None:
+            return failure
+        key = (failure.host, failure.pid)
+        before = self._reported.pop(key, None)
+        self._reported[key] = failure.place
+        if len(self._reported) > _PROCESSES:
+            self._reported.popitem(last=False)
+        if before is not None and started_between(self._window, line, before):
+            return replace(failure, fresh=True)
+        return failure
 
     # ---------------------------------------------------------------- events
 
@@ -253,7 +373,8 @@ class EventReader:
         candidates: tuple[str, ...] = (),
     ) -> Failure:
         return Failure(
-            order=at.at,
+            place=self._window.place(at.at),
+            file=self._window.file(at.at),
             stamp=at.stamp,
             host=at.host,
             pid=at.pid,
@@ -264,12 +385,17 @@ class EventReader:
             weight=weight,
             evidence=bounded((*quoted, *(self._quote(line) for line in lines))),
             copy=image.copy,
+            format=image.format,
             candidates=candidates,
         )
 
     def _quote(self, line: Line) -> Quote:
-        window = self._window
-        return Quote(window.file(line.at), window.number(line.at), line.raw[:QUOTE_CHARACTERS])
+        return quote(self._window, line)
+
+
+def quote(window: Window, line: Line) -> Quote:
+    """`line` as evidence."""
+    return Quote(window.file(line.at), window.number(line.at), line.raw[:QUOTE_CHARACTERS])
 
 
 def bounded(quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
@@ -278,57 +404,21 @@ def bounded(quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
     return unique if len(unique) <= QUOTE_LINES else (*unique[: QUOTE_LINES - 1], unique[-1])
 
 
-def _arguments(command: str) -> list[str]:
-    found = _COMMAND.match(command)
-    text = found.group() if found else ""
-    return [single or double for single, double in _ARGUMENT.findall(text)]
+def _fits(earlier: Failure, short: ShortName) -> bool:
+    """True where `earlier` is a complaint about the VDI that a short name calls corrupted."""
+    if earlier.path and linstor_volume(earlier.path):
+        return not earlier.vdi or earlier.vdi.startswith(short.digits)
+    if short.temporary:
+        name = (earlier.path or "").rpartition("/")[2]
+        return ("OLD_" in name or "DELETED_" in name) and earlier.vdi.startswith(short.digits)
+    return earlier.vdi.startswith(short.digits)
 
 
-def _last_image(command: list[str]) -> ImagePath | None:
-    """The image a vhd-util command is about: what follows ``-n``."""
-    if "-n" in command[:-1]:
-        return image_path(command[command.index("-n") + 1])
-    return None
-
-
-def _verdicts(texts: Iterable[tuple[str, Line]]) -> list[_Verdict]:
-    r"""What vhd-util's output says, image by image; complaints stand before their path.
-
-    A trace carries the output in one line with literal ``\n``.
-    """
-    verdicts: list[_Verdict] = []
-    pending = _Verdict()
-    for text, line in texts:
-        for part in text.split("\\n"):
-            if row := rules.complaint(part):
-                named = _NAMES_PATH.search(part)
-                path = named["path"] if named else None
-                if verdicts and not pending.complaints and path == verdicts[-1].path:
-                    verdicts[-1].complaints.append(row)  # "Failed to open" follows its verdict
-                    verdicts[-1].lines.append(line)
-                    continue
-                pending.complaints.append(row)
-                pending.lines.append(line)
-                pending.path = path or pending.path
-            elif found := _APPEARS_INVALID.search(part):
-                if verdicts and verdicts[-1].path == found["path"] and not pending.complaints:
-                    continue  # "dumping metadata", then "dumping headers"
-                pending.path = found["path"]
-                pending.lines.append(line)
-                verdicts.append(pending)
-                pending = _Verdict()
-            elif _IS_VALID.search(part):
-                pending = _Verdict()
-    if pending.complaints:
-        verdicts.append(pending)
-    return verdicts
-
-
-def _kinds(complaints: list[rules.Complaint]) -> tuple[tuple[str, ...], Weight]:
-    """The kinds that `complaints` make. `open-failed` only where nothing says more."""
-    kinds = [row.kind for row in complaints if row.weight is Weight.DAMAGE]
-    named = tuple(dict.fromkeys(kind for kind in kinds if kind != "open-failed"))
-    if kinds:
-        return named or ("open-failed",), Weight.DAMAGE
-    others = tuple(dict.fromkeys(row.kind for row in complaints if row.weight is Weight.OTHER))
-    return others, Weight.OTHER if others else Weight.STORAGE
+def _images(text: str, digits: str, sr: str | None) -> list[ImagePath]:
+    """The images in `text` whose VDI starts with `digits` (on `sr`, where that is known)."""
+    found = {
+        (image.sr, image.vdi): image
+        for image in image_paths(text)
+        if image.vdi and image.vdi.startswith(digits) and (sr is None or image.sr in (None, sr))
+    }
+    return list(found.values())

@@ -2,18 +2,21 @@
 
 Pure. The FAILED record and the EXCEPTION of one run are one report; the next garbage collection
 says the same again, so repeats are counted and the first and the last are kept. An event that
-names only digits joins the incident of the one full UUID it fits, never one of several.
+names only digits joins the incident of the one full UUID it fits, never one of several. A proof
+resolves what was reported before it; a later report reopens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from smfix.model import Evidence, Incident, VdiRef
+from smfix.model import Evidence, Incident, State, VdiRef
 from smfix.smlog.events import Failure, Quote, bounded
+from smfix.smlog.names import linstor_volume
 from smfix.smlog.processes import same_run
+from smfix.smlog.proofs import Proof, Strength
 
 # The order in which kinds are told: what the storage manager said first, then why.
 KINDS = (
@@ -28,10 +31,16 @@ KINDS = (
     "scan-error",
     "parent-missing",
     "clock",
+    "repair-failed",
     "open-failed",
 )
+# Kinds that say who complained, not of what.
+_UNSPECIFIC = frozenset({"coalesce-corrupted", "leaf-coalesce-corrupted"})
 TimeOf = Callable[[Failure], datetime | None]
 _RUNS = 64  # processes remembered per incident: enough to recognise the second half of a report
+_MOST = 10_000  # incidents of one reading; a log that names more is no log
+_NAMESAKES = 64  # incidents whose UUIDs start with the same eight digits
+_NEAR = 16 << 10  # bytes: a verdict without a pid this close to a report is part of it
 
 
 @dataclass(slots=True)
@@ -43,73 +52,136 @@ class Gathering:
     path: str | None
     host: str | None
     copy: bool
-    kinds: dict[str, None] = field(default_factory=dict)
+    format: str
+    kinds: set[str] = field(default_factory=set)
     candidates: dict[str, None] = field(default_factory=dict)
     first: Failure | None = None
     last: Failure | None = None
     count: int = 0
     quotes: tuple[Quote, ...] = ()
-    final: tuple[Quote, ...] = ()
     runs: dict[tuple[str | None, int], Failure] = field(default_factory=dict)
+    proof: Proof | None = None
 
     def add(self, event: Failure) -> None:
         """Count `event`, unless this run of its process has reported the VDI already."""
-        self.kinds.update(dict.fromkeys(event.kinds))
+        if self.proof is not None and self.proof.place < event.place:
+            self.proof = None
+        self.kinds.update(event.kinds)
         self.candidates.update(dict.fromkeys(event.candidates))
         self.sr = self.sr or event.sr
         self.path = self.path or event.path
         self.copy = self.copy or event.copy
+        if event.format != "vhd":
+            self.format = event.format
+        if not self._is_same_report(event):
+            self.count += 1
         if self.first is None:
             self.first = event
         self.last = event
         self.quotes = bounded((*self.quotes, *event.evidence))
-        if not self._is_same_report(event):
-            self.count += 1
         if event.pid is not None:
             self.runs[event.host, event.pid] = event
             if len(self.runs) > _RUNS:
                 del self.runs[next(iter(self.runs))]
 
     def _is_same_report(self, event: Failure) -> bool:
-        if event.pid is None:
+        last = self.last
+        if last is None:
             return False
+        if event.pid is None or last.pid is None:
+            return event.place - last.place < _NEAR and event.stamp == last.stamp
         before = self.runs.pop((event.host, event.pid), None)
-        return before is not None and same_run(before.stamp, event.stamp)
+        return before is not None and same_run(before.stamp, event.stamp) and not event.fresh
+
+    def settle(self, proof: Proof) -> None:
+        """Take `proof` if it covers everything this incident was reported for."""
+        if self.last is not None and proof.place > self.last.place and self._covered_by(proof):
+            self.proof = proof
+
+    def _covered_by(self, proof: Proof) -> bool:
+        if len(proof.vdi) < 36:
+            # Digits prove something only of the disk they can mean on this SR and this host.
+            if self.sr is not None and proof.sr != self.sr:
+                return False
+            if proof.host != self.host:
+                return False
+        elif None not in (self.sr, proof.sr) and self.sr != proof.sr:
+            return False
+        if proof.strength is Strength.CHECKED:
+            return True
+        if proof.strength is Strength.GONE:
+            return "parent-missing" not in self.kinds
+        return bool(self.kinds - _UNSPECIFIC) and "bat-invalid" not in self.kinds
 
 
-def gather(events: Iterable[Failure]) -> list[Gathering]:
-    """The incidents in `events` (in the order of the logs), in the order of their first event."""
-    by_full: dict[str, Gathering] = {}
-    by_digits: dict[tuple[str | None, str | None, str], Gathering] = {}
-    found: list[Gathering] = []
-    for event in events:
-        if not event.vdi:
-            continue
-        if len(event.vdi) == 36:
-            incident = by_full.get(event.vdi)
+class Register:
+    """All incidents so far. Events are taken in the order of the logs."""
+
+    def __init__(self) -> None:
+        self.found: list[Gathering] = []
+        self.left_out = 0  # reports beyond the bounds
+        self._by_digits: dict[str, list[Gathering]] = {}
+        self._by_path: dict[str, Gathering] = {}  # of images whose path names no VDI
+
+    def take(self, event: Failure | Proof) -> None:
+        """File a report, or settle what a proof covers."""
+        if isinstance(event, Proof):
+            for gathered in self._by_digits.get(event.vdi[:8], ()):
+                if gathered.vdi.startswith(event.vdi) or event.vdi.startswith(gathered.vdi):
+                    gathered.settle(event)
+            return
+        one = self._of(event) or self._open(event)
+        if one is None:
+            self.left_out += 1
         else:
-            incident = _fitting(by_full.values(), event) or by_digits.get((event.host, event.sr, event.vdi))
-        if incident is None:
-            incident = Gathering(event.vdi, event.sr, event.path, event.host, event.copy)
-            found.append(incident)
-            if len(event.vdi) == 36:
-                by_full[event.vdi] = incident
-            else:
-                by_digits[event.host, event.sr, event.vdi] = incident
-        incident.add(event)
-    return found
+            one.add(event)
+
+    def _open(self, event: Failure) -> Gathering | None:
+        if not event.vdi and not event.path:
+            return None
+        namesakes = self._by_digits.setdefault(event.vdi[:8], [])
+        if len(self.found) >= _MOST or (event.vdi and len(namesakes) >= _NAMESAKES):
+            return None
+        gathered = Gathering(event.vdi, event.sr, event.path, event.host, event.copy, event.format)
+        self.found.append(gathered)
+        namesakes.append(gathered)
+        if event.path and linstor_volume(event.path):
+            self._by_path[event.path] = gathered
+        return gathered
+
+    def _of(self, event: Failure) -> Gathering | None:
+        """The incident that `event` is another report of."""
+        known = self._by_path.get(event.path or "")
+        if known is not None and (not known.vdi or not event.vdi or known.vdi == event.vdi):
+            self._name(known, event.vdi)
+            return known
+        if not event.vdi:
+            return None
+        fitting = [one for one in self._by_digits.get(event.vdi[:8], ()) if _is_one(one, event)]
+        if len(fitting) > 1:
+            fitting = [one for one in fitting if one.sr == event.sr and one.vdi == event.vdi]
+        if len(fitting) != 1:
+            return None
+        if len(event.vdi) > len(fitting[0].vdi):
+            self._name(fitting[0], event.vdi)
+        return fitting[0]
+
+    def _name(self, gathered: Gathering, vdi: str) -> None:
+        """The digits (or the bare path) have found their name."""
+        if vdi[:8] != gathered.vdi[:8]:
+            self._by_digits.setdefault(vdi[:8], []).append(gathered)
+        gathered.vdi = vdi or gathered.vdi
 
 
-def _fitting(incidents: Iterable[Gathering], event: Failure) -> Gathering | None:
-    """The one incident of a full UUID that `event`'s digits fit; None where several do."""
-    fitting = [
-        incident
-        for incident in incidents
-        if incident.vdi.startswith(event.vdi)
-        and incident.host == event.host
-        and (event.sr is None or incident.sr in (None, event.sr))
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+def _is_one(one: Gathering, event: Failure) -> bool:
+    """True where `event` can be about the disk of `one`, and about no other that is known."""
+    if one.copy != event.copy or (None not in (one.sr, event.sr) and one.sr != event.sr):
+        return False
+    if one.vdi == event.vdi:
+        return len(event.vdi) == 36 or one.host == event.host
+    if event.candidates or one.host != event.host:
+        return False
+    return one.vdi.startswith(event.vdi) or event.vdi.startswith(one.vdi)
 
 
 def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> Incident:
@@ -119,6 +191,8 @@ def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> In
         for event in (gathered.first, gathered.last)
         if event is not None and (moment := time_of(event)) is not None
     ]
+    proof = gathered.proof
+    quotes = bounded((*gathered.quotes, *proof.evidence)) if proof else gathered.quotes
     return Incident(
         vdi=VdiRef(gathered.vdi),
         sr=gathered.sr,
@@ -127,8 +201,9 @@ def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> In
         first_seen=times[0] if times else None,
         last_seen=times[-1] if times else None,
         count=gathered.count,
-        evidence=tuple(Evidence(files[q.file], q.line, q.text) for q in gathered.quotes),
+        evidence=tuple(Evidence(files[q.file], q.line, q.text) for q in quotes),
+        state=State.RESOLVED if proof else State.OPEN,
         host=gathered.host,
-        candidates=tuple(gathered.candidates),
+        candidates=tuple(gathered.candidates) if len(gathered.vdi) < 36 else (),
         copy=gathered.copy,
     )

@@ -23,7 +23,12 @@ from smfix.smlog.stamps import Stamp
 REACH_BACK = 8 << 20  # bytes; some 70,000 lines
 REACH_AHEAD = 4 << 20
 LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; what lies behind is not read
-_CACHED = 4096
+_CACHED = 2048  # lines kept decoded, if short
+_CACHED_LENGTH = 1 << 12
+# Searches may read the text this often, and this much (bytes) besides, before their reach shrinks.
+_SEARCHES = 16
+_SEARCHED_FREELY = 4 << 30
+_REACH_WHEN_SPENT = 64 << 10
 
 
 class Position(NamedTuple):
@@ -97,13 +102,19 @@ def parse_line(raw: bytes, at: Position) -> Line:
 
 
 class Window:
-    """The blocks at hand, in order. Positions stay valid while their block is in the window."""
+    """The blocks at hand, in order. Positions stay valid while their block is in the window.
 
-    def __init__(self) -> None:
+    `start` is the place (bytes) of the window's first byte in the logical text of all logs.
+    """
+
+    def __init__(self, start: int = 0) -> None:
         self._blocks: list[Block] = []
         self._first = 0  # the serial number of _blocks[0]
         self._starts: list[int] = []  # where each block starts in the logical text (bytes)
+        self._end = start
         self._cache: OrderedDict[Position, Line] = OrderedDict()
+        self._searched = 0
+        self._pushed = 0
 
     # ---------------------------------------------------------------- moving
 
@@ -111,11 +122,14 @@ class Window:
         """Add the next block; its serial number."""
         self._starts.append(self._end)
         self._blocks.append(block)
+        self._end += block.size
+        self._pushed += block.size
         return self._first + len(self._blocks) - 1
 
     @property
-    def _end(self) -> int:
-        return self._starts[-1] + self._blocks[-1].size if self._blocks else 0
+    def first(self) -> int:
+        """The serial number of the oldest block in the window."""
+        return self._first
 
     def ahead_of(self, serial: int) -> int:
         """How many bytes lie in the window behind block `serial`."""
@@ -129,9 +143,16 @@ class Window:
         while count < serial - self._first and self._starts[count + 1] <= floor:
             count += 1
         dropped = self._blocks[:count]
-        del self._blocks[:count], self._starts[:count]
-        self._first += count
+        if count:
+            del self._blocks[:count], self._starts[:count]
+            self._first += count
+            self._cache.clear()
         return dropped
+
+    def _reach(self, full: int) -> int:
+        """How far a search may go (bytes): less where a hostile log makes searches pile up."""
+        spent = self._searched > _SEARCHES * self._pushed + _SEARCHED_FREELY
+        return min(full, _REACH_WHEN_SPENT) if spent else full
 
     # ---------------------------------------------------------------- lines
 
@@ -152,9 +173,10 @@ class Window:
         block = self.block(at.block)
         stop = min(self._line_end(block, at.offset), at.offset + LINE_LIMIT)
         line = parse_line(bytes(block.data[at.offset : stop]), at)
-        self._cache[at] = line
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
+        if stop - at.offset <= _CACHED_LENGTH:
+            self._cache[at] = line
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
         return line
 
     def number(self, at: Position) -> int:
@@ -166,17 +188,9 @@ class Window:
         """The index of the line's file."""
         return self.block(at.block).file
 
-    def distance(self, first: Position, second: Position) -> int:
-        """Bytes from `first` to `second`; both in the window."""
-        return self._place(second) - self._place(first)
-
-    def _place(self, at: Position) -> int:
+    def place(self, at: Position) -> int:
+        """Where the line starts in the logical text of all logs (bytes)."""
         return self._starts[at.block - self._first] + at.offset
-
-    @property
-    def first(self) -> int:
-        """The serial number of the oldest block in the window."""
-        return self._first
 
     def line_end(self, at: Position) -> int:
         """The offset in its block right behind the line that starts at `at`."""
@@ -191,14 +205,13 @@ class Window:
 
     def after(self, at: Position) -> Iterator[Line]:
         """The lines behind the one at `at`, nearest first."""
-        reach = self._place(at) + REACH_AHEAD
-        serial, offset = at
-        offset = self._line_end(self.block(serial), offset)
+        reach = self.place(at) + REACH_AHEAD
+        serial, offset = at.block, self.line_end(at)
         while serial < self._first + len(self._blocks):
             block = self.block(serial)
             while offset < block.size:
                 position = Position(serial, offset)
-                if self._place(position) > reach:
+                if self.place(position) > reach:
                     return
                 yield self.line(position)
                 offset = self._line_end(block, offset)
@@ -206,14 +219,14 @@ class Window:
 
     def before(self, at: Position) -> Iterator[Line]:
         """The lines in front of the one at `at`, nearest first."""
-        reach = self._place(at) - REACH_BACK
+        reach = self.place(at) - REACH_BACK
         serial, offset = at
         while serial >= self._first:
             block = self.block(serial)
             while offset > 0:
                 offset = block.data.rfind(b"\n", 0, offset - 1) + 1
                 position = Position(serial, offset)
-                if self._place(position) < reach:
+                if self.place(position) < reach:
                     return
                 yield self.line(position)
             serial -= 1
@@ -221,35 +234,48 @@ class Window:
 
     def naming_after(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
         """The lines behind the one at `at` that hold one of `needles`, nearest first."""
-        reach = self._place(at) + REACH_AHEAD
-        serial, offset = at
-        offset = self._line_end(self.block(serial), offset)
+        reach = self.place(at) + self._reach(REACH_AHEAD)
+        serial, offset = at.block, self.line_end(at)
         while serial < self._first + len(self._blocks):
             block = self.block(serial)
             stop = min(block.size, reach - self._starts[serial - self._first])
+            hits = dict.fromkeys(needles, -1)
             while offset < stop:
-                hits = [hit for n in needles if (hit := block.data.find(n, offset, stop)) >= 0]
+                for needle in [needle for needle, hit in hits.items() if hit < offset]:
+                    hit = block.data.find(needle, offset, stop)
+                    self._searched += (hit if hit >= 0 else stop) - offset
+                    if hit >= 0:
+                        hits[needle] = hit
+                    else:
+                        del hits[needle]
                 if not hits:
                     break
-                line = self.line_around(serial, min(hits))
+                line = self.line_around(serial, min(hits.values()))
                 yield line
-                offset = self._line_end(block, line.at.offset)
-            serial, offset = serial + 1, 0
+                offset = self.line_end(line.at)
             if stop < block.size:
                 return
+            serial, offset = serial + 1, 0
 
     def naming_before(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
         """The lines in front of the one at `at` that hold one of `needles`, nearest first."""
-        reach = self._place(at) - REACH_BACK
+        reach = self.place(at) - self._reach(REACH_BACK)
         serial, stop = at
         while serial >= self._first:
             block = self.block(serial)
             floor = max(0, reach - self._starts[serial - self._first])
+            hits = dict.fromkeys(needles, stop)
             while stop > floor:
-                hit = max(block.data.rfind(needle, floor, stop) for needle in needles)
-                if hit < 0:
+                for needle in [needle for needle, hit in hits.items() if hit >= stop]:
+                    hit = block.data.rfind(needle, floor, stop)
+                    self._searched += stop - max(hit, floor)
+                    if hit >= 0:
+                        hits[needle] = hit
+                    else:
+                        del hits[needle]
+                if not hits:
                     break
-                line = self.line_around(serial, hit)
+                line = self.line_around(serial, max(hits.values()))
                 yield line
                 stop = line.at.offset
             if floor > 0:

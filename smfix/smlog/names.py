@@ -16,9 +16,8 @@ _UUID_IN_TEXT = re.compile(rf"(?<![0-9a-fA-F-]){UUID}(?![0-9a-fA-F-])")
 _WHOLE_UUID = re.compile(rf"{UUID}\Z")
 _TMP = re.compile(r"tmp[A-Za-z0-9_]{1,32}\Z")
 _MAPPER = re.compile(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
-_TEMPORARY = re.compile(r"(?:OLD_|DELETED_)")
 # A path ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
-_PATH = re.compile(r"/(?:[^\s'\"`:,;|<>()\[\]{}\\*?]+/)*[^\s'\"`:,;|<>()\[\]{}\\*?/]+")
+_PATH = re.compile(r"/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
 _FILE_NAME = re.compile(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache))?\Z")
 _LV_NAME = re.compile(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
 _DRBD = re.compile(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
@@ -28,9 +27,10 @@ _DRBD = re.compile(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 class ImagePath:
     """An image as a path names it.
 
-    `vdi` and `sr` are full UUIDs in lower case, or None where the path does not hold them (a LINSTOR
-    volume). `copy` marks a file below a ``tmp*`` folder of the SR (a download or an upload);
-    `temporary` a name the storage manager gives while it works (``OLD_``, ``DELETED_``).
+    `vdi` and `sr` are full UUIDs in lower case, or None where the path does not hold them (a
+    LINSTOR volume; a bare file or volume name has no SR). `copy` marks a file below a ``tmp*``
+    folder of the SR (a download or an upload); `temporary` a name that the storage manager gives
+    while it works (``OLD_``, ``DELETED_``).
     """
 
     path: str
@@ -38,6 +38,12 @@ class ImagePath:
     sr: str | None
     copy: bool = False
     temporary: bool = False
+
+    @property
+    def format(self) -> str:
+        """``qcow2`` where the name says so, else ``vhd``."""
+        name = self.path.rpartition("/")[2]
+        return "qcow2" if name.endswith(".qcow2") or name.startswith("QCOW2-") else "vhd"
 
 
 def is_uuid(text: str) -> bool:
@@ -57,14 +63,14 @@ def image_path(path: str) -> ImagePath | None:
     ``LV-``, ``QCOW2-``), its device-mapper form with doubled dashes, and
     ``/dev/drbd/by-res/<volume>/0``, which names no VDI.
     """
-    if drbd := _DRBD.match(path):
-        return ImagePath(path, vdi=None, sr=None) if drbd["volume"] else None
+    if _DRBD.match(path):
+        return ImagePath(path, vdi=None, sr=None)
     parts = path.split("/")
     name, folder = parts[-1], parts[-2] if len(parts) > 1 else ""
     if mapper := _MAPPER.match(name):
         name = mapper["lv"].replace("--", "-")
         folder = f"VG_XenStorage-{mapper['sr'].replace('--', '-')}"
-    if folder.startswith("VG_XenStorage-"):
+    if folder.startswith("VG_XenStorage-") or (not folder and _LV_NAME.match(name)):
         found, sr = _LV_NAME.match(name), folder.removeprefix("VG_XenStorage-")
         copy = False
     else:
@@ -82,6 +88,11 @@ def image_path(path: str) -> ImagePath | None:
     )
 
 
+def linstor_volume(path: str) -> bool:
+    """True for a DRBD device of LINSTOR: its name is not the VDI's UUID."""
+    return _DRBD.match(path) is not None
+
+
 def image_paths(text: str) -> Iterator[ImagePath]:
     """Every image path in `text`, in order."""
     for found in _PATH.finditer(text):
@@ -94,29 +105,26 @@ def image_paths(text: str) -> Iterator[ImagePath]:
 # "*1d994938(40.00G/14.27G)", "OLD_b545[VHD](8.000G//8.020G|n)", "dce4b0fc(2.000G?)[vhd]".
 # The sizes hold no parenthesis; both ends are bounded, so no input makes this slow.
 VDI_NAME = (
-    r"\*?(?P<short>(?:OLD_|DELETED_?)?[0-9a-fA-F]{4,8}(?:-[0-9a-fA-F-]{1,27})?)"
+    r"\*?(?P<short>OLD_[0-9a-fA-F]{4}|DELETED_?|[0-9a-fA-F]{8}(?:-[0-9a-fA-F-]{1,27})?)"
     r"(?:\[[A-Za-z0-9]{1,8}\])?(?:\([^()\n]{0,80}\))?(?:\[[A-Za-z0-9]{1,8}\])?"
 )
-_SHORT = re.compile(r"(?P<temporary>OLD_|DELETED_?)?(?P<digits>[0-9a-f-]+)\Z")
+_TEMPORARY_SHORT = re.compile(r"(?:OLD_|DELETED_?)(?P<digits>[0-9a-fA-F]{0,4})\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class ShortName:
-    """The first digits of a VDI's UUID, as `VDI.__str__` prints them.
+    """The first digits of a VDI's UUID, as `VDI.__str__` prints them, lower case.
 
-    Eight hex digits; four where the VDI carries the temporary name ``OLD_`` (the name is cut at
-    eight characters). `digits` is lower case.
+    Eight of them; four where the VDI carries the temporary name ``OLD_``, none behind ``DELETED_``
+    (the name is cut at eight characters).
     """
 
     digits: str
     temporary: bool = False
 
 
-def short_name(text: str) -> ShortName | None:
-    """The digits of `text` (the group ``short`` of :data:`VDI_NAME`), None if there are too few."""
-    found = _SHORT.match(text if text[:4] in {"OLD_", "DELE"} else text.lower())
-    if found is None:
-        return None
-    temporary, digits = found["temporary"] is not None, found["digits"].lower()
-    enough = 4 if temporary else 8
-    return ShortName(digits, temporary) if len(digits) >= enough else None
+def short_name(text: str) -> ShortName:
+    """What the group ``short`` of :data:`VDI_NAME` says."""
+    if temporary := _TEMPORARY_SHORT.match(text):
+        return ShortName(temporary["digits"].lower(), temporary=True)
+    return ShortName(text.lower())

@@ -33,7 +33,8 @@ _SR_NAMED = re.compile(
     rf"|Coalesce failed on SR (?P<failed>{UUID}): "
     rf"|'sr_uuid': '(?P<command>{UUID})'"
 )
-_START = re.compile(rf"=== SR {UUID}: (?:gc|gc_force|abort) ===")
+# A garbage collector's first line, an SM command's ("vdi_attach {'sr_uuid': ...").
+_START = re.compile(rf"\s*=== SR {UUID}: (?:gc|gc_force|abort) ===|\s*[a-z]+_[a-z_]+ \{{'")
 _PASSES_ON = re.compile(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
 
 
@@ -61,8 +62,26 @@ def same_run(first: Stamp | None, second: Stamp | None) -> bool:
 
 
 def starts_run(line: Line) -> bool:
-    """True for the line with which a garbage collector begins."""
-    return _START.search(line.text) is not None
+    """True for the line with which a garbage collector or an SM command begins."""
+    return _START.match(line.text) is not None
+
+
+def started_between(window: Window, line: Line, place: int) -> bool:
+    """True where the process that wrote `line` began after `place`: its pid was used again."""
+    if line.pid is None:
+        return False
+    for other in window.naming_before(line.at, pid_needles(line.pid)):
+        if window.place(other.at) <= place:
+            return False
+        if other.host == line.host and ((other.pid == line.pid and starts_run(other)) or _passes_to(other) == line.pid):
+            return True
+    return False
+
+
+def _passes_to(line: Line) -> int | None:
+    """The pid to which `line` hands its work over."""
+    passed = _PASSES_ON.search(line.text)
+    return int(passed["pid"]) if passed else None
 
 
 def srs_named(text: str) -> set[str]:
@@ -108,7 +127,6 @@ def _handed_over_by(window: Window, line: Line) -> Line | None:
         for other in near(line.at, pid_needles(line.pid)):
             if not same_run(other.stamp, line.stamp):
                 break
-            passed = _PASSES_ON.search(other.text)
-            if passed and int(passed["pid"]) == line.pid and other.host == line.host:
+            if _passes_to(other) == line.pid and other.host == line.host:
                 return other
     return None

@@ -1,8 +1,8 @@
-"""What a log may say about a damaged disk: one table, one row per message.
+"""What a log says about a damaged disk: one table, one row per message.
 
 Pure. A row holds the bytes an engine looks for (`anchors`), the pattern that decides, samples that
-it must match and near misses that it must not. A line matches at most one row. To teach smfix a
-message, add a row; what a row *means* is one of :class:`Says`, and read in events.py.
+it must match and near misses that it must not. A line is read by the first row that matches. To
+teach smfix a message, add a row; what a row *means* is one of :class:`Says`, read in events.py.
 Source: the storage manager's public history (xapi-project/sm, xcp-ng/sm) and blktap's vhd-util.
 """
 
@@ -14,14 +14,19 @@ from enum import Enum
 
 from smfix.smlog.names import UUID, VDI_NAME
 
+_BEFORE, _BEHIND = 640, 2400  # characters around an anchor in which its pattern is searched
+
 
 class Says(Enum):
     """What a row tells, and so how it is read."""
 
     CORRUPTED = "an EXCEPTION that calls a VDI corrupted"
-    FAILED = "a command that failed: a record of several lines"
-    INVALID = "vhd-util check's verdict, in a terminal, a trace, or a record that lost its start"
+    PARENT_MISSING = "an EXCEPTION that names a parent nobody finds"
+    SCAN_BLOCKED = "an EXCEPTION that ends a scan: the run named the VDI before"
+    SCAN_REFUSED = "the error an SM command returned because one VDI cannot be scanned"
     SCAN_ERROR = "vhd-util scan's line for one image"
+    FAILED = "a command that failed: a record of several lines"
+    INVALID = "vhd-util's verdict in a terminal, a trace, or a record that lost its start"
     NOISE = "an error, and not a damaged VHD"
 
 
@@ -40,28 +45,123 @@ class Rule:
 
 
 # "<class 'util.SMException'>", "<type 'exceptions.KeyError'>", "util.SMException" (Python 2.4).
-CLASS = r"(?:<(?:class|type) ')?(?P<cls>[A-Za-z_][\w.]{0,80})(?:'>)?"
-_TAG = r"(?P<tag>[^\n]{1,200}?)"
+_CLASS = r"(?:<(?:class|type) ')?(?P<cls>[A-Za-z_][\w.]{0,80})(?:'>)?"
+_EXCEPTION = rf": EXCEPTION {_CLASS},\s+"
+_ANY_EXCEPTION = r"EXCEPTION (?:<|[\w.]{1,80},)[^\n]{0,400}"
+
+
+def _noise(
+    name: str,
+    why: str,
+    pattern: str,
+    samples: tuple[str, ...],
+    near_misses: tuple[str, ...],
+    anchor: bytes = b"EXCEPTION",
+) -> Rule:
+    return Rule(name, Says.NOISE, (anchor,), re.compile(pattern), samples, near_misses, "facts of the field", why)
+
+
+_X = "<class 'util.SMException'>"
+_C = "<class 'util.CommandException'>"
 
 RULES: tuple[Rule, ...] = (
     Rule(
         "corrupted",
         Says.CORRUPTED,
         (b"EXCEPTION",),
-        re.compile(rf"{_TAG}: EXCEPTION {CLASS}, (?P<what>VHD|COW image) {VDI_NAME} corrupted"),
+        re.compile(
+            rf"(?:{_EXCEPTION}|EXCEPTION while (?P<doing>coalescing): )"
+            rf"(?P<what>VHD|COW image)\s+{VDI_NAME}\s+corrupted"
+        ),
         samples=(
             "     coalesce: EXCEPTION util.SMException, VHD *1d994938(40.00G/14.27G) corrupted",
-            "coalesce: EXCEPTION <class 'util.SMException'>, VHD *811e7004(80.000G/2.155G) corrupted",
+            f"coalesce: EXCEPTION {_X}, VHD *811e7004(80.000G/2.155G) corrupted",
             "leaf-coalesce: EXCEPTION <class 'sm.core.util.SMException'>, VHD dce4b0fc(2.000G/170.336M?) corrupted",
-            "coalesce: EXCEPTION <class 'util.SMException'>, VHD *e25e01be[VHD](500.000G//152.000M|ao) corrupted",
-            "_doCoalesceLeaf: EXCEPTION <class 'util.SMException'>, VHD OLD_b545(2.000G?) corrupted",
+            f"coalesce: EXCEPTION {_X}, VHD *e25e01be[VHD](500.000G//152.000M|ao) corrupted",
+            f"_doCoalesceLeaf: EXCEPTION {_X}, VHD OLD_b545(2.000G?) corrupted",
+            "EXCEPTION while coalescing: COW image *cd613e30(16.000M/3.500K?)[vhd] corrupted",
         ),
         near_misses=(
-            "coalesce: EXCEPTION <class 'util.SMException'>, Timed out",
-            "coalesce: EXCEPTION <class 'util.CommandException'>, Signalled 15",
+            f"coalesce: EXCEPTION {_X}, Timed out",
+            f"coalesce: EXCEPTION {_C}, Signalled 15",
             "VHD *1d994938(40.00G/14.27G) corrupted",
         ),
         source="VDI.validate and Util.logException, cleanup.py",
+    ),
+    Rule(
+        "parent-missing",
+        Says.PARENT_MISSING,
+        (b"EXCEPTION",),
+        re.compile(rf"{_EXCEPTION}Parent VDI (?P<parent>{UUID}) of (?P<child>(?:OLD_)?{UUID})\s+not\s+found"),
+        samples=(
+            (
+                f"gc: EXCEPTION {_X}, Parent VDI c15521b1-b3dc-a50a-9daa-37e51b591d75 of "
+                "3f372617-f0ba-ef3a-86f0-ce2ea6ec39c1 not found"
+            ),
+        ),
+        near_misses=(
+            (
+                "ERROR: Parent VDI c15521b1-b3dc-a50a-9daa-37e51b591d75 not found! "
+                "(for 3f372617-f0ba-ef3a-86f0-ce2ea6ec39c1)"
+            ),
+        ),
+        source="SR._buildTree, cleanup.py",
+    ),
+    Rule(
+        "scan-refused",
+        Says.SCAN_REFUSED,
+        (b"opterr=",),
+        re.compile(
+            rf"(?:SR scan failed|SR_BACKEND_FAILURE_40\b)[^\n]{{0,80}}?opterr=uuid=(?P<vdi>{UUID})"
+            rf"|opterr=Error scanning VDI (?P<lvm>{UUID})"
+        ),
+        samples=(
+            (
+                "***** sr_scan: EXCEPTION <class 'SR.SROSError'>, The SR scan failed  "
+                "[opterr=uuid=3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c]"
+            ),
+            "Raising exception [40, The SR scan failed  [opterr=uuid=3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c]]",
+            "Error parameters: , The SR scan failed  [opterr=uuid=3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c], ",
+            (
+                "['SR_BACKEND_FAILURE_46', '', 'The VDI is not available [opterr=Error scanning VDI "
+                "3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c]', '']"
+            ),
+        ),
+        near_misses=(
+            (
+                "Raising exception [46, The VDI is not available [opterr=VDI "
+                "3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c not found]]"
+            ),
+            (
+                "***** sr_scan: EXCEPTION <class 'SR.SROSError'>, The SR scan failed  "
+                "[opterr=error VHD-scanning path /run/sr-mount/x]"
+            ),
+        ),
+        source="FileSR._loadvdis, LVHDSR._loadvdis, xs_errors.py; xe",
+    ),
+    Rule(
+        "scan-blocked",
+        Says.SCAN_BLOCKED,
+        (b"EXCEPTION",),
+        re.compile(rf"{_EXCEPTION}Scan error\s*$"),
+        samples=(f"gc: EXCEPTION {_X}, Scan error",),
+        near_misses=("Scan error on attempt 0", "Scan error, retrying (1)"),
+        source="FileSR._scan, LVHDSR._scan, cleanup.py",
+    ),
+    Rule(
+        "scan-error",
+        Says.SCAN_ERROR,
+        (b"scan-error",),
+        re.compile(
+            r"vhd=(?P<path>\S{1,500}) scan-error=(?P<code>-?[0-9]{1,5})"
+            r"(?: error-message='(?P<message>[^'\n]{0,200})')?"
+        ),
+        samples=(
+            "***** VHD scan error: vhd=/run/sr-mount/s/v.vhd scan-error=-22 error-message='opening file'",
+            "        vhd=VHD-3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c scan-error=-22",
+        ),
+        near_misses=("*** vhd-scan error: 3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c",),
+        source="vhd_util_scan_print_image, vhd-util-scan.c; vhdutil._parseVHDInfo",
     ),
     Rule(
         "failed",
@@ -69,7 +169,7 @@ RULES: tuple[Rule, ...] = (
         (b"FAILED",),
         re.compile(
             r"FAILED(?: in util\.pread[23]?)?: \((?:rc|errno) (?P<code>-?[0-9]{1,5})\) "
-            r"stdout: '(?P<stdout>.*)"
+            r"stdout: ?['\"](?P<stdout>.*)"
         ),
         samples=(
             "FAILED: (errno 22) stdout: 'primary footer invalid: invalid cookie",
@@ -83,159 +183,70 @@ RULES: tuple[Rule, ...] = (
         "appears-invalid",
         Says.INVALID,
         (b"appears invalid",),
-        re.compile(r"/\S{1,500} appears invalid(?:; dumping|;?$)"),
+        re.compile(r"(?<!\S)['\"]?/\S{1,500} appears invalid(?:; dumping|;?\s*$)"),
         samples=("/run/sr-mount/s/v.vhd appears invalid; dumping metadata",),
         near_misses=("/run/sr-mount/s/v.vhd is valid", "it appears invalid; dumping it"),
         source="vhd_util_dump_headers, vhd-util-check.c",
+    ),
+    Rule(
+        "error-opening",
+        Says.INVALID,
+        (b"error opening", b"Failed to open"),
+        re.compile(r"(?:error opening|Failed to open) /\S{1,500}: -22(?![0-9])"),
+        samples=("error opening /dev/drbd/by-res/xcp-volume-1/0: -22", "Failed to open /x.vhd: -22"),
+        near_misses=("error opening /x.vhd: -2", "error opening /x.vhd"),
+        source="vhd-util-query.c, vhd-util-read.c",
+    ),
+    # ---- noise, from the particular to the general
+    _noise(
+        "cbtlog",
+        "a changed-block log that is missing or locked; backups fall back to a full one",
+        r"EXCEPTION [^\n]{0,300}(?:cbtlog|CBT)",
+        (f"vdi_list_changed_blocks: EXCEPTION {_X}, Failed to perform CBT operation",),
+        (f"gc: EXCEPTION {_X}, Scan error",),
+    ),
+    _noise(
+        "storage",
+        "the storage had no space, no path or no answer; the VHD's format is not in question",
+        rf"{_ANY_EXCEPTION}(?:No space left|Input/output error|No such file|No such device"
+        r"|Connection timed out|Read-only file system|Cannot allocate|Permission denied"
+        r"|[Vv]olume group|Transport endpoint|Stale (?:NFS )?file handle|Wrong medium type)",
+        (f"This exception has occured: EXCEPTION {_C}, No space left on device",),
+        (f"coalesce: EXCEPTION {_X}, Timed out",),
+    ),
+    _noise(
+        "interrupted",
+        "the work was stopped or took too long, and is tried again",
+        rf"{_ANY_EXCEPTION}(?:Timed out|Signalled [0-9]|Abort|[Ii]nterrupted|exited with error"
+        r"|Unable to acquire|could not be coalesced|for relink|Failed to (?:pause|unpause|refresh))",
+        (
+            f"leaf-coalesce: EXCEPTION {_X}, Timed out",
+            f"coalesce: EXCEPTION {_C}, Signalled 15",
+            f"coalesce: EXCEPTION {_X}, Child process exited with error",
+        ),
+        (f"gc: EXCEPTION {_X}, Scan error",),
+    ),
+    _noise(
+        "other-exception",
+        "another error of the storage manager",
+        r"EXCEPTION (?:<|[\w.]{1,80},)",
+        ("gc: EXCEPTION <type 'exceptions.KeyError'>, 'x'", "tap: EXCEPTION xs_errors.E, no"),
+        ("E X C E P T I O N", "no EXCEPTION here"),
     ),
 )
 
 # An engine looks for these and for nothing else.
 ANCHORS: tuple[bytes, ...] = tuple(dict.fromkeys(a for rule in RULES for a in rule.anchors))
+_WORDS = tuple((rule, tuple(anchor.decode("ascii") for anchor in rule.anchors)) for rule in RULES)
 
 
 def match(message: str) -> tuple[Rule, re.Match[str]] | None:
-    """The first row that `message` matches, with the match."""
-    for rule in RULES:
-        if found := rule.pattern.search(message):
+    """The first row that `message` matches, with the match.
+
+    Only the neighbourhood of the row's anchor is searched: a line of any length costs the same.
+    """
+    for rule, words in _WORDS:
+        at = min((hit for word in words if (hit := message.find(word)) >= 0), default=-1)
+        if at >= 0 and (found := rule.pattern.search(message, max(0, at - _BEFORE), at + _BEHIND)):
             return rule, found
     return None
-
-
-# --------------------------------------------------------------------------- vhd-util check
-
-
-class Weight(Enum):
-    """What one of `vhd-util check`'s complaints proves."""
-
-    DAMAGE = "this image's own metadata is wrong"
-    OTHER = "the clock or the parent: not this image, but an EXCEPTION about it is an incident"
-    STORAGE = "the file or the device could not be read: proves nothing about the format"
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """One row: a line that `vhd-util check` prints, and the kind of incident it makes."""
-
-    kind: str
-    weight: Weight
-    pattern: re.Pattern[str]
-    samples: tuple[str, ...]
-    near_misses: tuple[str, ...] = ()
-
-
-def _complaint(kind: str, weight: Weight, pattern: str, *samples: str, near: tuple[str, ...]) -> Complaint:
-    return Complaint(kind, weight, re.compile(pattern), samples, near)
-
-
-_DAMAGE, _OTHER, _STORAGE = Weight.DAMAGE, Weight.OTHER, Weight.STORAGE
-
-# In order: a clock complaint is worded like a footer complaint and must be asked first.
-COMPLAINTS: tuple[Complaint, ...] = (
-    _complaint(
-        "clock",
-        _OTHER,
-        r"(?:(?:primary|backup) footer|differencing header(?: is)?) (?:is )?invalid: "
-        r"(?:parent )?creation time in future",
-        "primary footer invalid: creation time in future",
-        "differencing header is invalid: parent creation time in future",
-        near=("primary footer invalid: invalid cookie",),
-    ),
-    _complaint(
-        "footer-invalid",
-        _DAMAGE,
-        r"primary footer invalid: |error reading primary footer: -?[0-9]|invalid file size: 0x",
-        "primary footer invalid: invalid cookie",
-        "error reading primary footer: -22",
-        "invalid file size: 0x1ff",
-        near=("backup footer invalid: invalid cookie", "invalid cookie"),
-    ),
-    _complaint(
-        "backup-footer-invalid",
-        _DAMAGE,
-        r"backup footer invalid: |error (?:reading|seeking to) backup footer: -?[0-9]",
-        "backup footer invalid: invalid checksum",
-        "error reading backup footer: -22",
-        near=("primary footer invalid: invalid checksum",),
-    ),
-    _complaint(
-        "footer-mismatch",
-        _DAMAGE,
-        r"primary and backup footers do not match",
-        "primary and backup footers do not match",
-        near=("parent locator 0 name (x) does not match header name (y)",),
-    ),
-    _complaint(
-        "header-invalid",
-        _DAMAGE,
-        r"(?<!differencing )header is invalid: |differencing header is invalid: "
-        r"|error (?:reading|seeking to) header: -?[0-9]",
-        "header is invalid: invalid checksum",
-        "differencing header is invalid: invalid parent name",
-        "error reading header: -22",
-        near=("primary footer invalid: x",),
-    ),
-    _complaint(
-        "bat-invalid",
-        _DAMAGE,
-        r"block [0-9]+ \(offset 0x[0-9a-f]+\) clobbers (?:headers|footer|block)"
-        r"|exceeds BAT size|error reading bat: -?[0-9]",
-        "block 7 (offset 0x1000) clobbers footer",
-        "block 7 (offset 0x1000) clobbers block 9 (offset 0x1200)",
-        "VHD size (10 blocks) exceeds BAT size (9)",
-        "error reading bat: -22",
-        near=("block 7 clobbers all",),
-    ),
-    _complaint(
-        "batmap-invalid",
-        _DAMAGE,
-        r"batmap is invalid: |batmap shows unallocated block [0-9]+ full"
-        r"|error reading batmap: -?[0-9]|error calculating end of metadata: -?[0-9]",
-        "batmap is invalid: invalid checksum",
-        "batmap shows unallocated block 12 full",
-        "error calculating end of metadata: -22",
-        near=("Batmap offset       : 83968",),
-    ),
-    _complaint(
-        "parent-missing",
-        _OTHER,
-        r"could not find parent |parent locator [0-9]+ (?:points to missing file|name \()"
-        r"|invalid parent (?!name|creation)|error resolving /|error (?:getting parent|decoding "
-        r"parent name|reading parent locator [0-9]+): -?[0-9]|invalid +platform code for locator"
-        r"|duplicate platform code in locator",
-        "could not find parent /x.vhd",
-        "parent locator 0 points to missing file /x.vhd (resolved to /y.vhd)",
-        "invalid parent locator 0: invalid data offset",
-        "invalid parent /x.vhd: child and parent uuids do not match",
-        "error getting parent: -2",
-        near=("differencing header is invalid: invalid parent name", "error checking parents: -22"),
-    ),
-    _complaint(
-        "open-failed",
-        _DAMAGE,
-        r"(?:error opening /\S{1,500}|Failed to open /\S{1,500}): -22(?![0-9])",
-        "error opening /run/sr-mount/s/v.vhd: -22",
-        "Failed to open /run/sr-mount/s/v.vhd: -22",
-        near=("error opening /run/sr-mount/s/v.vhd: -2",),
-    ),
-    _complaint(
-        "",
-        _STORAGE,
-        r"error opening /|cannot stat /|is not a regular file or block device"
-        r"|error calculating (?:end of file|eof): |failed to read /",
-        "error opening /run/sr-mount/s/v.vhd: -2",
-        "cannot stat /run/sr-mount/s/v.vhd: 2",
-        near=("opening /x",),
-    ),
-)
-
-
-def complaint(text: str) -> Complaint | None:
-    """The row that one line of `vhd-util`'s output matches."""
-    for row in COMPLAINTS:
-        if row.pattern.search(text):
-            return row
-    return None
-
-
-FULL_UUID = re.compile(UUID)

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -16,12 +17,14 @@ from typing import BinaryIO
 
 from smfix.errors import Unreadable, UsageError
 from smfix.model import LogReading
-from smfix.smlog.engine import PlainEngine
-from smfix.smlog.events import EventReader, Failure
-from smfix.smlog.incidents import gather, incident
-from smfix.smlog.lines import REACH_AHEAD, Block, Position, Window, parse_line
+from smfix.smlog.engine import Engine, make_engine
+from smfix.smlog.events import Failure
+from smfix.smlog.incidents import Register, incident
+from smfix.smlog.lines import Block, Position, parse_line
+from smfix.smlog.proofs import PROOF_ANCHORS
 from smfix.smlog.rules import ANCHORS
 from smfix.smlog.stamps import Calendar, Stamp
+from smfix.smlog.sweep import Event, Sweep
 
 BLOCK = 1 << 20  # bytes read at a time
 LONGEST = 16 << 20  # a line longer than this is cut
@@ -46,7 +49,8 @@ class LogFile:
 @dataclass(slots=True)
 class _Reading:
     files: list[LogFile] = field(default_factory=list)
-    events: list[Failure] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    noise: Counter[str] = field(default_factory=Counter)
 
 
 def read_logs(
@@ -76,15 +80,17 @@ def read_logs(
     calendars = [Calendar(localize, file.written, file.last, year) for file in reading.files]
 
     def time_of(event: Failure) -> datetime | None:
-        quote = event.evidence[-1]
-        return calendars[quote.file].time(event.stamp) if event.stamp else None
+        return calendars[event.file].time(event.stamp) if event.stamp else None
 
-    def wanted(event: Failure) -> bool:
-        moment = time_of(event)
+    def wanted(event: Event) -> bool:
+        moment = time_of(event) if isinstance(event, Failure) else None
         if moment is None:
             return True
         return not (earliest and moment < earliest) and not (latest and moment > latest)
 
+    register = Register()
+    for event in filter(wanted, reading.events):
+        register.take(event)
     files = tuple(file.name for file in reading.files)
     stamps = [
         (calendar, stamp)
@@ -111,7 +117,7 @@ def read_logs(
         last=last,
         year_assumed=year is None and any(stamp.year is None for _, stamp in stamps),
         zone_assumed=tz is None and any(stamp.zone is None for _, stamp in stamps),
-        incidents=tuple(incident(gathered, files, time_of) for gathered in gather(filter(wanted, reading.events))),
+        incidents=tuple(incident(gathered, files, time_of) for gathered in register.found),
         notes=tuple(notes),
     )
 
@@ -143,30 +149,13 @@ def _in_folder(folder: str) -> list[str]:
 
 def _read_all(names: list[str], progress: Callable[[int, int], None] | None, now: datetime) -> _Reading:
     reading = _Reading()
-    window = Window()
-    engine = PlainEngine(ANCHORS)
-    reader = EventReader(window)
-    waiting: list[int] = []  # blocks whose lines wait for what comes behind them
-
-    def work_off(serial: int) -> None:
-        block = window.block(serial)
-        previous = -1
-        for hit in engine.hits(block.data, block.size):
-            if hit < previous:
-                continue
-            line = window.line_around(serial, hit)
-            previous = window.line_end(line.at)
-            reading.events.extend(reader.read(line))
-        if window.forget(serial):
-            reader.forget(window.first)
-
+    engine = make_engine(ANCHORS)
+    sweep = Sweep(engine, make_engine(PROOF_ANCHORS))
     for index, name in enumerate(names):
         for block in _blocks(name, index, reading, engine, progress, now):
-            waiting.append(window.push(block))
-            while waiting and window.ahead_of(waiting[0]) >= REACH_AHEAD:
-                work_off(waiting.pop(0))
-    for serial in waiting:
-        work_off(serial)
+            reading.events.extend(sweep.feed(block))
+    reading.events.extend(sweep.finish())
+    reading.noise = sweep.noise
     return reading
 
 
@@ -174,7 +163,7 @@ def _blocks(
     name: str,
     index: int,
     reading: _Reading,
-    engine: PlainEngine,
+    engine: Engine,
     progress: Callable[[int, int], None] | None,
     now: datetime,
 ) -> Iterator[Block]:

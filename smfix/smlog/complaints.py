@@ -1,0 +1,224 @@
+"""What `vhd-util` prints about an image it does not like: one table, and how to read its output.
+
+Pure. A row is a pattern for one line, the kind of incident it makes, and what it proves; each has
+samples and near misses. To teach smfix a complaint, add a row.
+Source: vhd-util-check.c, vhd-util-scan.c and libvhd.c of blktap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_LONGEST = 1200  # characters: no line of vhd-util's is longer
+
+
+class Weight(Enum):
+    """What one of `vhd-util check`'s complaints proves."""
+
+    DAMAGE = "this image's own metadata is wrong"
+    OTHER = "the clock or the parent: not this image, but an EXCEPTION about it is an incident"
+    STORAGE = "the file or the device could not be read: proves nothing about the format"
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One row: a line that `vhd-util check` prints, and the kind of incident it makes."""
+
+    kind: str
+    weight: Weight
+    pattern: re.Pattern[str]
+    samples: tuple[str, ...]
+    near_misses: tuple[str, ...] = ()
+
+
+def _complaint(kind: str, weight: Weight, pattern: str, *samples: str, near: tuple[str, ...]) -> Complaint:
+    return Complaint(kind, weight, re.compile(pattern), samples, near)
+
+
+_DAMAGE, _OTHER, _STORAGE = Weight.DAMAGE, Weight.OTHER, Weight.STORAGE
+
+# In order: a clock complaint is worded like a footer complaint and must be asked first.
+COMPLAINTS: tuple[Complaint, ...] = (
+    _complaint(
+        "clock",
+        _OTHER,
+        r"(?:(?:primary|backup) footer|differencing header(?: is)?) (?:is )?invalid: "
+        r"(?:parent )?creation time in future",
+        "primary footer invalid: creation time in future",
+        "differencing header is invalid: parent creation time in future",
+        near=("primary footer invalid: invalid cookie",),
+    ),
+    _complaint(
+        "footer-invalid",
+        _DAMAGE,
+        r"primary footer invalid: |error reading primary footer: -?[0-9]|invalid file size: 0x",
+        "primary footer invalid: invalid cookie",
+        "error reading primary footer: -22",
+        "invalid file size: 0x1ff",
+        near=("backup footer invalid: invalid cookie", "invalid cookie"),
+    ),
+    _complaint(
+        "backup-footer-invalid",
+        _DAMAGE,
+        r"backup footer invalid: |error (?:reading|seeking to) backup footer: -?[0-9]",
+        "backup footer invalid: invalid checksum",
+        "error reading backup footer: -22",
+        near=("primary footer invalid: invalid checksum",),
+    ),
+    _complaint(
+        "footer-mismatch",
+        _DAMAGE,
+        r"primary and backup footers do not match",
+        "primary and backup footers do not match",
+        near=("parent locator 0 name (x) does not match header name (y)",),
+    ),
+    _complaint(
+        "header-invalid",
+        _DAMAGE,
+        r"(?<!differencing )header is invalid: |differencing header is invalid: "
+        r"|error (?:reading|seeking to) header: -?[0-9]",
+        "header is invalid: invalid checksum",
+        "differencing header is invalid: invalid parent name",
+        "error reading header: -22",
+        near=("primary footer invalid: x",),
+    ),
+    _complaint(
+        "bat-invalid",
+        _DAMAGE,
+        r"block [0-9]+ \(offset 0x[0-9a-f]+\) clobbers (?:headers|footer|block)"
+        r"|exceeds BAT size|error reading bat: -?[0-9]",
+        "block 7 (offset 0x1000) clobbers footer",
+        "block 7 (offset 0x1000) clobbers block 9 (offset 0x1200)",
+        "VHD size (10 blocks) exceeds BAT size (9)",
+        "error reading bat: -22",
+        near=("block 7 clobbers all",),
+    ),
+    _complaint(
+        "batmap-invalid",
+        _DAMAGE,
+        r"batmap is invalid: |batmap shows unallocated block [0-9]+ full"
+        r"|error reading batmap: -?[0-9]|error calculating end of metadata: -?[0-9]",
+        "batmap is invalid: invalid checksum",
+        "batmap shows unallocated block 12 full",
+        "error calculating end of metadata: -22",
+        near=("Batmap offset       : 83968",),
+    ),
+    _complaint(
+        "parent-missing",
+        _OTHER,
+        r"could not find parent |parent locator [0-9]+ (?:points to missing file|name \()"
+        r"|invalid parent (?!name|creation)|error resolving /|error (?:getting parent|decoding "
+        r"parent name|reading parent locator [0-9]+): -?[0-9]|invalid +platform code for locator"
+        r"|duplicate platform code in locator",
+        "could not find parent /x.vhd",
+        "parent locator 0 points to missing file /x.vhd (resolved to /y.vhd)",
+        "invalid parent locator 0: invalid data offset",
+        "invalid parent /x.vhd: child and parent uuids do not match",
+        "error getting parent: -2",
+        near=("differencing header is invalid: invalid parent name", "error checking parents: -22"),
+    ),
+    _complaint(
+        "open-failed",
+        _DAMAGE,
+        r"(?:error opening /\S{1,500}|Failed to open /\S{1,500}): -22(?![0-9])",
+        "error opening /run/sr-mount/s/v.vhd: -22",
+        "Failed to open /run/sr-mount/s/v.vhd: -22",
+        near=("error opening /run/sr-mount/s/v.vhd: -2",),
+    ),
+    _complaint(
+        "",
+        _STORAGE,
+        r"error opening /|cannot stat /|is not a regular file or block device"
+        r"|error calculating (?:end of file|eof): |failed to read /",
+        "error opening /run/sr-mount/s/v.vhd: -2",
+        "cannot stat /run/sr-mount/s/v.vhd: 2",
+        near=("opening /x",),
+    ),
+)
+
+
+# What a failed `vhd-util repair` of the parent adds: the storage manager repairs a parent after a
+# coalesce that failed, and that repair failed too.
+REPAIR_FAILED = Complaint(
+    "repair-failed", _DAMAGE, re.compile(r"Failed to repair parent"), ("Failed to repair parent /x",)
+)
+
+
+def complaint(text: str) -> Complaint | None:
+    """The row that one line of `vhd-util`'s output matches."""
+    for row in COMPLAINTS:
+        if row.pattern.search(text):
+            return row
+    return None
+
+
+# --------------------------------------------------------------------------- output
+
+APPEARS_INVALID = re.compile(r"(?<![^\s'\"])(?P<path>/\S{1,500}) appears invalid(?:; dumping|;?\s*$)")
+_IS_VALID = re.compile(r"(?<![^\s'\"])(?P<path>/\S{1,500}) is valid\b")
+_NAMES_PATH = re.compile(r"(?:opening|open|stat) (?P<path>/[^\s:']{1,500})")
+
+
+@dataclass(slots=True)
+class Verdict(Generic[T]):
+    """What vhd-util said of one image. `said` are the lines in which it did."""
+
+    path: str | None = None
+    complaints: list[Complaint] = field(default_factory=list)
+    said: list[T] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of incident; `open-failed` only where nothing says more."""
+        weight = self.weight
+        kinds = dict.fromkeys(row.kind for row in self.complaints if row.weight is weight)
+        if len(kinds) > 1:
+            kinds.pop("open-failed", None)
+        return tuple(kind for kind in kinds if kind)
+
+    @property
+    def weight(self) -> Weight:
+        """What the gravest complaint proves."""
+        weights = {row.weight for row in self.complaints}
+        return next((w for w in (Weight.DAMAGE, Weight.OTHER) if w in weights), Weight.STORAGE)
+
+
+def verdicts(texts: Iterable[tuple[str, T]]) -> list[Verdict[T]]:
+    r"""What vhd-util's output says, image by image; complaints stand before their path.
+
+    `texts` are lines, each with what stands for it in the verdict (a position). A trace carries the
+    whole output in one line with literal ``\n``. A last verdict without a path holds complaints
+    that no path followed.
+    """
+    found: list[Verdict[T]] = []
+    pending: Verdict[T] = Verdict()
+    for text, line in texts:
+        for whole in text.split("\\n"):
+            part = whole[:_LONGEST]
+            if row := complaint(part):
+                named = _NAMES_PATH.search(part)
+                path = named["path"] if named else None
+                if found and not pending.complaints and path == found[-1].path:
+                    found[-1].complaints.append(row)  # "Failed to open" follows its verdict
+                    found[-1].said.append(line)
+                    continue
+                pending.complaints.append(row)
+                pending.said.append(line)
+                pending.path = path or pending.path
+            elif invalid := APPEARS_INVALID.search(part):
+                if found and found[-1].path == invalid["path"] and not pending.complaints:
+                    continue  # "dumping metadata", then "dumping headers"
+                pending.path = invalid["path"]
+                pending.said.append(line)
+                found.append(pending)
+                pending = Verdict()
+            elif _IS_VALID.search(part):
+                pending = Verdict()
+    if pending.complaints:
+        found.append(pending)
+    return found

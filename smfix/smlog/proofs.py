@@ -1,0 +1,192 @@
+"""What proves that an incident is over: one table, one row per message.
+
+Pure. Only strong evidence counts: a later `check` of the same image that succeeded, the image's
+part in a coalesce that went through, or its deletion. "No work, exiting" and the like say nothing
+about one VDI. A `check` with ``-i`` ignores just the lost footer: no proof. One with ``-B`` (all
+that the storage manager asks of a parent) does not look for overlaps.
+Source: cleanup.py, vhdutil.check, lvutil.remove of the storage manager.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from enum import Enum
+
+from smfix.smlog.events import Quote, quote
+from smfix.smlog.lines import Line, Window
+from smfix.smlog.names import UUID, VDI_NAME, image_path, short_name
+from smfix.smlog.processes import same_run, sr_of
+from smfix.smlog.records import arguments, subject, succeeded
+
+_COALESCE_LINES = 400  # of a process between its coalesce and the relinking
+
+
+class Strength(Enum):
+    """What a proof covers."""
+
+    CHECKED = "a full check of the image succeeded"
+    CHECKED_FAST = "a check without the test for overlaps succeeded"
+    GONE = "the image was deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """An image was sound, or gone, at `place`. `vdi` is a full UUID or its first eight digits."""
+
+    place: int
+    host: str | None
+    vdi: str
+    sr: str | None
+    strength: Strength
+    evidence: tuple[Quote, ...]
+
+
+Wanted = Container[str] | None
+"""First eight digits of the VDIs that are asked for; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRule:
+    """One row: what an engine looks for, the pattern that decides, and how the line is read."""
+
+    name: str
+    anchor: bytes
+    pattern: re.Pattern[str]
+    read: Callable[[Window, Line, re.Match[str], Wanted], list[Proof]]
+    samples: tuple[str, ...]
+    near_misses: tuple[str, ...]
+    source: str
+
+
+def _wants(wanted: Wanted, vdi: str) -> bool:
+    return wanted is None or vdi[:8] in wanted
+
+
+def _checked(window: Window, line: Line, _found: re.Match[str], wanted: Wanted) -> list[Proof]:
+    command = arguments(line.text)
+    image = subject(command)
+    if image is None or image.vdi is None or not _wants(wanted, image.vdi) or "-i" in command:
+        return []
+    success = succeeded(window, line)
+    if success is None:
+        return []
+    strength = Strength.CHECKED_FAST if "-B" in command else Strength.CHECKED
+    quotes = (quote(window, line), quote(window, success))
+    return [Proof(window.place(line.at), line.host, image.vdi, image.sr, strength, quotes)]
+
+
+def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted) -> list[Proof]:
+    command = arguments(line.text)
+    image = image_path(command[-1]) if command else None
+    if image is None or image.vdi is None or not _wants(wanted, image.vdi):
+        return []
+    success = succeeded(window, line)
+    if success is None:
+        return []
+    quotes = (quote(window, line), quote(window, success))
+    return [Proof(window.place(line.at), line.host, image.vdi, image.sr, Strength.GONE, quotes)]
+
+
+def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted) -> list[Proof]:
+    short = short_name(found["short"])
+    if short.temporary or not _wants(wanted, short.digits):
+        return []
+    return [_short_proof(window, line, short.digits, Strength.GONE, (line,))]
+
+
+def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted) -> list[Proof]:
+    """The end of a coalesce: both images passed their checks, if it was not skipped."""
+    child, parent = found["child"].lower(), found["parent"].lower()
+    if not _wants(wanted, child) and not _wants(wanted, parent):
+        return []
+    done: Line | None = None
+    for count, other in enumerate(window.of_process_before(line)):
+        if count > _COALESCE_LINES or not same_run(other.stamp, line.stamp):
+            return []
+        if "apparently already done" in other.text:
+            return []
+        if "Child process completed successfully" in other.text:
+            done = done or other
+        elif "Running VHD coalesce on" in other.text or "Running COW coalesce on" in other.text:
+            if done is None or child not in other.text:
+                return []
+            lines = (other, done, line)
+            return [
+                _short_proof(window, line, child, Strength.CHECKED, lines),
+                _short_proof(window, line, parent, Strength.CHECKED_FAST, lines),
+            ]
+    return []
+
+
+def _short_proof(window: Window, line: Line, digits: str, strength: Strength, lines: tuple[Line, ...]) -> Proof:
+    quotes = tuple(quote(window, one) for one in lines)
+    sr = sr_of(window, line)
+    return Proof(window.place(line.at), line.host, digits, sr, strength, quotes)
+
+
+_NAME = VDI_NAME
+_NAMELESS = VDI_NAME.replace("?P<short>", "?:")
+_V = "3cc036b9-9b64-4c55-8e07-f9e2e6b9c95c"
+
+PROOF_RULES: tuple[ProofRule, ...] = (
+    ProofRule(
+        "check",
+        b"'check'",
+        re.compile(r"\[['\"][^'\"]{0,200}vhd-util['\"], ?['\"]check['\"]"),
+        _checked,
+        samples=(f"['/usr/bin/vhd-util', 'check', '--debug', '-n', '/run/sr-mount/s/{_V}.vhd']",),
+        near_misses=("['/usr/bin/cbt-util', 'check', '-n', '/x']",),
+        source="vhdutil.check",
+    ),
+    ProofRule(
+        "lvremove",
+        b"lvremove",
+        re.compile(rf"\[['\"][^'\"]{{0,200}}lvremove['\"].{{0,200}}(?:VHD|LV|QCOW2)-{UUID}"),
+        _removed,
+        samples=(f"['/sbin/lvremove', '-f', '/dev/VG_XenStorage-{_V}/VHD-{_V}']",),
+        near_misses=(f"['/sbin/lvremove', '-f', '/dev/VG_XenStorage-{_V}/coalesce_{_V}_1']",),
+        source="lvutil.remove",
+    ),
+    ProofRule(
+        "deleting",
+        b"unlinked VDI",
+        re.compile(rf"Deleting unlinked VDI {_NAME}"),
+        _deleted,
+        samples=("Deleting unlinked VDI *1e2feb89(16.000M/5.000K?)",),
+        near_misses=("Found 1 VDIs for deletion:",),
+        source="SR.deleteVDIs, cleanup.py",
+    ),
+    ProofRule(
+        "disappeared",
+        b"disappeared since last scan",
+        re.compile(rf"VDI {_NAME} disappeared since last scan"),
+        _deleted,
+        samples=("VDI *1e2feb89[VHD](16.000M//5.000M|n) disappeared since last scan",),
+        near_misses=(f"LV disappeared since last scan: {_V}",),
+        source="SR._removeStaleVDIs, cleanup.py",
+    ),
+    ProofRule(
+        "relinking",
+        b"Relinking ",
+        re.compile(
+            rf"Relinking {_NAMELESS} from {VDI_NAME.replace('short', 'child')}"
+            rf" to {VDI_NAME.replace('short', 'parent')}"
+        ),
+        _relinked,
+        samples=("  Relinking 78e51061(2.000G?) from *1e2feb89(2.000G?) to *cd613e30(2.000G?)",),
+        near_misses=("  Reloading VDI 78e51061(2.000G?)",),
+        source="VDI._relinkSkip, cleanup.py",
+    ),
+)
+PROOF_ANCHORS: tuple[bytes, ...] = tuple(rule.anchor for rule in PROOF_RULES)
+_WORDS = tuple((rule, rule.anchor.decode("ascii")) for rule in PROOF_RULES)
+
+
+def read_proofs(window: Window, line: Line, wanted: Wanted) -> list[Proof]:
+    """What `line` proves about the `wanted` VDIs."""
+    for rule, word in _WORDS:
+        if word in line.text and (found := rule.pattern.search(line.text[:4000])):
+            return rule.read(window, line, found, wanted)
+    return []
