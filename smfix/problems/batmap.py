@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import orphans
+from smfix.problems.blocks import orphans, room
 from smfix.problems.footer import held_open
 from smfix.problems.places import lost_entries, misplaced, overlapping, shifted
 from smfix.problems.rows import ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
@@ -26,7 +26,6 @@ from smfix.vhd.structs import (
     BATMAP_HEADER_SIZE,
     BATMAP_VERSION_CURRENT,
     BATMAP_VERSION_SIGNED,
-    FOOTER_SIZE,
     BatmapHeader,
     round_up,
 )
@@ -69,7 +68,7 @@ def _is_free(image: VhdImage, extent: Extent) -> bool:
     """The extent lies inside the headers' part of the file: no block, no locator, no footer there."""
     if image.geometry is None or not isinstance(image.bat, Sound):
         return False
-    if extent.end > image.size - FOOTER_SIZE or any(loc.entry.extent.overlaps(extent) for loc in image.locators):
+    if extent.end > room(image) or any(loc.entry.extent.overlaps(extent) for loc in image.locators):
         return False
     return not image.bat.value.covering(extent, image.geometry.block_space)
 
@@ -101,7 +100,7 @@ def _placed_wrong(image: VhdImage) -> str | None:
         return "batmap-BAT size mismatch"
     if head.map_offset == 0 or head.map_offset % SECTOR:
         return "invalid batmap offset"
-    return "invalid batmap size" if head.map_extent.end > image.size - FOOTER_SIZE else None
+    return "invalid batmap size" if head.map_extent.end > room(image) else None
 
 
 def _is_fresh(image: VhdImage) -> bool:

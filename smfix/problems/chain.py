@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from smfix.model import Sound
+from smfix.problems.blocks import room
 from smfix.problems.rows import ERROR, REPORT, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.image import Locator, VhdImage
-from smfix.vhd.structs import FOOTER_SIZE, NULL_UUID, PATH_CODES, Header, PlatformCode
+from smfix.vhd.structs import NULL_UUID, PATH_CODES, Header, PlatformCode
 
 
 def _differencing(image: VhdImage) -> Header | None:
@@ -31,7 +32,7 @@ def _locator_why(image: VhdImage, locator: Locator) -> str | None:
         return "invalid data space"
     if entry.data_length == 0:
         return "invalid data length"
-    if entry.extent.end > image.size - FOOTER_SIZE:
+    if entry.extent.end > room(image):
         return "invalid size"
     return "invalid reserved bits" if entry.reserved else None
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smfix.model import SECTOR, Damaged, Edit, Finding, Reason, Refusal, Sound, Write
+from smfix.problems.blocks import room
 from smfix.problems.footer import CLOCK_SLACK
 from smfix.problems.restore import restored
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Detect, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage
-from smfix.vhd.structs import FOOTER_SIZE, HEADER_RULES, NULL_UUID, TAP_VERSION_REFUSED, Header
+from smfix.vhd.structs import HEADER_RULES, NULL_UUID, TAP_VERSION_REFUSED, Header
 
 
 def _sound(image: VhdImage) -> Header | None:
@@ -58,7 +59,7 @@ def _detect_table(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     end = header.table_offset + header.max_bat_size * 4
     odd = header.table_offset == 0 or header.table_offset % SECTOR
-    if odd or end > image.size - FOOTER_SIZE:
+    if odd or end > room(image):
         facts = {"offset": header.table_offset, "end": end, "size": image.size}
         yield Hit(facts, "header is invalid: invalid table offset")
 

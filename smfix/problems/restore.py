@@ -24,7 +24,6 @@ from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import (
     BATMAP_COOKIE,
     BLOCK_SIZE,
-    FOOTER_SIZE,
     HEADER_COOKIE,
     HEADER_RULES,
     HEADER_SIZE,
@@ -98,7 +97,7 @@ def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
     """The header is allowed, and BAT, batmap and blocks lie where it says."""
     if any(rule.broken(header) for rule in HEADER_RULES):
         return False
-    if header.table_offset + header.max_bat_size * 4 > image.size - FOOTER_SIZE:
+    if header.table_offset + header.max_bat_size * 4 > room(image):
         return False
     bat = read_bat(image.view, header.table_offset, header.blocks_of(footer.current_size), header.max_bat_size)
     if not isinstance(bat, Sound) or bat.value.beyond:
