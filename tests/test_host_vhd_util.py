@@ -51,6 +51,21 @@ def test_no_complaint(tool, body):
     assert complaint("/x") is None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "invalid parent /sr/p.vhd: error opening parent",
+        "error resolving ./p.vhd: -2",
+        "parent locator 0 points to missing file ./p.vhd (resolved to /sr/p.vhd)",
+        "error opening /sr/disk.vhd",
+        "cannot stat /sr/disk.vhd: 13",
+    ],
+)
+def test_what_is_said_of_the_parent_is_not_said_of_the_image(tool, words):
+    tool(f"echo '{words}'; echo 'disk.vhd appears invalid; dumping metadata'; exit 22")
+    assert complaint("/x") is None
+
+
 def test_a_tool_that_hangs_is_left(tool):
     tool("exec sleep 60")
     start = time.monotonic()
@@ -90,3 +105,18 @@ def test_the_real_one(vhd_util, tmp_path):
         file.seek(-512, os.SEEK_END)
         file.write(bytes(512))
     assert complaint(str(path)) == "vhd-util check: primary footer invalid: invalid cookie"
+
+
+@pytest.mark.vhdutil
+def test_the_real_one_on_a_child_without_its_parent(vhd_util, tmp_path):
+    import subprocess
+
+    parent, child = tmp_path / "parent.vhd", tmp_path / "child.vhd"
+    subprocess.run([vhd_util, "create", "-n", str(parent), "-s", "16"], check=True)
+    subprocess.run([vhd_util, "snapshot", "-n", str(child), "-p", str(parent)], check=True)
+    os.truncate(parent, 300)
+    assert subprocess.run([vhd_util, "check", "-n", str(child)], check=False, capture_output=True).returncode == 22
+    assert complaint(str(child)) is None
+    parent.unlink()
+    assert subprocess.run([vhd_util, "check", "-n", str(child)], check=False, capture_output=True).returncode == 22
+    assert complaint(str(child)) is None
