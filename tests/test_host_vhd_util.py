@@ -115,8 +115,8 @@ def test_the_real_one_on_a_child_without_its_parent(vhd_util, tmp_path):
     subprocess.run([vhd_util, "create", "-n", str(parent), "-s", "16"], check=True)
     subprocess.run([vhd_util, "snapshot", "-n", str(child), "-p", str(parent)], check=True)
     os.truncate(parent, 300)
-    assert subprocess.run([vhd_util, "check", "-n", str(child)], check=False, capture_output=True).returncode == 22
+    assert subprocess.run([vhd_util, "check", "-n", str(child)], check=False, capture_output=True).returncode
     assert complaint(str(child)) is None
     parent.unlink()
-    assert subprocess.run([vhd_util, "check", "-n", str(child)], check=False, capture_output=True).returncode == 22
+    assert subprocess.run([vhd_util, "check", "-n", str(child)], check=False, capture_output=True).returncode
     assert complaint(str(child)) is None
