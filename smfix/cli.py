@@ -10,14 +10,15 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import typer
 
-from smfix import __version__, pipeline
+from smfix import __version__, pipeline, scan
 from smfix.errors import SmfixError, UsageError
 from smfix.model import Exit, Outcome, Record
-from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, text
+from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, scanned, text
 from smfix.report.escape import printable
 from smfix.report.hexdump import hexdump
 
@@ -340,7 +341,7 @@ def check(
 
 @app.command(epilog=EPILOG)
 @_guarded
-def repair(
+def repair(  # noqa: PLR0913 - the options of the contract
     targets: Targets,
     *,
     sr_mount: SrMount = None,
@@ -349,6 +350,14 @@ def repair(
     confirm: Confirm = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="The size of the guest's disk, where both footers are lost (VHD106)."),
+    ] = None,
+    uuid: Annotated[
+        str | None,
+        typer.Option(metavar="UUID", help="The footer's UUID, where both footers are lost (VHD106)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Diagnose, plan, repair and re-validate the named images.
@@ -356,11 +365,39 @@ def repair(
     Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
     """
     decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
+    setting = replace(
+        _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide),
+        given_size=size,
+        given_uuid=pipeline.given_uuid(uuid),
+    )
     images = pipeline.repair(targets, setting)
     planned = pipeline.planned([image.outcome for image in images])
     hint = _how_to_go_on(setting, planned, ["repair", *targets])
     return _finish(text.repair(images), jsondoc.repair(images), hint, as_json=as_json)
+
+
+@app.command("scan", epilog=EPILOG)
+@_guarded
+def scan_(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SR-OR-FOLDER]...", help="An SR's UUID, a folder, or images. Default: every SR."),
+    ] = None,
+    *,
+    sr_mount: SrMount = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say of every VHD of an SR whether it is sound, and draw the chains. Reads only."""
+    try:
+        images = scan.scan(targets or (), sr_mount or (), _scanned)
+    finally:
+        _redraw("")
+    report = "" if as_json else scanned.text(images)
+    return _finish(report, scanned.document(images), "", as_json=as_json)
+
+
+def _scanned(done: int, total: int) -> None:
+    _redraw(f"smfix: scanning: {done:,} of {total:,} images")
 
 
 @app.command(epilog=EPILOG)

@@ -208,9 +208,20 @@ def _resolved(targets: Sequence[str], setting: Setting) -> list[Found | _Missing
     return list(images.values())
 
 
+def given_uuid(text: str | None) -> bytes | None:
+    """The UUID of ``--uuid`` as 16 bytes. Raises UsageError for what is none."""
+    if text is None:
+        return None
+    if not is_uuid(text.lower()):
+        raise UsageError(f"--uuid {text}: a footer's UUID is 32 hex digits with four dashes")
+    return bytes.fromhex(text.replace("-", ""))
+
+
 def repair(targets: Sequence[str], setting: Setting) -> tuple[TreatedImage, ...]:
     """What became of every image that the targets name, parents first. Raises UsageError."""
     images = _resolved(targets, setting)
+    if len(images) > 1 and (setting.given_size is not None or setting.given_uuid is not None):
+        raise UsageError(f"--size and --uuid speak of one disk, the targets name {len(images)}")
     treated: dict[int, TreatedImage] = {}
     for index in chains.parents_first([image if isinstance(image, Found) else None for image in images]):
         image = images[index]

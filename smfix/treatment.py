@@ -28,6 +28,7 @@ from smfix.repair.apply import Means, Verification, apply, no_room
 from smfix.repair.plan import Planned, plan
 from smfix.report.escape import command
 from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.structs import uuid_text
 
 Decide = Callable[[str, Outcome], bool]
 """Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
@@ -35,7 +36,8 @@ Decide = Callable[[str, Outcome], bool]
 _WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir")
 _TAKES = {
     "from-log": _WRITERS,
-    "repair": _WRITERS,
+    "repair": (*_WRITERS, "--size", "--uuid"),
+    "scan": ("--sr-mount",),
     "check": ("--sr-mount",),
     "undo": ("--journal-dir", "--sm-lock-dir"),
 }
@@ -48,7 +50,8 @@ class Setting:
 
     `sr_mounts` and the folders are empty or None for the defaults: `journal_dir` of the undo journals,
     `lock_dir` of SM's locks, `state_dir` of smfix's own. `consent` are the codes of ``--confirm``.
-    `decide` None is a dry run. `words` is the command line, for the journal.
+    `decide` None is a dry run. `words` is the command line, for the journal. `given_size` (bytes) and
+    `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers.
     """
 
     sr_mounts: tuple[str, ...] = ()
@@ -58,6 +61,8 @@ class Setting:
     consent: frozenset[str] = frozenset()
     decide: Decide | None = None
     words: tuple[str, ...] = ()
+    given_size: int | None = None
+    given_uuid: bytes | None = None
 
     @property
     def journals(self) -> str:
@@ -86,6 +91,10 @@ class Setting:
             return [part for mount in self.sr_mounts for part in (name, os.path.abspath(mount))]
         if name == "--confirm":
             return [part for code in sorted(self.consent) for part in (name, code)]
+        if name == "--size":
+            return [] if self.given_size is None else [name, str(self.given_size)]
+        if name == "--uuid":
+            return [] if self.given_uuid is None else [name, uuid_text(self.given_uuid)]
         if name == "--journal-dir":
             return [] if self.journals == default_journals() else [name, self.journals]
         return [] if self.lock_dir is None else [name, os.path.abspath(self.lock_dir)]
@@ -156,7 +165,12 @@ def _treat(image: OpenImage, found: Found, setting: Setting) -> Outcome:
         return Outcome(Status.VALID, "the image is sound", findings=seen.findings, remaining=seen.findings)
     with ExitStack() as stack:
         family = chains.children_of(first, found, stack)
-        context = replace(context, children=tuple(child for _, child in family))
+        context = replace(
+            context,
+            children=tuple(child for _, child in family),
+            given_size=setting.given_size,
+            given_uuid=setting.given_uuid,
+        )
         planned = plan(image, context, setting.consent)
         means = setting.means(family)
         outcome = _foreseen(planned, image, means, setting)

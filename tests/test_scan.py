@@ -50,10 +50,15 @@ def test_without_a_target_every_attached_sr_is_scanned(mount):
         Verdict.VALID,
         Verdict.INVALID,
     ]
-    assert images[BASE].hidden and images[BASE].aligned and images[BASE].virtual_size == SIZE
-    assert images[LEAF].parent == images[BASE].checked.path and images[LEAF].depth == 1
-    assert images[LEAF].allocated == 1 and images[LEAF].parent_uuid == images[BASE].uuid == BASE
-    assert images[LONE].aligned is False and images[LONE].in_use is not InUse.READ_WRITE
+    assert images[BASE].hidden
+    assert images[BASE].aligned
+    assert images[BASE].virtual_size == SIZE
+    assert images[LEAF].parent == images[BASE].checked.path
+    assert images[LEAF].depth == 1
+    assert images[LEAF].allocated == 1
+    assert images[LEAF].parent_uuid == images[BASE].uuid == BASE
+    assert images[LONE].aligned is False
+    assert images[LONE].in_use is not InUse.READ_WRITE
 
 
 def test_the_verdict_is_that_of_check(mount):
@@ -83,7 +88,8 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_scanned(mount):
     (mount / SR / "link.vhd").symlink_to(f"{LONE}.vhd")
     (mount / SR / "text.vhd").write_text("no disk at all\n" * 99)
     images = {os.path.basename(image.checked.path): image for image in scan.scan([SR], [str(mount)])}
-    assert images["link.vhd"].checked.verdict is Verdict.UNREADABLE and images["link.vhd"].checked.note
+    assert images["link.vhd"].checked.verdict is Verdict.UNREADABLE
+    assert images["link.vhd"].checked.note
     assert images["text.vhd"].checked.verdict is Verdict.NOT_A_VHD
     assert len(images) == 5
 
@@ -100,7 +106,8 @@ def test_a_prefix_that_fits_two_images_is_a_usage_error(mount):
     with pytest.raises(UsageError, match="2 images"):
         scan.scan([BASE[:8]], [str(mount)])
     images = _by_vdi(scan.scan([SR], [str(mount)]))
-    assert images[LEAF].standing == "parent-ambiguous" and images[LEAF].parent is None
+    assert images[LEAF].standing == "parent-ambiguous"
+    assert images[LEAF].parent is None
 
 
 def test_a_mount_without_any_sr_is_unreadable(tmp_path):
@@ -120,7 +127,8 @@ def test_text_draws_the_chain_and_names_what_is_wrong(mount):
     at = next(number for number, line in enumerate(lines) if BASE in line)
     assert "INVALID, hidden" in lines[at]
     assert lines[at + 1].strip() == "VHD101 footer lost, backup footer sound"
-    assert lines[at + 2].startswith("    " + LEAF) and "valid" in lines[at + 2]
+    assert lines[at + 2].startswith("    " + LEAF)
+    assert "valid" in lines[at + 2]
     assert lines[-1] == (
         "3 images: 1 valid, 2 invalid; 1 with a size that is no multiple of 512; the longest chain has 2 images."
     )

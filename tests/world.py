@@ -91,6 +91,7 @@ class World:
             "from-log": mounts + folders,
             "repair": mounts + folders,
             "check": mounts,
+            "scan": mounts,
             "show": mounts,
             "journal": folders,
             "undo": folders,
