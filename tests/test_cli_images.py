@@ -104,7 +104,7 @@ def test_a_running_disk_is_in_use_and_that_is_normal(world):
     [
         (lambda path: path.write_bytes(b""), "not-a-vhd", 4),
         (lambda path: path.write_bytes(b"x" * 100_000), "not-a-vhd", 4),
-        (lambda path: os.mkfifo(path), "not-a-vhd", 4),
+        (os.mkfifo, "not-a-vhd", 4),
         (lambda path: path.symlink_to(path.parent / "elsewhere.vhd"), "unreadable", 8),
         (lambda path: None, "unreadable", 8),
     ],
@@ -199,7 +199,7 @@ def test_an_sr_folder_is_repaired_whole(world):
     [
         (lambda path: path.write_bytes(b""), ("refused", "not-a-vhd"), 4),
         (lambda path: path.write_bytes(b"x" * 100_000), ("refused", "not-a-vhd"), 4),
-        (lambda path: os.mkfifo(path), ("refused", "not-a-vhd"), 4),
+        (os.mkfifo, ("refused", "not-a-vhd"), 4),
         (lambda path: path.symlink_to("/etc/passwd"), ("refused", "unsafe-path"), 4),
         (lambda path: None, ("not-found", None), 12),
     ],
@@ -328,10 +328,10 @@ def test_another_smfix_at_work_is_locked(world):
 
     path = world.damaged()
     before = path.read_bytes()
-    with open_image(Target(str(path), Backing.FILE)) as image:
-        with locks.own_lock(image.identity, locks.state_folder()) as refusal:
-            assert refusal is None
-            run = world.run("repair", path, "--yes", "--json")
+    image = open_image(Target(str(path), Backing.FILE))
+    with image, locks.own_lock(image.identity, locks.state_folder()) as refusal:
+        assert refusal is None
+        run = world.run("repair", path, "--yes", "--json")
     assert (run.code, status(run)) == (12, [("refused", "locked")])
     assert path.read_bytes() == before
 

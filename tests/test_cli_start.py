@@ -99,10 +99,10 @@ def test_help_states_the_contract(capsys):
 
 
 def test_what_no_issue_brought_is_absent(capsys):
-    assert cli.run(["scan"]) == 16
+    assert cli.run(["watch"]) == 16
     assert cli.run(["from-log", "--follow"]) == 16
     assert cli.run(["show", "x", "--layout"]) == 16
-    assert "smfix: No such command 'scan'" in capsys.readouterr().err
+    assert "smfix: No such command 'watch'" in capsys.readouterr().err
 
 
 def test_no_command_is_the_help_and_a_usage_error(capsys):

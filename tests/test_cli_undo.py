@@ -184,7 +184,7 @@ def test_undo_puts_an_interrupted_repair_back(world):
 
 
 def test_what_was_written_since_an_interruption_is_kept(world):
-    path, _, name = interrupted(world)
+    path, _, _ = interrupted(world)
     with open(path, "r+b") as file:
         file.seek(-512, os.SEEK_END)
         file.write(b"somebody else's" * 20)

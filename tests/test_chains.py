@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from memory_image import MemoryImage
+from smfix import chains
+from smfix.errors import Unreadable
+from smfix.host.sr import Found
+from smfix.host.storage import open_image
+from smfix.model import Backing, Target
+from smfix.vhd.image import inspect
+from smfix.vhd.structs import parse_footer
+from world import BASE, LEAF, OTHER, make_world, uuid_of
+
+THIRD = "0f2d7c55-8d0b-4c0e-b8a1-90a3f0b3a6de"
+
+
+@pytest.fixture
+def world(tmp_path, capsys, monkeypatch):
+    return make_world(tmp_path, capsys, monkeypatch)
+
+
+def found(path):
+    return Found(Target(str(path), Backing.FILE))
+
+
+def inspected(path):
+    with open_image(found(path).target) as image:
+        return inspect(image)
+
+
+def chain(world):
+    """THIRD -> LEAF -> BASE, the leaf of it first."""
+    world.put(world.image(BASE), BASE)
+    world.put(world.image(LEAF, parent=BASE), LEAF)
+    return world.put(world.image(THIRD, parent=LEAF), THIRD)
+
+
+def test_the_parent_is_what_stands_where_the_locators_point(world):
+    path = chain(world)
+    parent, above = chains.parent_of(inspected(path), str(path))
+    assert (parent.path, parent.uuid) == (str(world.path(LEAF)), uuid_of(LEAF))
+    assert above.target.path == str(world.path(LEAF))
+    assert chains.parent_of(inspected(world.path(BASE)), str(world.path(BASE))) == (None, None)
+
+
+@pytest.mark.parametrize("what", ["nothing", "folder", "link"])
+def test_a_parent_that_cannot_be_opened_is_not_there(world, what):
+    path = chain(world)
+    world.path(LEAF).unlink()
+    if what == "folder":
+        world.path(LEAF).mkdir()
+    elif what == "link":
+        world.path(LEAF).symlink_to(world.path(BASE))
+    parent, above = chains.parent_of(inspected(path), str(path))
+    assert (parent.path, parent.uuid, above) == (str(world.path(LEAF)), None, None)
+
+
+def test_a_parent_without_a_sound_footer_has_no_uuid(world):
+    path = chain(world)
+    world.path(LEAF).write_bytes(b"x" * 4096)
+    parent, above = chains.parent_of(inspected(path), str(path))
+    assert parent.uuid is None
+    assert above is not None
+
+
+def test_ancestors_nearest_first(world):
+    path = chain(world)
+    line = chains.ancestors(inspected(path), found(path))
+    assert [above.target.path for above in line] == [str(world.path(LEAF)), str(world.path(BASE))]
+
+
+def test_a_loop_ends(world):
+    world.put(world.image(BASE, parent=LEAF), BASE)
+    path = world.put(world.image(LEAF, parent=BASE), LEAF)
+    assert [above.target.vdi for above in chains.ancestors(inspected(path), found(path))] == [BASE]
+
+
+def test_a_long_chain_ends(world, monkeypatch):
+    monkeypatch.setattr(chains, "LONGEST", 1)
+    path = chain(world)
+    assert len(list(chains.ancestors(inspected(path), found(path)))) == 1
+
+
+@pytest.mark.parametrize("trouble", ["refused", "unreadable"])
+def test_a_parent_that_goes_away_ends_the_walk(world, monkeypatch, trouble):
+    path = chain(world)
+    image = inspected(path)
+    real = chains.open_image
+    calls = []
+
+    def fickle(target, **options):
+        calls.append(target.path)
+        if len(calls) < 2:
+            return real(target, **options)
+        if trouble == "refused":
+            world.path(LEAF).unlink()
+            world.path(LEAF).mkdir()
+            return real(target, **options)
+        raise Unreadable("EIO")
+
+    monkeypatch.setattr(chains, "open_image", fickle)
+    assert [above.target.vdi for above in chains.ancestors(image, found(path))] == [LEAF]
+
+
+def test_children_are_found_by_uuid(world):
+    chain(world)
+    world.put(world.image(OTHER), OTHER)
+    world.put(b"x", "11111111-0000-4000-8000-000000000000")
+    (world.sr / "folder.vhd").mkdir()
+    os.mkfifo(world.sr / "fifo.vhd")
+    path = world.path(BASE)
+    with ExitStack() as stack:
+        family = chains.children_of(inspected(path), found(path), stack)
+        assert [each for each, _ in family] == [str(world.path(LEAF))]
+        assert family[0][1].bitmap(family[0][1].geometry, family[0][1].bat.value.offset(1))
+
+
+def test_children_are_found_by_name_where_no_footer_is_sound(world):
+    chain(world)
+    raw = world.path(BASE).read_bytes()
+    path = world.put(b"x" * 512 + raw[512:-512] + b"x" * 512, BASE)
+    with ExitStack() as stack:
+        assert [each for each, _ in chains.children_of(inspected(path), found(path), stack)] == [str(world.path(LEAF))]
+
+
+def test_children_are_bounded_and_trouble_is_skipped(world, monkeypatch):
+    path = chain(world)
+    base = world.path(BASE)
+    image = inspected(base)
+    with ExitStack() as stack, monkeypatch.context() as patched:
+        patched.setattr(chains, "MOST_CHILDREN", 0)
+        assert chains.children_of(image, found(base), stack) == ()
+    with ExitStack() as stack, monkeypatch.context() as patched:
+        patched.setattr(chains, "open_image", lambda *_, **__: (_ for _ in ()).throw(Unreadable("EIO")))
+        assert chains.children_of(image, found(base), stack) == ()
+    with ExitStack() as stack:
+        assert chains.children_of(image, Found(Target("/dev/x", Backing.BLOCK)), stack) == ()
+        assert chains.children_of(image, found("/nowhere/x.vhd"), stack) == ()
+    assert path.exists()
+
+
+def test_parents_come_first_and_else_the_order_stays(world):
+    chain(world)
+    world.put(world.image(OTHER), OTHER)
+    order = [THIRD, OTHER, LEAF, BASE]
+    founds = [found(world.path(vdi)) for vdi in order]
+    assert [order[index] for index in chains.parents_first(founds)] == [BASE, LEAF, THIRD, OTHER]
+    assert chains.parents_first([None, founds[1], None]) == [0, 1, 2]
+    assert chains.parents_first([]) == []
+
+
+def test_parents_first_of_a_loop_has_each_once(world):
+    world.put(world.image(BASE, parent=LEAF), BASE)
+    world.put(world.image(LEAF, parent=BASE), LEAF)
+    assert sorted(chains.parents_first([found(world.path(BASE)), found(world.path(LEAF))])) == [0, 1]
+
+
+def test_parents_first_of_what_cannot_be_read(world):
+    world.path(BASE).mkdir()
+    assert chains.parents_first([found(world.path(BASE)), found(world.path(LEAF))]) == [0, 1]
+
+
+def test_a_header_behind_the_end_is_none():
+    footer = replace(parse_footer(bytes(512)), cookie=b"conectix", data_offset=1 << 40, type=3).sealed()
+    assert chains.header_of(MemoryImage(footer.encode())) is None
+    assert chains.header_of(MemoryImage(b"")) is None

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from smfix import cli, demo
+from smfix.demo.disks import DISKS, SR
+from smfix.errors import UsageError, WriteFailed
+from smfix.model import Exit, Status
+
+
+def test_it_proves_what_it_says_and_cleans_up(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path / "none")}
+    done = subprocess.run(
+        [sys.executable, "-m", "smfix", "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n   FAILED" not in done.stdout
+    for disk in DISKS:
+        assert f"   ok       {disk.vdi[:8]} is {disk.expect.value}" in done.stdout
+    repaired = sum(disk.expect is Status.REPAIRED for disk in DISKS)
+    assert done.stdout.count(" reads as its guest wrote it, all 16,777,216 bytes of the disk") == repaired
+    assert "ok       a second run writes nothing" in done.stdout
+    assert "is as damaged as it was, byte for byte" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_can_be_looked_at(tmp_path, capsys):
+    folder = tmp_path / "kept"
+    assert cli.run(["demo", "--keep", str(folder)]) == 0
+    assert sorted(os.listdir(folder)) == ["SMlog", "journal", "sr-mount", "state"]
+    log = (folder / "SMlog").read_text()
+    assert log.count("\n") > 3000
+    capsys.readouterr()
+    assert cli.run(["check", str(folder / "sr-mount" / SR)]) == 4
+    assert capsys.readouterr().out.count("verdict  valid") == 5
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, capsys):
+    (tmp_path / "precious").touch()
+    with pytest.raises(UsageError):
+        demo.run(str(tmp_path), print)
+    assert cli.run(["demo", "--keep", str(tmp_path)]) == 16
+    assert os.listdir(tmp_path) == ["precious"]
+
+
+def test_a_place_that_cannot_be_built_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("smfix.demo._write_sparse", lambda *_: (_ for _ in ()).throw(OSError(28, "No space", "/x")))
+    with pytest.raises(WriteFailed, match="No space"):
+        demo.run(str(tmp_path / "new"), lambda _: None)
+
+
+class Broken:
+    """A pipeline that does one thing wrong."""
+
+    def __init__(self, monkeypatch, tmp_path):
+        self.patch = monkeypatch
+        self.folder = str(tmp_path / "stage")
+        self.said = []
+
+    def run(self):
+        code = demo.run(self.folder, self.said.append)
+        return code, [line for line in self.said if line.strip().startswith("FAILED")]
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    return Broken(monkeypatch, tmp_path)
+
+
+def test_a_changed_guest_byte_is_seen(broken):
+    """The proof is worth something: one byte of guest data less, and it fails."""
+    real = demo.pipeline.from_log
+    spoilt = []
+
+    def spoiled(asked, setting):
+        result = real(asked, setting)
+        path = os.path.join(setting.sr_mounts[0], SR, DISKS[4].name)
+        with open(path, "rb") as file:
+            raw = bytearray(file.read())
+        if spoilt:
+            return result
+        spoilt.append(path)
+        at = raw.index(DISKS[4].guest_sector(6, 3999))
+        raw[at] ^= 1
+        with open(path, "wb") as file:
+            file.write(raw)
+        return result
+
+    broken.patch.setattr(demo.pipeline, "from_log", spoiled)
+    code, failed = broken.run()
+    assert code is Exit.FAILED
+    assert any("e25e01be reads as its guest wrote it" in line for line in failed)
+
+
+def test_a_missing_incident_is_seen(broken):
+    real = demo.pipeline.from_log
+    broken.patch.setattr(demo.pipeline, "from_log", lambda *each: (real(*each)[0], real(*each)[1][:2]))
+    code, failed = broken.run()
+    assert code is Exit.FAILED
+    assert "FAILED   the log's 8 damaged disks, no more and no less, each with its path" in failed[0]
+    assert any("c5c0cdc3 is repaired, but was missing" in line for line in failed)
+    assert any("c5c0cdc3 has a journal to undo" in line for line in failed)
+
+
+def test_a_disk_held_open_is_held_by_another_process(tmp_path):
+    from smfix.host.storage import open_image
+    from smfix.host.usage import usage
+    from smfix.model import Backing, InUse, Target
+
+    path = tmp_path / "x.vhd"
+    path.write_bytes(b"x")
+    with open_image(Target(str(path), Backing.FILE)) as image:
+        with demo.held_open(str(path)):
+            assert usage(image.identity).state is InUse.READ_WRITE
+        assert usage(image.identity).state is not InUse.READ_WRITE

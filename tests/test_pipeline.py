@@ -1,0 +1,242 @@
+"""What the commands' own tests do not reach: states of incidents, targets, and trouble in between."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from smfix import pipeline
+from smfix.errors import Unreadable, UsageError
+from smfix.model import (
+    Extent,
+    Incident,
+    LogReading,
+    Outcome,
+    Reason,
+    Refusal,
+    State,
+    Status,
+    VdiRef,
+    Verdict,
+)
+from smfix.pipeline import LogQuestion, Setting
+from world import BASE, LEAF, OTHER, SR, make_world
+
+WHEN = datetime(2012, 5, 15, tzinfo=UTC)
+
+
+@pytest.fixture
+def world(tmp_path, capsys, monkeypatch):
+    return make_world(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def setting(world):
+    return Setting((str(world.mount),), str(world.journals), decide=lambda *_: True)
+
+
+def incident(vdi=BASE, **changes):
+    told = Incident(VdiRef(vdi), SR, None, ("coalesce-corrupted",), WHEN, WHEN, 1, ())
+    return replace(told, **changes)
+
+
+@pytest.fixture
+def logged(monkeypatch, setting):
+    """A function incidents -> what from_log makes of them."""
+
+    def treat(*incidents):
+        reading = LogReading(("x",), 1, None, None, False, False, incidents)
+        monkeypatch.setattr(pipeline, "read_logs", lambda *_, **__: reading)
+        return pipeline.from_log(LogQuestion(("x",)), setting)[1]
+
+    return treat
+
+
+# --------------------------------------------------------------------------- incidents
+
+
+def test_a_resolved_incident_stays_resolved_where_its_disk_is_sound(world, logged):
+    world.put(world.image())
+    (treated,) = logged(incident(state=State.RESOLVED))
+    assert (treated.state, treated.outcome, treated.path) == (State.RESOLVED, None, str(world.path()))
+
+
+def test_a_resolved_incident_out_of_reach_stays_resolved(logged):
+    (treated,) = logged(incident(state=State.RESOLVED))
+    assert (treated.state, treated.outcome, treated.path) == (State.RESOLVED, None, None)
+
+
+@pytest.mark.parametrize("raw", [b"", b"x" * 4096])
+def test_a_resolved_incident_whose_disk_is_damaged_is_open(world, logged, raw):
+    world.put(raw)
+    (treated,) = logged(incident(state=State.RESOLVED))
+    assert treated.state is State.OPEN
+    assert treated.outcome.reason is Reason.NOT_A_VHD
+
+
+def test_a_resolved_incident_whose_footer_is_lost_again_is_repaired(world, logged):
+    world.damaged()
+    (treated,) = logged(incident(state=State.RESOLVED))
+    assert (treated.state, treated.outcome.status) == (State.OPEN, Status.REPAIRED)
+    assert not treated.left
+
+
+def test_a_resolved_incident_whose_disk_is_in_use_stays_resolved(world, logged):
+    path = world.put(world.image()[:-512] + b"\xc7" * 512)
+    with world.holding(path):
+        (treated,) = logged(incident(state=State.RESOLVED))
+    assert (treated.state, treated.outcome) == (State.RESOLVED, None)
+
+
+def test_contradicting_paths_are_ambiguous(world, logged):
+    world.damaged()
+    paths = tuple(f"/var/run/sr-mount/{SR}/{n:08x}-0000-4000-8000-000000000000.vhd" for n in range(12))
+    (treated,) = logged(incident("1d994938", candidates=paths))
+    assert treated.outcome.status is Status.AMBIGUOUS
+    assert "and 4 more" in treated.outcome.message
+    assert len(treated.outcome.next) == 8
+
+
+def test_a_path_in_a_tmp_folder_is_a_copy_even_if_the_log_does_not_say_so(logged):
+    (treated,) = logged(incident(path=f"/var/run/sr-mount/{SR}/tmpFco2q9/{BASE}.vhd"))
+    assert treated.outcome.reason is Reason.IMAGE_COPY
+    (marked,) = logged(incident(copy=True))
+    assert marked.outcome.reason is Reason.IMAGE_COPY
+
+
+def test_not_found_says_where_it_looked_and_what_to_ask(world, logged):
+    whole, part = logged(incident(BASE), incident("5b0c1a7e", sr=None))
+    assert f"looked at: {world.path()}" in whole.outcome.message
+    assert whole.outcome.next == (f"xe vdi-list uuid={BASE}",)
+    assert part.outcome.status is Status.NOT_FOUND
+    assert part.vdi == "5b0c1a7e"
+    assert part.outcome.next == ("xe vdi-list params=uuid,sr-uuid,name-label",)
+
+
+def test_an_sr_that_cannot_be_listed_fails_its_incident_only(world, logged, monkeypatch):
+    world.damaged()
+
+    def locate(vdi, sr, path, mounts):
+        if vdi.text == OTHER:
+            raise Unreadable("cannot list it")
+        return real(vdi, sr, path, mounts)
+
+    real = pipeline.locate
+    monkeypatch.setattr(pipeline, "locate", locate)
+    bad, good = logged(incident(OTHER), incident(BASE))
+    assert (bad.outcome.status, bad.outcome.message) == (Status.FAILED, "cannot list it")
+    assert good.outcome.status is Status.REPAIRED
+
+
+def test_ids_tell_hosts_and_whole_names_apart():
+    same = [incident(BASE), incident(BASE, host="a"), incident(BASE, sr=None)]
+    assert len(set(pipeline._ids(same))) == 3
+    twins = [incident("1d994938-0000-4000-8000-000000000000"), incident("1d994938-1111-4000-8000-000000000000")]
+    assert len(set(pipeline._ids(twins))) == 2
+    assert pipeline._ids([incident("1d994938")]) == pipeline._ids([incident(BASE)])
+
+
+def test_the_question_as_words():
+    assert LogQuestion(("a", "b")).words() == ("a", "b")
+    asked = LogQuestion(("a",), tz="UTC", year=2012, since="2h", until="1h")
+    assert asked.words() == ("a", "--since", "2h", "--until", "1h", "--tz", "UTC", "--year", "2012")
+
+
+def test_consent_is_to_codes_that_exist():
+    assert pipeline.consent(["vhd108", "VHD108"]) == {"VHD108"}
+    with pytest.raises(UsageError, match="VHD000"):
+        pipeline.consent(["VHD000"])
+
+
+def test_planned_counts_what_would_be_written():
+    assert pipeline.planned([Outcome(Status.WOULD_REPAIR, ""), Outcome(Status.VALID, "")]) == 1
+
+
+# --------------------------------------------------------------------------- targets
+
+
+def test_a_uuid_that_is_nowhere_is_missing(world, setting):
+    (image,) = pipeline.repair([f"{SR}/{OTHER}"], setting)
+    assert (image.outcome.status, image.missing) == (Status.NOT_FOUND, True)
+    assert image.outcome.next == (f"xe vdi-list uuid={OTHER}",)
+
+
+def test_a_chain_is_checked_once(world, setting):
+    world.put(world.image(BASE))
+    world.put(world.image(LEAF, parent=BASE), LEAF)
+    images = pipeline.check([str(world.path(LEAF)), str(world.path(BASE))], setting, parents=True)
+    assert [os.path.basename(image.path)[:8] for image in images] == [LEAF[:8], BASE[:8]]
+
+
+@pytest.mark.parametrize("trouble", ["unreadable", "refused"])
+def test_trouble_between_two_looks_is_a_verdict(world, setting, monkeypatch, trouble):
+    world.put(world.image())
+
+    def fails(target, **_):
+        if trouble == "refused":
+            return Refusal(Reason.UNSAFE_PATH, "replaced")
+        raise Unreadable("EIO")
+
+    monkeypatch.setattr(pipeline, "open_image", fails)
+    (image,) = pipeline.check([str(world.path())], setting, parents=True)
+    assert image.verdict is Verdict.UNREADABLE
+    assert image.note in ("replaced", "EIO")
+
+
+def test_what_this_user_cannot_see_is_said(world, setting, monkeypatch):
+    from smfix.host.usage import Usage
+    from smfix.model import InUse
+
+    blind = Usage(InUse.UNKNOWN, ("tapdisk (pid 7) read-only",), "the files of 3 processes of other users")
+    monkeypatch.setattr(pipeline, "usage_of", lambda identities: (blind,) * len(identities))
+    monkeypatch.setattr("smfix.treatment.usage", lambda _: blind)
+    world.damaged()
+    (image,) = pipeline.check([str(world.path())], setting)
+    assert image.note == (
+        "held by tapdisk (pid 7) read-only; not seen by this user: the files of 3 processes of other users"
+    )
+    (dry,) = pipeline.repair([str(world.path())], replace(setting, decide=None))
+    assert dry.outcome.message.endswith("; not seen by this user: the files of 3 processes of other users")
+
+
+def test_the_structures_of_a_closed_image_are_there_its_bytes_are_not(world, setting):
+    world.put(world.image())
+    _, image = pipeline.show(str(world.path()), setting)
+    assert image.size == world.path().stat().st_size
+    with pytest.raises(Unreadable, match="closed"):
+        image.view.read(Extent(0, 1))
+
+
+# --------------------------------------------------------------------------- undo
+
+
+def test_an_image_that_is_a_link_by_now_is_not_put_back(world, setting):
+    path = world.damaged()
+    (image,) = pipeline.repair([str(path)], setting)
+    path.rename(world.folder / "aside.vhd")
+    path.symlink_to(world.folder / "aside.vhd")
+    undone = pipeline.undo(image.outcome.journal, setting, lambda _: True)
+    assert (undone.outcome.reason, undone.outcome.journal) == (Reason.UNSAFE_PATH, image.outcome.journal)
+
+
+def test_a_no_leaves_the_repair(world, setting):
+    path = world.damaged()
+    (image,) = pipeline.repair([str(path)], setting)
+    after = path.read_bytes()
+    asked = []
+    refused = pipeline.undo(image.outcome.journal, setting, lambda record: bool(asked.append(record)))
+    assert refused.outcome.status is Status.WOULD_REPAIR
+    assert asked[0].path == str(path)
+    assert path.read_bytes() == after
+
+
+def test_a_record_tells_resizes_too(world, setting):
+    raw = world.image()
+    path = world.put(raw[: len(raw) - 512 - (1 << 20)])
+    (image,) = pipeline.repair([str(path)], setting)
+    assert image.outcome.status is Status.REPAIRED
+    (record,) = pipeline.journals(setting)
+    assert [type(edit).__name__ for edit in record.edits] == ["Resize", "Write"]

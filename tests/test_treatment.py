@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from smfix import treatment
+from smfix.errors import WriteFailed
+from smfix.host.sr import Found
+from smfix.model import Backing, Reason, Refusal, Status, Target
+from smfix.repair import journal_folder
+from smfix.repair.journal import Mark
+from smfix.treatment import Setting, treat
+from world import BASE, make_world
+
+
+@pytest.fixture
+def world(tmp_path, capsys, monkeypatch):
+    return make_world(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def setting(world):
+    return Setting((str(world.mount),), str(world.journals), decide=lambda *_: True)
+
+
+def found(path):
+    return Found(Target(str(path), Backing.FILE, vdi=BASE), os.path.dirname(path))
+
+
+# --------------------------------------------------------------------------- commands
+
+
+def test_default_options_are_left_out(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert Setting().undo_command("x") == "smfix undo x"
+    assert Setting().repair_command("/a b") == "smfix repair '/a b' --yes"
+    assert Setting(journal_dir="/var/lib/smfix/journal").undo_command("x") == "smfix undo x"
+
+
+def test_other_options_are_named_with_absolute_paths(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    setting = Setting(("m", "/n n"), "j", "l", consent=frozenset(["VHD301", "VHD108"]))
+    assert setting.command("check", "x") == f"smfix check x --sr-mount {tmp_path}/m --sr-mount '/n n'"
+    assert setting.undo_command("x") == f"smfix undo x --journal-dir {tmp_path}/j --sm-lock-dir {tmp_path}/l"
+    assert setting.repair_command("y", ("VHD302",)) == (
+        f"smfix repair {tmp_path}/y --yes --confirm VHD108 --confirm VHD301 --confirm VHD302 "
+        f"--sr-mount {tmp_path}/m --sr-mount '/n n' --journal-dir {tmp_path}/j --sm-lock-dir {tmp_path}/l"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uid", "state", "folder"),
+    [(0, "/s", "/var/lib/smfix/journal"), (7, "/s", "/s/smfix/journal"), (7, "", "/h/.local/state/smfix/journal")],
+)
+def test_where_journals_lie(monkeypatch, uid, state, folder):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    monkeypatch.setenv("HOME", "/h")
+    assert Setting().journals == folder
+
+
+# --------------------------------------------------------------------------- the way of one image
+
+
+def test_a_no_writes_nothing_and_keeps_the_plan(world, setting):
+    path = world.damaged()
+    before = path.read_bytes()
+    asked = []
+
+    def no(where, outcome):
+        asked.append((where, outcome.status, [finding.code for finding in outcome.findings]))
+        return False
+
+    outcome = treat(found(path), replace(setting, decide=no))
+    assert asked == [(str(path), Status.WOULD_REPAIR, ["VHD101"])]
+    assert (outcome.status, outcome.message) == (
+        Status.WOULD_REPAIR,
+        "nothing was written: the answer was not yes",
+    )
+    assert path.read_bytes() == before
+
+
+def test_a_disk_replaced_while_somebody_thinks_is_stale(world, setting):
+    path = world.damaged()
+
+    def replaced(*_):
+        path.rename(world.folder / "aside.vhd")
+        world.damaged()
+        return True
+
+    outcome = treat(found(path), replace(setting, decide=replaced))
+    assert (outcome.status, outcome.reason) == (Status.REFUSED, Reason.STALE)
+    assert outcome.findings == outcome.remaining != ()
+
+
+def test_a_disk_changed_while_somebody_thinks_is_stale(world, setting):
+    path = world.damaged()
+    seen = []
+
+    def changed(*_):
+        with open(path, "ab") as file:
+            file.write(b"more")
+        seen.append(path.read_bytes())
+        return True
+
+    outcome = treat(found(path), replace(setting, decide=changed))
+    assert (outcome.status, outcome.reason) == (Status.REFUSED, Reason.STALE)
+    assert path.read_bytes() == seen[0]
+
+
+def test_a_disk_that_cannot_be_written_fails(world, setting, monkeypatch):
+    path = world.damaged()
+
+    def reopen(self, *, write=False):
+        raise WriteFailed("cannot open it for writing: Read-only file system")
+
+    monkeypatch.setattr("smfix.host.storage.OpenImage.reopen", reopen)
+    monkeypatch.setattr("smfix.host.storage.OpenImage.is_in_place", lambda _: True)
+    outcome = treat(found(path), setting)
+    assert (outcome.status, outcome.message) == (
+        Status.FAILED,
+        "cannot open it for writing: Read-only file system",
+    )
+
+
+def test_no_space_is_foreseen(world, setting, monkeypatch):
+    path = world.damaged()
+    monkeypatch.setattr("smfix.host.storage.OpenImage.free_space", lambda _: 0)
+    for decide in (None, setting.decide):
+        outcome = treat(found(path), replace(setting, decide=decide))
+        assert outcome.status is Status.FAILED
+        assert "no space" in outcome.message
+
+
+def test_a_refusal_of_the_second_opening_stops_a_recovery(world, setting, monkeypatch):
+    path = world.damaged()
+    name = treat(found(path), setting).journal
+    journal_folder.mark(journal_folder.load(setting.journals, name), Mark.UNFINISHED)
+    refusal = Refusal(Reason.STALE, "another file by now")
+    monkeypatch.setattr("smfix.host.storage.OpenImage.reopen", lambda *_, **__: refusal)
+    outcome = treat(found(path), setting)
+    assert (outcome.status, outcome.message) == (Status.REFUSED, "another file by now")
+
+
+def test_journals_that_cannot_be_read_stop_a_repair_but_no_dry_run(world, setting):
+    path = world.damaged()
+    world.journals.write_text("no folder")
+    assert treat(found(path), setting).status is Status.FAILED
+    assert "journal" in treat(found(path), setting).message
+    dry = treat(found(path), replace(setting, decide=None))
+    assert dry.findings or dry.status is Status.FAILED
+
+
+def test_hidden_is_read_by_the_sound_footer(world):
+    from memory_image import MemoryImage
+
+    assert treatment.is_hidden(MemoryImage(world.image(hidden=1)[:-512])) is True
+    assert treatment.is_hidden(MemoryImage(world.image())) is False
+    assert treatment.is_hidden(MemoryImage(b"x" * 2048)) is None
