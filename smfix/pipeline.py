@@ -42,7 +42,6 @@ from smfix.repair import undo as way_back
 from smfix.repair.journal import Mark
 from smfix.repair.journal_folder import DamagedEntry, JournalEntry
 from smfix.report.escape import command
-from smfix.smlog.source import read_logs
 from smfix.treatment import Decide, Setting, context_of, refused, seen_by, treat
 from smfix.vhd.image import VhdImage, inspect
 
@@ -101,6 +100,8 @@ def from_log(
 
     Parents are treated before their children. Raises Unreadable for a log, UsageError for an option.
     """
+    from smfix.smlog.source import read_logs  # only here: the other commands start without it
+
     mounts = sr_mounts(setting.sr_mounts)
     reading = read_logs(
         asked.names, tz=asked.tz, year=asked.year, since=asked.since, until=asked.until, progress=progress
