@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import orphans, room
+from smfix.problems.blocks import orphans, room, stray_bits
 from smfix.problems.footer import held_open
 from smfix.problems.places import lost_entries, misplaced, overlapping, shifted
 from smfix.problems.rows import ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
@@ -123,22 +123,6 @@ def _detect_fresh(image: VhdImage, context: Context) -> Iterator[Hit]:
 
 
 # --------------------------------------------------------------------------- VHD404, VHD402
-
-
-def stray_bits(image: VhdImage) -> list[int]:
-    """Blocks of the disk that a sound batmap calls full and the BAT does not place."""
-    if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound):
-        return []
-    bat, bits = image.bat.value, image.batmap.value.bits
-    if bat.allocated == len(bat):
-        return []
-    return [
-        block
-        for index, byte in enumerate(bits[: -(-len(bat) // 8)])
-        if byte
-        for block in range(index * 8, min(index * 8 + 8, len(bat)))
-        if structs.bit(bits, block) and bat.offset(block) is None
-    ]
 
 
 def _set_bits(batmap: Batmap, blocks: int) -> Iterator[int]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from smfix.model import SECTOR, Extent, Sound
+from smfix.vhd import structs
 from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, Header, round_up
 
@@ -69,6 +70,22 @@ def _clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:
     text = format(int.from_bytes(bits, "big"), f"0{len(bits) * 8}b")[:sectors]
     edges = [0, *(n for n in range(1, sectors) if text[n] != text[n - 1]), sectors]
     return [(low, high) for low, high in pairwise(edges) if text[low] == "0"]
+
+
+def stray_bits(image: VhdImage) -> list[int]:
+    """Blocks of the disk that a sound batmap calls full and the BAT does not place."""
+    if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound):
+        return []
+    bat, bits = image.bat.value, image.batmap.value.bits
+    if bat.allocated == len(bat):
+        return []
+    return [
+        block
+        for index, byte in enumerate(bits[: -(-len(bat) // 8)])
+        if byte
+        for block in range(index * 8, min(index * 8 + 8, len(bat)))
+        if structs.bit(bits, block) and bat.offset(block) is None
+    ]
 
 
 def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orphan]:

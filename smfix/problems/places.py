@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from smfix.model import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import PAGE, Orphan, block_shaped, forced, orphans, room
+from smfix.problems.blocks import PAGE, Orphan, block_shaped, forced, orphans, room, stray_bits
 from smfix.problems.footer import held_open
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
@@ -86,7 +86,9 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     header = image.geometry
     places = orphans(image, frozenset(wrong))
-    answer = {} if held_open(context) else forced(image, sorted(wrong), places)
+    # A block that the batmap calls full and the BAT has lost claims a place as well.
+    claimants = sorted({*wrong, *stray_bits(image)})
+    answer = {} if held_open(context) else forced(image, claimants, places)
     for block in sorted(wrong)[:NAMED]:
         at = wrong[block]
         where, clobbers = _where(image, wrong, at)
@@ -247,10 +249,7 @@ def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
     bat = found[1]
     if len(bat) - bat.allocated == len(places) == 1:
         return {next(b for b in range(len(bat)) if bat.offset(b) is None): places[0].offset}
-    if not isinstance(image.batmap, Sound):
-        return {}
-    bits = image.batmap.value.bits
-    named = [b for b in range(min(len(bat), len(bits) * 8)) if bat.offset(b) is None and structs.bit(bits, b)]
+    named = stray_bits(image)
     return forced(image, named, [place for place in places if place.full]) if named else {}
 
 
