@@ -16,7 +16,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from smfix import __version__, pipeline, scan
-from smfix.errors import SmfixError, UsageError
+from smfix.errors import SmfixError, UsageError, WriteFailed
 from smfix.model import Exit, Outcome, Record
 from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, scanned, text
 from smfix.report.escape import printable
@@ -122,7 +122,7 @@ def _guarded(body: Callable[..., int]) -> Callable[..., int]:
             _say(f"smfix: {error}")
             return int(error.exit_bit)
         except KeyboardInterrupt:
-            _say("smfix: interrupted; an unfinished repair is recovered by the next run")
+            _say("smfix: interrupted; `smfix journal` lists what was changed, the next run recovers what is unfinished")
             return int(Exit.INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
             return _unexpected(error)
@@ -152,12 +152,19 @@ def _say(line: str) -> None:
 
 
 def _emit(report: str) -> None:
-    """`report` on stdout. A reader that has gone away (``| head``) is no error of ours."""
+    """`report` on stdout. A reader that has gone away (``| head``) is no error of ours.
+
+    Raises WriteFailed where stdout takes nothing (a full disk).
+    """
     try:
         sys.stdout.write(report)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise WriteFailed(
+            f"cannot write the report to standard output: {error.strerror}; `smfix journal` lists what was changed"
+        ) from error
 
 
 def run(arguments: Sequence[str]) -> int:
