@@ -125,6 +125,10 @@ def test_what_lay_beyond_the_end_is_absent():
     assert size == 8
 
 
+def test_what_is_there_already_is_no_step():
+    assert record((Write(0, b"12"), Write(2, b"xx")), MemoryImage(b"1234")) == ((Change(2, b"34", b"xx"),), 4)
+
+
 @given(repairs())
 def test_every_plan_has_a_journal_that_knows_old_and_new(repair):
     data, edits = repair

@@ -216,6 +216,8 @@ def _outside(write: Write, taken: Extent) -> list[Write]:
 def record(edits: Sequence[Edit], view: ByteView) -> tuple[tuple[Step, ...], int]:
     """The steps of `edits` with what they replace in `view`, and the size they lead to (bytes).
 
+    What is there already is no step: nothing is written to a disk without need.
+
     Raises :class:`smfix.errors.Unreadable` when the storage fails.
     """
     old_size = size = view.size
@@ -228,7 +230,8 @@ def record(edits: Sequence[Edit], view: ByteView) -> tuple[tuple[Step, ...], int
             continue
         inside = max(0, min(old_size, edit.extent.end) - edit.offset)
         before = view.read(Extent(edit.offset, inside)) if inside else b""
-        steps.append(Change(edit.offset, before, edit.data))
+        if before != edit.data:
+            steps.append(Change(edit.offset, before, edit.data))
         size = max(size, edit.extent.end)
     return tuple(steps), size
 
