@@ -159,9 +159,11 @@ def _emit(report: str) -> None:
     try:
         sys.stdout.write(report)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        # What is still buffered would be tried again when Python ends, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return
         raise WriteFailed(
             f"cannot write the report to standard output: {error.strerror}; `smfix journal` lists what was changed"
         ) from error

@@ -297,6 +297,7 @@ def test_a_reader_is_no_obstacle(world):
         assert world.run("repair", path, "--yes").code == 1
 
 
+@pytest.mark.root  # on a host with SM's locks, who cannot see every process must not write
 def test_the_storage_managers_locks_are_taken_where_they_are_named(world, monkeypatch):
     monkeypatch.setattr("smfix.host.locks.RUNNING_WAIT", 0.1)
     path = world.damaged()
@@ -388,6 +389,7 @@ def test_a_file_system_that_takes_nothing(world, how):
         subprocess.run(["umount", world.sr], check=True)
 
 
+@pytest.mark.root  # on a host with SM's locks, who cannot see every process must not write
 def test_on_a_host_of_its_own_the_next_step_is_a_scan(world, monkeypatch):
     path = world.damaged()
     inventory = world.folder / "inventory"

@@ -49,7 +49,7 @@ def logged(monkeypatch, setting):
 
     def treat(*incidents):
         reading = LogReading(("x",), 1, None, None, False, False, incidents)
-        monkeypatch.setattr(pipeline, "read_logs", lambda *_, **__: reading)
+        monkeypatch.setattr("smfix.smlog.source.read_logs", lambda *_, **__: reading)
         return pipeline.from_log(LogQuestion(("x",)), setting)[1]
 
     return treat
