@@ -34,7 +34,7 @@ from images import (
     with_end,
     with_entry,
 )
-from smfix.model import SECTOR, Damaged, Extent, Sound
+from smfix.model import SECTOR, Damaged, Extent, Sound, Verdict
 from smfix.problems.table import diagnose
 from smfix.vhd.image import MARK, TAIL_SCAN, inspect
 from smfix.vhd.make import sparse
@@ -376,7 +376,8 @@ def test_who_has_a_batmap(app, version, there):
         ({"sectors": 0}, "invalid size zero"),
         ({"checksum": 1}, "invalid checksum"),
         ({"offset": 1 << 63}, "the batmap reaches past the end of the file"),
-        ({"offset": (1 << 64) - 1}, "the batmap reaches past the end of the file"),
+        ({"offset": (1 << 64) - 512}, "the batmap reaches past the end of the file"),
+        ({"offset": 3073}, "invalid batmap offset"),
     ],
 )
 def test_a_damaged_batmap(change, why):
@@ -406,6 +407,19 @@ def test_a_batmap_behind_the_end_of_the_file():
     image = seen(raw)
     assert isinstance(image.batmap, Damaged)
     assert image.batmap.reasons[0] == "error reading batmap"
+
+
+def test_a_disk_of_exabytes_does_not_make_the_batmap_be_read():
+    made = base_made()
+    pieces = {write.offset: write.data for write in made.writes}
+    end = replace(made.footer, current_size=(1 << 64) - 1).sealed().encode()
+    raw = rebatted(base(), reseal=False, sectors=0xFFFFFFFF)
+    pieces[batmap_at(base())] = raw[batmap_at(base()) :][:1024]
+    view = Holes(1 << 43, {**pieces, 0: end, (1 << 43) - 512: end})
+    image = inspect(view)
+    assert isinstance(image.batmap, Damaged)
+    assert image.batmap.reasons == ("it is for more blocks than smfix reads (16777216)",)
+    assert diagnose(image, CONTEXT).verdict is Verdict.INVALID
 
 
 def test_a_signed_batmap_is_sound():

@@ -20,6 +20,7 @@ from smfix.problems.footer import held_open
 from smfix.problems.places import lost_entries, misplaced, overlapping, shifted
 from smfix.problems.rows import ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
+from smfix.vhd.bat import BAT_LIMIT
 from smfix.vhd.image import Batmap, VhdImage
 from smfix.vhd.structs import (
     BATMAP_COOKIE,
@@ -51,8 +52,10 @@ def _layout_header(image: VhdImage) -> BatmapHeader | None:
     size = round_up(-(-image.geometry.max_bat_size // 8)) or SECTOR
     home = image.batmap.where.end
     version = claimed.version if claimed.version in (BATMAP_VERSION_SIGNED, BATMAP_VERSION_CURRENT) else None
+    largest = max(size, BAT_LIMIT // 8)
     for at, length in ((claimed.map_offset, claimed.map_size), (home, size)):
-        if length >= size and at >= home and at % SECTOR == 0 and _is_free(image, Extent(at, length)):
+        fits = size <= length <= largest and at >= home and at % SECTOR == 0
+        if fits and _is_free(image, Extent(at, length)):
             return replace(
                 claimed,
                 cookie=BATMAP_COOKIE,
@@ -98,7 +101,7 @@ def _placed_wrong(image: VhdImage) -> str | None:
     head = image.batmap.value.header
     if head.map_size * 8 < image.geometry.max_bat_size:
         return "batmap-BAT size mismatch"
-    if head.map_offset == 0 or head.map_offset % SECTOR:
+    if head.map_offset == 0:
         return "invalid batmap offset"
     return "invalid batmap size" if head.map_extent.end > room(image) else None
 

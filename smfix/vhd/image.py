@@ -217,13 +217,7 @@ def _batmap(view: ByteView, footer: Footer | None, header: Header) -> Sound[Batm
         return Damaged(raw, ("error reading batmap", "the file ends before the batmap"), where)
     head = structs.parse_batmap_header(raw)
     summed = structs.batmap_summed_size(current_size)
-    reasons: list[str] = []
-    if not known:
-        reasons.append("invalid cookie")
-    if head.version > BATMAP_VERSION_CURRENT:
-        reasons.append("unsupported batmap version")
-    if head.map_size < summed:
-        reasons.append("invalid batmap size" if head.map_size else "invalid size zero")
+    reasons = _batmap_reasons(head, summed)
     bits = b""
     if not reasons:
         bits = view.read(Extent(head.map_offset, min(head.map_size, max(summed, BAT_LIMIT // 8))))
@@ -234,6 +228,23 @@ def _batmap(view: ByteView, footer: Footer | None, header: Header) -> Sound[Batm
     if reasons:
         return Damaged(raw, tuple(reasons), where)
     return Sound(Batmap(head, bits, summed), where)
+
+
+def _batmap_reasons(head: BatmapHeader, summed: int) -> list[str]:
+    """All that speaks against the header of a batmap of which `summed` bytes are under the checksum."""
+    reasons: list[str] = []
+    if head.cookie != BATMAP_COOKIE:
+        reasons.append("invalid cookie")
+    if head.version > BATMAP_VERSION_CURRENT:
+        reasons.append("unsupported batmap version")
+    if head.map_size < summed:
+        reasons.append("invalid batmap size" if head.map_size else "invalid size zero")
+    if head.map_offset % SECTOR:
+        # libvhd reads with O_DIRECT: what does not begin a sector cannot be read.
+        reasons.append("invalid batmap offset")
+    if summed > BAT_LIMIT // 8:
+        reasons.append(f"it is for more blocks than smfix reads ({BAT_LIMIT})")
+    return reasons
 
 
 def _locators(view: ByteView, footer: Footer | None, header: Header) -> tuple[Locator, ...]:
