@@ -33,7 +33,7 @@ def _full(raw: bytes, footer: bytes, bat_end: int, size: int) -> bytes:
     length = max(((size >> 24) + 511) // 512, 1) * 512
     bits = raw[offset : offset + length]
     total = sum(bits) if kind != 0x00010001 else sum(byte - 256 if byte > 127 else byte for byte in bits)
-    if len(bits) < length or sectors * 512 < length or ~total & 0xFFFFFFFF != wanted:
+    if kind > 0x00010002 or len(bits) < length or sectors * 512 < length or ~total & 0xFFFFFFFF != wanted:
         return b""
     return bits
 

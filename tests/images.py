@@ -7,16 +7,16 @@ written, an unallocated one, blocks out of order, a tail, and for the child a pa
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 
 from smfix.model import SECTOR, Edit, Extent, Resize, Write
-from smfix.problems.rows import Context, Parent
+from smfix.problems.rows import Context
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.make import Blocks, Made, ParentRef, fixed, sparse
-from smfix.vhd.structs import BLOCK_SIZE, Footer, Header, batmap_checksum, parse_footer, parse_header
+from smfix.vhd.structs import BLOCK_SIZE, Footer, Header, batmap_checksum, geometry_for, parse_footer, parse_header
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONTEXT = Context(NOW)
@@ -155,6 +155,34 @@ def child() -> bytes:
 
 
 @cache
+def qemu() -> bytes:
+    """A disk as qemu makes it: no batmap, blocks back to back behind the BAT, a partial last block."""
+    size = 2 * BLOCK_SIZE + 3 * SECTOR
+    footer = replace(
+        footer_of(base()),
+        creator_app=b"qem2",
+        creator_version=0x00050003,
+        original_size=size,
+        current_size=size,
+        geometry=geometry_for(size),
+    ).sealed()
+    header = replace(header_of(base()), max_bat_size=3).sealed()
+    order, at = {2: some(2, (0, 2)), 0: some(0, PARTIAL)}, 2048
+    raw = bytearray(at + len(order) * header.block_space)
+    raw[1536:2048] = b"\xff" * 512
+    for block, sectors in order.items():
+        struct.pack_into(">I", raw, 1536 + 4 * block, at // SECTOR)
+        bits = sum(1 << (4095 - index) for index in sectors)
+        raw[at : at + 512] = bits.to_bytes(512, "big")
+        for index, data in sectors.items():
+            raw[at + 512 + index * 512 : at + 1024 + index * 512] = data
+        at += header.block_space
+    raw[:512] = footer.encode()
+    raw[512:1536] = header.encode()
+    return bytes(raw) + footer.encode()
+
+
+@cache
 def fixed_disk() -> bytes:
     """A fixed disk of 64 KiB."""
     return fixed(65536, UUID, sector(0, 0) * 3, timestamp=1000).to_bytes()
@@ -245,27 +273,3 @@ def rebatted(raw: bytes, *, reseal: bool = True, bits: bytes | None = None, **ch
 def lost_footer(raw: bytes) -> bytes:
     """`raw` without the footer at its end."""
     return raw[:-SECTOR]
-
-
-# --------------------------------------------------------------------------- the corpus
-
-
-@dataclass(frozen=True)
-class Case:
-    """An image that shows one row of the problem table.
-
-    `also` are codes that come with it. `slow`: ``vhd-util`` retries ten seconds over it. `lines`: compare
-    with ``vhd-util check`` (False: it needs what only a context can say, or differs by decision).
-    """
-
-    raw: bytes
-    context: Context = CONTEXT
-    growable: bool = True
-    also: frozenset[str] = frozenset()
-    slow: bool = False
-    compare: bool = True
-    files: tuple[tuple[str, bytes], ...] = ()
-
-
-Recipe = Callable[[], Case]
-WITH_PARENT = Context(NOW, parent=Parent("parent.vhd", PARENT_UUID))
