@@ -289,7 +289,7 @@ def _checked(found: Found, uses: Usage | None) -> CheckedImage:
         with opened:
             uses = uses or usage(opened.identity)
             image = inspect(opened)
-            context = context_of(image, found, uses)
+            context = context_of(image, found, uses.state)
             diagnosis = diagnose(image, context)
             if diagnosis.verdict is Verdict.NOT_A_VHD:
                 return CheckedImage(path, Verdict.NOT_A_VHD, image.size, note="no structure of a VHD is in it")

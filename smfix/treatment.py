@@ -150,23 +150,25 @@ def seen_by(context: Context, uses: Usage) -> str:
     return f"; not seen by this user: {uses.blind}" if uses.blind and context.in_use is not InUse.READ_WRITE else ""
 
 
-def context_of(image: VhdImage, found: Found, uses: Usage) -> Context:
+def context_of(image: VhdImage, found: Found, in_use: InUse) -> Context:
     """What the bytes do not say, less the children (who costs a look into the whole folder)."""
     parent, _ = chains.parent_of(image, found.target.path)
-    return Context(datetime.now(UTC), uses.state, parent)
+    return Context(datetime.now(UTC), in_use, parent)
 
 
 def _treat(image: OpenImage, found: Found, setting: Setting) -> Outcome:
-    uses = usage(image.identity)
     first = inspect(image)
-    context = context_of(first, found, uses)
+    context = context_of(first, found, InUse.NONE)
     seen = diagnose(first, context)
     if seen.verdict is Verdict.VALID:
         return Outcome(Status.VALID, "the image is sound", findings=seen.findings, remaining=seen.findings)
+    # Only now, for it costs a look at every process: who holds a sound image is no matter.
+    uses = usage(image.identity)
     with ExitStack() as stack:
         family = chains.children_of(first, found, stack)
         context = replace(
             context,
+            in_use=uses.state,
             children=tuple(child for _, child in family),
             given_size=setting.given_size,
             given_uuid=setting.given_uuid,

@@ -143,3 +143,8 @@ def test_a_proposal_shows_what_would_be_written():
     assert shown.splitlines()[0] == PATH
     assert "   found    VHD101" in shown
     assert shown.endswith("   plan     NUL from the old end to byte 4,096")
+
+
+def test_a_proposal_without_findings_says_what_it_is_about():
+    shown = text.proposal(PATH, outcome(Status.WOULD_REPAIR, findings=(), plan=None, message="put back first"))
+    assert shown == f"{PATH}\n   plan     put back first"

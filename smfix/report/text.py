@@ -193,7 +193,8 @@ def repair(images: Sequence[TreatedImage]) -> str:
 
 def proposal(path: str, outcome: Outcome) -> str:
     """What a person is asked about: the image, what was found, what would be written."""
-    return "\n".join([_shown(path), findings(outcome.findings), *plan(outcome)])
+    told = [findings(outcome.findings)] if outcome.findings else [row("plan", outcome.message)]
+    return "\n".join([_shown(path), *told, *plan(outcome)])
 
 
 def _shown(path: str) -> str:
