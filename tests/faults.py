@@ -29,6 +29,7 @@ from smfix.vhd.make import Made, sparse
 
 ROOT = Path(__file__).resolve().parent.parent
 SMFIX = (sys.executable, "-m", "smfix")
+PYTHONPATH = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
 FAULTS = {"SIGKILL": "signal=KILL", "EIO": "error=EIO", "ENOSPC": "error=ENOSPC"}
 SR, VDI = "7a142a29-9556-ee47-1e04-1a8517813369", "1d994938-058e-102f-80dc-001ec95cb0b6"
 CHANGING = (
@@ -177,7 +178,7 @@ class Bench:
         environment = {
             "PATH": "/nonexistent",  # no vhd-util: its system calls are not ours
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": PYTHONPATH,
             "XDG_STATE_HOME": str(self.folder / "state"),
             "HOME": str(self.folder),
         }

@@ -212,7 +212,7 @@ def test_of_two_at_once_one_repairs_and_none_harms(bench):
     before = bench.bytes()
     options = ["--yes", "--json", "--sr-mount", str(bench.folder / "sr"), "--journal-dir", str(bench.journals)]
     command = [*faults.SMFIX, "repair", *options, bench.target]
-    environment = os.environ | {"PYTHONPATH": str(faults.ROOT), "XDG_STATE_HOME": str(bench.folder / "state")}
+    environment = os.environ | {"PYTHONPATH": faults.PYTHONPATH, "XDG_STATE_HOME": str(bench.folder / "state")}
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
