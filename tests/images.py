@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 
-from smfix.model import SECTOR, Edit, Extent, Resize, Write
+from smfix.model import SECTOR, Edit, Extent, Resize, Verdict, Write
 from smfix.problems.rows import Context
+from smfix.repair.plan import Planned, plan
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.make import Blocks, Made, ParentRef, fixed, sparse
 from smfix.vhd.structs import BLOCK_SIZE, Footer, Header, batmap_checksum, geometry_for, parse_footer, parse_header
@@ -273,3 +274,29 @@ def rebatted(raw: bytes, *, reseal: bool = True, bits: bytes | None = None, **ch
 def lost_footer(raw: bytes) -> bytes:
     """`raw` without the footer at its end."""
     return raw[:-SECTOR]
+
+
+# --------------------------------------------------------------------------- plans
+
+
+def planned(raw: bytes, *consent: str, context: Context = CONTEXT, growable: bool = True) -> Planned:
+    """The plan for `raw` with consent to the codes."""
+    return plan(Buffer(raw, growable), context, frozenset(consent))
+
+
+def codes(made: Planned) -> list[str]:
+    """What was found, in order."""
+    return [finding.code for finding in made.diagnosis.findings]
+
+
+def repaired(raw: bytes, *consent: str, context: Context = CONTEXT, growable: bool = True) -> bytes:
+    """`raw` after its plan, which must not be refused; planning again finds no error and makes no edit."""
+    made = planned(raw, *consent, context=context, growable=growable)
+    assert made.plan.refusal is None, made.plan.refusal
+    assert made.plan.edits
+    after = applied(raw, made.plan.edits)
+    again = planned(after, *consent, context=context, growable=growable)
+    assert again.diagnosis.verdict is Verdict.VALID, codes(again)
+    assert again.plan.edits == ()
+    assert again.diagnosis.findings == made.plan.remaining
+    return after

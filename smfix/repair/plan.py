@@ -17,6 +17,7 @@ from smfix.model import (
     Edit,
     Extent,
     Finding,
+    InUse,
     Reason,
     Refusal,
     RepairPlan,
@@ -84,7 +85,7 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     recorder = Recorder(view)
     image = inspect(recorder)
     diagnosis = diagnose(image, context)
-    refusal = _hopeless(image, diagnosis)
+    refusal = _hopeless(image, diagnosis, context)
     if refusal is not None or diagnosis.verdict is Verdict.VALID:
         nothing = RepairPlan((), (), diagnosis.findings, (), refusal, recorder.fingerprint())
         return Planned(image, diagnosis, nothing)
@@ -175,13 +176,15 @@ def _may_mend(finding: Finding, consent: frozenset[str]) -> bool:
     return finding.disposition is Disposition.SAFE
 
 
-def _hopeless(image: VhdImage, diagnosis: Diagnosis) -> Refusal | None:
+def _hopeless(image: VhdImage, diagnosis: Diagnosis, context: Context) -> Refusal | None:
     """What no plan is made for."""
     if diagnosis.verdict is Verdict.NOT_A_VHD:
         what = "it is empty" if not image.size else "none of its structures carries a VHD's cookie"
         return Refusal(Reason.NOT_A_VHD, f"this is no VHD: {what}")
     if diagnosis.verdict is Verdict.IN_USE:
         return Refusal(Reason.IN_USE, "the disk is open for writing: its footer is absent by design")
+    if diagnosis.verdict is Verdict.INVALID and context.in_use is InUse.READ_WRITE:
+        return Refusal(Reason.IN_USE, "the disk is open for writing: what is read now may be changed in a moment")
     if any(finding.code == "VHD107" for finding in diagnosis.findings):
         return Refusal(Reason.SM_PENDING, "a resize by the storage manager has not ended; it reverts it itself")
     return None
