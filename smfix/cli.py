@@ -292,7 +292,7 @@ def _finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) 
 # --------------------------------------------------------------------------- the commands
 
 
-@app.command("from-log", epilog=EPILOG)
+@app.command("from-log", epilog=EPILOG, short_help="read SMlog; find, repair and re-validate the disks it names")
 @_guarded
 def from_log(  # noqa: PLR0913 - the options of the contract
     logs: Annotated[
@@ -333,7 +333,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     return _finish(report, jsondoc.from_log(reading, incidents), hint, as_json=as_json)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="the verdict on each image; reads only")
 @_guarded
 def check(
     targets: Targets,
@@ -348,7 +348,7 @@ def check(
     return _finish(text.check(images), jsondoc.check(images), "", as_json=as_json)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="diagnose, plan, repair and re-validate the named images")
 @_guarded
 def repair(  # noqa: PLR0913 - the options of the contract
     targets: Targets,
@@ -385,7 +385,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     return _finish(text.repair(images), jsondoc.repair(images), hint, as_json=as_json)
 
 
-@app.command("scan", epilog=EPILOG)
+@app.command("scan", epilog=EPILOG, short_help="every VHD of an SR: verdict, sizes, chains")
 @_guarded
 def scan_(
     targets: Annotated[
@@ -409,7 +409,7 @@ def _scanned(done: int, total: int) -> None:
     _redraw(f"smfix: scanning: {done:,} of {total:,} images")
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="metadata as `vhd-util read -p` prints it")
 @_guarded
 def show(
     target: Target,
@@ -430,7 +430,7 @@ def show(
     return 0
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="what was changed on this machine")
 @_guarded
 def journal(
     journal_id: Annotated[
@@ -447,7 +447,7 @@ def journal(
     return _finish(report, jsondoc.journal(entries), "", as_json=as_json)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="put an image back as it was before a repair")
 @_guarded
 def undo(
     journal_id: Annotated[str, typer.Argument(metavar="ID", help="A journal's id, or the start of it.")],
@@ -468,7 +468,7 @@ def undo(
     return _finish(journals.undone(image), document, "", as_json=as_json)
 
 
-@app.command("explain", epilog=EPILOG)
+@app.command("explain", epilog=EPILOG, short_help="what a finding means and what is done about it")
 @_guarded
 def explain_(
     code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A finding, VHD101 for example.")] = None,
@@ -482,7 +482,7 @@ def explain_(
     return _finish(report, document, "", as_json=as_json)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="a throw-away SR with damaged disks, repaired and proved")
 @_guarded
 def demo(
     keep: Annotated[
