@@ -26,7 +26,7 @@ from smfix.report import jsondoc
 
 
 def test_the_schemas_are_schemas():
-    assert len(_SCHEMAS) == 10
+    assert _SCHEMAS
     for schema in _SCHEMAS.values():
         Draft202012Validator.check_schema(schema)
 
