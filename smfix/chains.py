@@ -9,6 +9,7 @@ of all images in its folder.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
@@ -67,7 +68,11 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
 
 
 def _backing(path: str) -> Backing:
-    return Backing.BLOCK if path.startswith("/dev/") else Backing.FILE
+    """By what is there, not by its name: /dev/shm holds files. What is missing counts as a file."""
+    try:
+        return Backing.BLOCK if stat.S_ISBLK(os.stat(path).st_mode) else Backing.FILE
+    except OSError:
+        return Backing.FILE
 
 
 def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:

@@ -169,3 +169,10 @@ def test_a_header_behind_the_end_is_none():
     footer = replace(parse_footer(bytes(512)), cookie=b"conectix", data_offset=1 << 40, type=3).sealed()
     assert chains.header_of(MemoryImage(footer.encode())) is None
     assert chains.header_of(MemoryImage(b"")) is None
+
+
+def test_a_parents_backing_is_what_it_is_not_where_it_lies(tmp_path):
+    (tmp_path / "disk.vhd").write_bytes(b"")
+    assert chains._backing(str(tmp_path / "disk.vhd")) is Backing.FILE
+    assert chains._backing("/dev/null") is Backing.FILE
+    assert chains._backing(str(tmp_path / "missing")) is Backing.FILE
