@@ -69,7 +69,7 @@ def sized(size: int) -> dict[str, int]:
         (lambda: put(lost_footer(base()), 0, bytes(512)), "there is no sound footer"),
         (lambda: refooted(base(), saved=7), "its own fields are not allowed: invalid 'saved' state"),
         (lambda: refooted(base(), hidden=7), "its own fields are not allowed: invalid 'hidden' state"),
-        (lambda: fixed_disk(), "it describes a fixed disk, which has no backup footer"),
+        (fixed_disk, "it describes a fixed disk, which has no backup footer"),
         (lambda: put(base(), 600, b"\1"), "the header or the BAT it must agree with is damaged"),
         (lambda: reheaded(base(), max_bat_size=3), "the header or the BAT it must agree with is damaged"),
         (

@@ -38,12 +38,8 @@ def _pair(image: VhdImage) -> tuple[Footer, Footer] | None:
     return end.value, backup.value
 
 
-def _decided(image: VhdImage, context: Context) -> tuple[str | None, dict[str, list[str]]]:
+def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> tuple[str | None, dict[str, list[str]]]:
     """(`end`, `backup` or None: which one is proved, what speaks against each)."""
-    pair = _pair(image)
-    if pair is None:
-        return None, {}
-    end, backup = pair
     against = {
         "end": contradictions(inspect(image.view, by=end)),
         "backup": contradictions(inspect(image.view, by=backup)),
@@ -68,7 +64,7 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
     if pair is None:
         return
     fields = [name for name in _FIELDS if getattr(pair[0], name) != getattr(pair[1], name)] or ["checksum"]
-    chosen, against = _decided(image, context)
+    chosen, against = _decided(image, *pair, context)
     speaks = "; ".join(f"against the {which} footer: {', '.join(said)}" for which, said in against.items() if said)
     facts = {
         "fields": {name: [_shown(footer, name) for footer in pair] for name in fields},

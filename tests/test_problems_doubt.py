@@ -1,0 +1,282 @@
+"""Two footers that disagree, or none at all: decided by evidence and consent, or not decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from guest import guest_data
+from images import (
+    CONTEXT,
+    DISK_SIZE,
+    MIB,
+    NOW,
+    PARENT_UUID,
+    PARTIAL,
+    UUID,
+    base,
+    child,
+    codes,
+    device,
+    empty,
+    footer_of,
+    lost_footer,
+    planned,
+    put,
+    qemu,
+    rebatted,
+    refooted,
+    reheaded,
+    repaired,
+    seen,
+    some,
+    with_backup,
+    with_end,
+)
+from smfix.model import Disposition, Reason, Refusal
+from smfix.problems.rows import Context
+from smfix.problems.table import row
+from smfix.vhd.make import ParentRef, sparse
+from smfix.vhd.structs import BLOCK_SIZE, DiskType, Footer, geometry_for, vhd_time
+
+CHILD_UUID = bytes(range(32, 48))
+OTHER_UUID = bytes(range(48, 64))
+
+
+def child_of(uuid: bytes, size: int = DISK_SIZE, timestamp: int = 555):
+    parent = ParentRef(uuid, "disk.vhd", timestamp)
+    return seen(sparse(size, CHILD_UUID, {1: some(1, PARTIAL)}, parent=parent).to_bytes())
+
+
+WITH_CHILD = Context(NOW, children=(child_of(UUID),))
+
+
+def changed(**change: object) -> Footer:
+    return replace(footer_of(base()), **change).sealed()  # type: ignore[arg-type]
+
+
+SMALLER = changed(current_size=2 * BLOCK_SIZE, geometry=geometry_for(2 * BLOCK_SIZE))
+LARGER = changed(current_size=5 * BLOCK_SIZE, geometry=geometry_for(5 * BLOCK_SIZE))
+
+
+# --------------------------------------------------------------------------- VHD105
+
+
+@pytest.mark.parametrize("wrong", [SMALLER, LARGER, changed(geometry=1), changed(type=4), changed(saved=4)])
+@pytest.mark.parametrize("where", ["end", "backup"])
+def test_the_footer_that_the_image_contradicts_loses_after_consent(wrong, where):
+    raw = with_end(base(), wrong) if where == "end" else with_backup(base(), wrong)
+    made = planned(raw)
+    finding = next(f for f in made.diagnosis.findings if f.code == "VHD105")
+    assert finding.disposition is Disposition.CONFIRM
+    assert finding.facts["chosen"] == ("backup" if where == "end" else "end")
+    assert f"gainst the {where} footer: " in finding.message
+    assert made.plan.refusal is not None
+    assert made.plan.refusal.reason is Reason.NEEDS_CONFIRM
+    assert "VHD105" in made.plan.needs
+    assert repaired(raw, *made.plan.needs) == base()
+
+
+def test_both_contradicted_is_not_decided():
+    raw = with_backup(with_end(base(), SMALLER), LARGER)
+    made = planned(raw, "VHD105")
+    finding = next(f for f in made.diagnosis.findings if f.code == "VHD105")
+    assert finding.disposition is Disposition.REPORT
+    assert finding.facts["chosen"] is None
+    assert finding.message.count("footer: ") == 2
+    assert made.plan.edits == ()
+    assert made.plan.refusal is not None
+    assert made.plan.refusal.reason is Reason.NO_FIX
+
+
+@pytest.mark.parametrize("field", ["uuid", "creator_app"])
+def test_what_nothing_speaks_against_is_not_decided(field):
+    other = changed(**{field: {"uuid": OTHER_UUID, "creator_app": b"tapX"}[field]})
+    made = planned(with_backup(base(), other), "VHD105")
+    assert made.diagnosis.findings[0].disposition is Disposition.REPORT
+    assert "Nothing in the image speaks against either." in made.diagnosis.findings[0].message
+    assert made.plan.edits == ()
+
+
+@pytest.mark.parametrize("field", ["timestamp", "original_size", "creator_os"])
+def test_where_nothing_hangs_on_it_the_end_footer_counts(field):
+    raw = with_backup(base(), changed(**{field: 4096}))
+    assert planned(raw).plan.needs == ("VHD105",)
+    assert repaired(raw, "VHD105") == base()
+
+
+@pytest.mark.parametrize("where", ["end", "backup"])
+def test_hidden_is_never_chosen_without_a_child(where):
+    raw = refooted(base(), where=where, hidden=1)
+    made = planned(raw)
+    assert made.diagnosis.findings[0].facts["chosen"] == ("backup" if where == "end" else "end")
+    assert "no living child" in made.diagnosis.findings[0].message
+    assert footer_of(repaired(raw, "VHD105")).hidden == 0
+
+
+@pytest.mark.parametrize("where", ["end", "backup"])
+def test_with_a_child_hidden_is_right(where):
+    raw = refooted(base(), where=where, hidden=1)
+    made = planned(raw, context=WITH_CHILD)
+    assert made.diagnosis.findings[0].facts["chosen"] == where
+    assert "it is not hidden, yet the disk has a child" in made.diagnosis.findings[0].message
+    assert footer_of(repaired(raw, "VHD105", context=WITH_CHILD)).hidden == 1
+
+
+@pytest.mark.parametrize("where", ["end", "backup"])
+def test_the_uuid_that_the_child_names_is_right(where):
+    raw = refooted(base(), where=where, uuid=OTHER_UUID)
+    made = planned(raw, context=WITH_CHILD)
+    assert "not the one that its children name" in made.diagnosis.findings[0].message
+    assert repaired(raw, "VHD105", context=WITH_CHILD) == base()
+
+
+def test_a_child_that_cannot_be_read_names_nothing():
+    context = Context(NOW, children=(seen(put(child(), 600, b"\1")),))
+    made = planned(refooted(base(), where="backup", uuid=OTHER_UUID), context=context)
+    assert made.diagnosis.findings[0].facts["chosen"] is None
+
+
+def test_a_stale_end_footer_on_a_device():
+    raw = device(base())
+    assert repaired(with_end(raw, SMALLER), "VHD105", growable=False) == raw
+
+
+def test_a_short_end_footer_is_overwritten_where_it_stands():
+    raw = with_end(base(), changed(geometry=1))[:-1]
+    assert codes(planned(raw))[0] in ("VHD105",)
+    after = repaired(raw, "VHD105")
+    assert after == base()
+
+
+def test_checksums_alone_can_differ():
+    # Old tap: `hidden` set in the end footer, its checksum not.
+    old = changed(creator_version=0x00010001)
+    raw = with_end(with_backup(base(), old), replace(old, hidden=1))
+    assert "hidden" in planned(raw).diagnosis.findings[0].facts["names"]
+    summed = replace(old, hidden=1)
+    raw = with_end(with_backup(base(), summed), summed.sealed())
+    assert planned(raw).diagnosis.findings[0].facts["names"] == "checksum"
+
+
+# --------------------------------------------------------------------------- VHD106
+
+
+def bare(raw: bytes) -> bytes:
+    """Without either footer."""
+    return put(lost_footer(raw), 0, bytes(512))
+
+
+def test_with_a_child_that_names_it_both_footers_are_rebuilt_after_consent():
+    raw = bare(base())
+    made = planned(raw, context=WITH_CHILD)
+    assert codes(made) == ["VHD106"]
+    assert made.plan.needs == ("VHD106",)
+    assert made.diagnosis.findings[0].disposition is Disposition.CONFIRM
+    after = repaired(raw, "VHD106", context=WITH_CHILD)
+    footer = footer_of(after)
+    assert footer.encode() == after[:512]
+    assert (footer.uuid, footer.current_size, footer.hidden, footer.type) == (UUID, DISK_SIZE, 1, DiskType.DYNAMIC)
+    assert footer.timestamp == 555
+    assert guest_data(after) == guest_data(base())
+
+
+def test_a_child_of_the_future_does_not_date_it():
+    context = Context(NOW, children=(child_of(UUID, timestamp=0xFFFFFFFF),))
+    assert footer_of(repaired(bare(base()), "VHD106", context=context)).timestamp == vhd_time(NOW)
+
+
+def test_what_the_operator_knows_serves_as_well():
+    context = Context(NOW, given_size=DISK_SIZE, given_uuid=UUID)
+    after = repaired(bare(base()), "VHD106", context=context)
+    footer = footer_of(after)
+    assert (footer.uuid, footer.current_size, footer.hidden, footer.timestamp) == (UUID, DISK_SIZE, 0, 0)
+    assert replace(footer, timestamp=1000).sealed() == footer_of(base())
+
+
+def test_a_differencing_disk_stays_one():
+    context = Context(NOW, given_size=DISK_SIZE, given_uuid=UUID)
+    after = repaired(bare(child()), "VHD106", context=context)
+    assert footer_of(after).type == DiskType.DIFFERENCING
+    assert after[512:1536] == child()[512:1536]
+
+
+@pytest.mark.parametrize(
+    ("raw", "context", "missing"),
+    [
+        (base, CONTEXT, "the UUID (give it with --uuid); the size (give it with --size; the BAT allows up to 8388608"),
+        (base, Context(NOW, given_uuid=UUID), "evidence: the size (give it with --size"),
+        (base, Context(NOW, given_size=DISK_SIZE), "evidence: the UUID (give it with --uuid)"),
+        (
+            base,
+            Context(NOW, given_uuid=UUID, given_size=DISK_SIZE + 1),
+            "the size given does not fit a BAT for 8388608",
+        ),
+        (base, Context(NOW, given_uuid=UUID, given_size=0), "the size given does not fit"),
+        (base, Context(NOW, given_uuid=UUID, given_size=BLOCK_SIZE), "ends before block 1"),
+        (qemu, Context(NOW, given_uuid=UUID, given_size=4 * MIB), "the creator (there is no batmap)"),
+        (
+            base,
+            Context(NOW, given_uuid=OTHER_UUID, children=(child_of(UUID),)),
+            "the UUID given is not the one that its children name",
+        ),
+        (
+            base,
+            Context(NOW, children=(child_of(UUID), child_of(OTHER_UUID))),
+            "its children name several UUIDs",
+        ),
+        (base, Context(NOW, children=(child_of(UUID, size=2 * BLOCK_SIZE),)), "the size (give it"),
+        (lambda: put(base(), 600, b"\1"), Context(NOW, given_uuid=UUID), "header and BAT are not both sound"),
+    ],
+)
+def test_what_nothing_fixes_is_asked_for(raw, context, missing):
+    made = planned(bare(raw()), "VHD106", "VHD201", context=context)
+    finding = made.diagnosis.findings[0]
+    assert finding.code == "VHD106"
+    assert missing in finding.message
+    assert finding.disposition is Disposition.REPORT
+    assert made.plan.edits == ()
+
+
+def test_a_damaged_batmap_is_cleared_before_the_footers_are_rebuilt():
+    context = Context(NOW, given_size=DISK_SIZE, given_uuid=UUID)
+    raw = bare(rebatted(base(), checksum=0))
+    assert "the batmap does not fit that size" in planned(raw, context=context).diagnosis.findings[0].message
+    after = repaired(raw, "VHD106", context=context)
+    assert guest_data(after) == guest_data(base())
+
+
+def test_a_given_size_may_be_smaller_than_the_bat():
+    raw = sparse(DISK_SIZE, UUID, {1: some(1, PARTIAL)}, bat_blocks=9000).to_bytes()
+    context = Context(NOW, given_size=DISK_SIZE, given_uuid=UUID)
+    after = repaired(bare(raw), "VHD106", context=context)
+    assert footer_of(after).current_size == DISK_SIZE
+
+
+def test_no_footer_is_rebuilt_where_a_block_is_cut():
+    context = Context(NOW, given_size=DISK_SIZE, given_uuid=UUID)
+    made = planned(bare(base())[:-4096], "VHD106", context=context)
+    assert made.plan.edits == ()
+    assert made.plan.refusal is not None
+
+
+def test_with_a_footer_in_the_tail_it_is_not_lost():
+    assert "VHD106" not in codes(planned(put(base(), 0, bytes(512)) + bytes(512)))
+
+
+# --------------------------------------------------------------------------- fixes alone
+
+
+@pytest.mark.parametrize("code", ["VHD105", "VHD106"])
+def test_a_fix_refuses_an_image_it_is_not_for(code):
+    raw = bare(base()) if code == "VHD106" else refooted(base(), where="backup", hidden=1)
+    finding = next(f for f in planned(raw, context=WITH_CHILD).diagnosis.findings if f.code == code)
+    problem = row(code)
+    assert problem is not None
+    assert problem.fix is not None
+    assert isinstance(problem.fix(seen(put(bare(empty()), 600, b"\1")), finding, CONTEXT), Refusal)
+
+
+def test_the_parents_name_is_no_part_of_it():
+    assert codes(planned(reheaded(base(), parent_uuid=PARENT_UUID))) == ["VHD209"]
