@@ -64,6 +64,11 @@ def test_writes_that_follow_on_each_other_become_one():
 
 def test_a_resize_that_does_not_grow_is_left_out():
     assert merged(60, [Resize(60), Resize(10), Resize(70), Resize(65)]) == (Resize(70),)
+    assert merged(60, [Resize(70), Resize(80), Write(0, b"a"), Resize(90)]) == (
+        Resize(80),
+        Write(0, b"a"),
+        Resize(90),
+    )
     assert merged(60, [Write(60, b"abc"), Resize(62)]) == (Write(60, b"abc"),)
 
 

@@ -24,7 +24,7 @@ from smfix.vhd.structs import Header
 ALIGNMENT = 4096
 """libvhd and tapdisk start a block so that its data lies on a page boundary."""
 NAMED = 64
-"""Blocks that one finding names at most; more of them are one refusal."""
+"""Blocks that are named one by one at most; where there are more, nothing is repaired."""
 
 
 def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
@@ -113,7 +113,8 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
             disposition, lossy = (SAFE, False) if proved else (CONFIRM, True)
         else:
             disposition, lossy = CONFIRM, True
-        if not image.view.growable:
+        if not image.view.growable or len(reaching) > NAMED:
+            # Extended over, the blocks that are not named here would look as if nothing were missing.
             disposition = REPORT
         facts = {
             "block": block,
@@ -123,6 +124,7 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
             "bitmap": "whole" if whole else "missing",
             "lost": lost if lossy else [],
             "effect": _effect(lost if lossy else [], whole=whole),
+            "others": len(reaching) - 1,
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers footer"
         yield Hit(facts, check, disposition=disposition, lossy=lossy)

@@ -75,7 +75,7 @@ class Recorder:
 
 
 def merged(size: int, edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """`edits` of a view of `size` bytes without idle ones; writes that follow on each other are one.
+    """`edits` of a view of `size` bytes without idle ones; what follows on each other is one.
 
     A resize that does not grow what the edits before it made is left out, as is an empty write: so no
     plan can shrink.
@@ -84,6 +84,8 @@ def merged(size: int, edits: Iterable[Edit]) -> tuple[Edit, ...]:
     for edit in edits:
         if isinstance(edit, Resize):
             if edit.size > size:
+                if kept and isinstance(kept[-1], Resize):
+                    kept.pop()
                 kept.append(edit)
                 size = edit.size
             continue
