@@ -347,7 +347,10 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class LogReading:
-    """What a set of logs holds. `bytes` is what was read, unpacked; `notes` is said to the user."""
+    """What a set of logs holds. `bytes` is what was read, unpacked; `notes` is said to the user.
+
+    `noise` counts the lines that were set aside, by the reason, the most frequent first.
+    """
 
     files: tuple[str, ...]
     bytes: int
@@ -357,6 +360,7 @@ class LogReading:
     zone_assumed: bool
     incidents: tuple[Incident, ...]
     notes: tuple[str, ...] = ()
+    noise: tuple[tuple[str, int], ...] = ()
 
 
 class Backing(Enum):
@@ -377,6 +381,38 @@ class Target:
 
 
 # --------------------------------------------------------------------------- what use cases return
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the pool calls a disk, its SR, and the VMs that read it (a base copy: through its leaves).
+
+    None and empty where nobody could be asked.
+    """
+
+    vdi: str | None = None
+    sr: str | None = None
+    vms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rescan:
+    """How an SR was handed back to the storage manager after repairs.
+
+    `name`: the SR's, None where nobody could be asked. `done`: SR.scan ended well; `message` says why not.
+    `unhealthy_before`, `unhealthy_after`: base copies with exactly one child, before and after the scan, None
+    where unknown. `gc`, `coalesce`: the SR's switches, None where unknown. `next`: commands to type.
+    """
+
+    sr: str
+    name: str | None
+    done: bool
+    message: str
+    unhealthy_before: int | None = None
+    unhealthy_after: int | None = None
+    gc: bool | None = None
+    coalesce: bool | None = None
+    next: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

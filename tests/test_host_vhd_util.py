@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from smfix.host.vhd_util import clean_environment, complaint
+from smfix.host.programs import clean_environment
+from smfix.host.vhd_util import complaint
 
 
 @pytest.fixture

@@ -4,21 +4,27 @@ Theory. Four questions, asked under the locks and again after every wait. Does t
 to the inode that was examined? Does anybody hold it read-write (:mod:`smfix.host.usage`)? Is the
 storage manager in the middle of something with it: a temporary name, or a journal beside it? And
 can this host see all of its users: on a shared file system another host may run a VM on it, so
-there only hidden disks (which no VM writes) are touched, unless somebody who can see all hosts says
-otherwise. Each "no" is a :class:`smfix.model.Refusal`.
+there only hidden disks (which no VM writes) are touched, unless XAPI, which knows all hosts, says
+otherwise (:mod:`smfix.host.elsewhere`). A leaf on shared storage is then kept from being attached by
+any host while it is written: SM's locks are local to one. Each "no" is a :class:`smfix.model.Refusal`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from smfix.errors import Unreadable
 from smfix.host import locks
+from smfix.host.elsewhere import pool_refusal
 from smfix.host.locks import Clock
-from smfix.host.naming import UUID, ImageName, Life, is_uuid, read_path
+from smfix.host.naming import ImageName, Life, is_uuid, read_path
+from smfix.host.pending import coalescing, name_refusal, pending
+from smfix.host.pool import Standing
 from smfix.host.storage import OpenImage
 from smfix.host.usage import usage
 from smfix.model import Backing, ByteView, InUse, Reason, Refusal, Target
@@ -32,37 +38,6 @@ SHARED_FILE_SYSTEMS = {
     *("glusterfs", "moosefs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.mfs"),
     *("fuse.moosefs", "fuse.sshfs"),
 }
-
-# fjournaler.py names a file, journaler.py an LV: <type>_<vdi>[_<value>]. `coalesce`, `relink`,
-# `leaf`, `clone`, `zero`: cleanup.py; `inflate`, `jvhd`: lvhdutil.py.
-_JOURNAL = re.compile(rf"(?P<type>coalesce|relink|leaf|clone|zero|inflate|jvhd)_(?P<vdi>{UUID})(?:_(?P<value>.*))?")
-_RESIZE_JOURNAL = ".journal-"  # FileSR.py, vdi_resize_online
-
-_SCAN = "xe sr-scan uuid="
-
-
-def name_refusal(target: Target, children: Collection[str] = ()) -> Refusal | None:
-    """Why the names around an image forbid to write it, or None.
-
-    image-copy: a downloaded or uploaded copy. sm-pending: a temporary name, or a journal of SM's
-    beside the image that concerns this VDI, or the coalesce of one of its `children` (UUIDs) into
-    it. A folder that cannot be listed has no journals.
-    """
-    name = read_path(os.path.abspath(target.path))
-    sr = target.sr or name.sr
-    if name.life is Life.COPY:
-        return Refusal(
-            Reason.IMAGE_COPY,
-            f"{target.path} is a downloaded or uploaded copy: repair the disk it was made from, "
-            "then make the copy anew",
-        )
-    if name.life in (Life.OLD, Life.NEW, Life.DELETED):
-        return _pending(f"{target.path} has a temporary name", sr)
-    vdi = target.vdi or name.vdi
-    if vdi is None:
-        return None
-    journal = _journal_of(os.path.dirname(target.path), vdi, children)
-    return _pending(f"SM's journal {journal} concerns {target.path}", sr) if journal else None
 
 
 def shared_refusal(
@@ -95,12 +70,20 @@ def shared_refusal(
             Reason.SHARED_SR_UNKNOWN,
             f"{target.path} is on {what}: run smfix on the pool's coordinator, where its GC runs",
         )
-    folder = os.path.dirname(resolved)
-    for name in sorted(_names(folder)):
-        journal = _JOURNAL.fullmatch(name)
-        if journal and journal["type"] == "coalesce":
-            return _pending(f"{what}: {name} says that a coalesce is at work in {folder}", target.sr)
+    name = coalescing(target, os.path.dirname(resolved))
+    if name is not None:
+        return pending(f"{what}: {name} says that a coalesce is at work in its SR", target.sr)
     return None
+
+
+class Pool(Protocol):
+    """What the guard asks of XAPI (:class:`smfix.host.xapi.Pool`). Both raise Unreadable."""
+
+    def standing(self, vdi: str, sr: str) -> Standing:
+        """What XAPI says of a disk now."""
+
+    def paused(self, vdi: str) -> AbstractContextManager[None]:
+        """Keep every host from attaching a disk while the block runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +93,8 @@ class HostGuard:
     `hidden(view)` reads the footer's mark of an image: True, False, or None where no footer is
     sound. `children`: UUIDs of the image's children. `sm_locks`: the folder of SM's locks, None on
     a machine without a storage manager (:func:`smfix.host.locks.sm_lock_folder`). `state`: the
-    folder of smfix's own locks (:func:`smfix.host.locks.state_folder`).
+    folder of smfix's own locks (:func:`smfix.host.locks.state_folder`). `pool`: XAPI, None where there is
+    none. `only_appends`: what is to be written lies behind the data: nothing that a reader of the image reads.
     """
 
     hidden: Callable[[ByteView], bool | None]
@@ -121,17 +105,39 @@ class HostGuard:
     sys: str = "/sys"
     pool_conf: str = POOL_CONF
     clock: Clock = field(default_factory=Clock)
+    pool: Pool | None = None
+    only_appends: bool = False
 
     def own_lock(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
         """Exclude every other smfix from `image`; see :func:`smfix.host.locks.own_lock`."""
         return locks.own_lock(image.identity, self.state)
 
-    def host_locks(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
-        """SM's locks for `image`, where there is a storage manager and the image is in an SR."""
+    @contextmanager
+    def host_locks(self, image: OpenImage) -> Iterator[Refusal | None]:
+        """SM's locks for `image`, where there is a storage manager and the image is in an SR.
+
+        On a shared SR a leaf is paused as well, so that no other host attaches it meanwhile.
+        """
         name = _name_of(image)
         if self.sm_locks is None or name.sr is None:
-            return nullcontext(None)
-        return locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock)
+            yield None
+            return
+        with ExitStack() as held:
+            taken = locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock)
+            yield held.enter_context(taken) or self._pause(image, name, held)
+
+    def _pause(self, image: OpenImage, name: ImageName, held: ExitStack) -> Refusal | None:
+        if self.pool is None or name.sr is None or name.vdi is None or self.hidden(image):
+            return None
+        try:
+            standing = self.pool.standing(name.vdi, name.sr)
+            if standing.shared and standing.is_master_here:
+                held.enter_context(self.pool.paused(name.vdi))
+        except Unreadable as error:
+            if self._shared_by_itself(image) is None:
+                return None  # nobody but this host has it
+            return Refusal(Reason.SHARED_SR_UNKNOWN, f"{image.target.path} is on a shared SR: {error}")
+        return None
 
     def objection(self, image: OpenImage) -> Refusal | None:
         """Why `image` must not be written now, or None. Ask under the locks, or for a forecast.
@@ -140,20 +146,51 @@ class HostGuard:
         """
         if not image.is_in_place():
             return Refusal(Reason.STALE, f"{image.target.path} leads to another file by now")
+        hidden = self.hidden(image)
+        standing = self._standing(image)
+        children = self.children
+        if isinstance(standing, Standing):
+            children += standing.children
         return (
-            self._in_use(image)
-            or name_refusal(image.target, self.children)
-            or shared_refusal(
-                image.target,
-                image.identity.path,
-                hidden=self.hidden(image),
-                proc=self.proc,
-                pool_conf=self.pool_conf,
-            )
+            self._in_use(image, hidden=hidden)
+            or name_refusal(image.target, children)
+            or self._elsewhere(image, standing, hidden=hidden)
         )
 
-    def _in_use(self, image: OpenImage) -> Refusal | None:
-        """A reader is none: a read-only tapdisk reads headers once and writes nothing."""
+    def _standing(self, image: OpenImage) -> Standing | Unreadable | None:
+        """What XAPI says of the image; why it says nothing; None where there is no XAPI, or no SR."""
+        name = _name_of(image)
+        if self.pool is None or name.vdi is None or name.sr is None:
+            return None
+        try:
+            return self.pool.standing(name.vdi, name.sr)
+        except Unreadable as error:
+            return error
+
+    def _elsewhere(
+        self, image: OpenImage, standing: Standing | Unreadable | None, *, hidden: bool | None
+    ) -> Refusal | None:
+        """What other hosts forbid: as XAPI knows it, else by what cannot be seen."""
+        if isinstance(standing, Standing):
+            refusal = pool_refusal(image.target, standing, hidden=hidden, only_appends=self.only_appends)
+            # Away from the hosts nobody's locks can be had: there what XAPI allows is not enough.
+            if self.sm_locks is not None or (refusal is not None and refusal.reason is not Reason.SHARED_SR_UNKNOWN):
+                return refusal
+        refusal = shared_refusal(
+            image.target, image.identity.path, hidden=hidden, proc=self.proc, pool_conf=self.pool_conf
+        )
+        if refusal is not None and isinstance(standing, Unreadable):
+            return Refusal(refusal.reason, f"{refusal.message} ({standing})", refusal.next)
+        return refusal
+
+    def _shared_by_itself(self, image: OpenImage) -> str | None:
+        return _shared(image.target, image.identity.path, self.proc)
+
+    def _in_use(self, image: OpenImage, *, hidden: bool | None) -> Refusal | None:
+        """A reader is none, as long as nothing is written where it reads, or the image is a base copy.
+
+        A read-only tapdisk reads footer, header and BAT once, and writes nothing.
+        """
         seen = usage(image.identity, proc=self.proc, sys=self.sys)
         path = image.target.path
         if seen.state is InUse.READ_WRITE:
@@ -168,6 +205,12 @@ class HostGuard:
                 Reason.IN_USE,
                 f"{path} may be in use: {seen.blind} cannot be seen; run smfix as root",
             )
+        if seen.holders and not hidden and not self.only_appends and self.sm_locks is not None:
+            return Refusal(
+                Reason.IN_USE,
+                f"{path} is read by {', '.join(seen.holders)}, and what is to be written lies where a reader "
+                "looks; run smfix again when it is detached",
+            )
         return None
 
 
@@ -178,51 +221,6 @@ def _name_of(image: OpenImage) -> ImageName:
     sr = target.sr if target.sr and is_uuid(target.sr) else real.sr
     vdi = target.vdi if target.vdi and is_uuid(target.vdi) else real.vdi
     return ImageName(real.life, target.backing, sr, vdi)
-
-
-def _pending(why: str, sr: str | None) -> Refusal:
-    return Refusal(
-        Reason.SM_PENDING,
-        f"{why}: the storage manager is not done with it; let its GC finish first",
-        (f"{_SCAN}{sr}",) if sr else (),
-    )
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder or os.curdir)
-    except OSError:
-        return []
-
-
-def _journal_of(folder: str, vdi: str, children: Collection[str]) -> str | None:
-    """The name of a journal in `folder` that concerns `vdi`, if there is one."""
-    for name in sorted(_names(folder)):
-        if name == _RESIZE_JOURNAL + vdi:
-            return name
-        match = _JOURNAL.fullmatch(name)
-        if match is None:
-            continue
-        kind, owner = match["type"], match["vdi"]
-        if owner == vdi or (kind == "coalesce" and owner in children):
-            return name
-        # A leaf-coalesce concerns the parent as well: it is un-hidden, then renamed.
-        if kind == "leaf" and vdi == (match["value"] or _first_line(os.path.join(folder, name))):
-            return name
-    return None
-
-
-def _first_line(path: str) -> str:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 128).decode("ascii", "replace").split("\n")[0].strip()
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
 
 
 def _shared(target: Target, resolved: str, proc: str) -> str | None:

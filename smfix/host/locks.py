@@ -18,7 +18,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -41,6 +41,8 @@ _PID_WIDTH = 20  # as wide as any pid: a shorter one leaves nothing of a longer 
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_Wanted = tuple[str, str, float]
 
 # Paths locked by this process: a second descriptor would lose the lock when it is closed.
 _held: set[str] = set()
@@ -74,6 +76,16 @@ def sm_locks(folder: str, sr: str, vdi: str | None, *, clock: Clock = Clock()) -
     wanted = [(sr, "running", RUNNING_WAIT), (sr, "sr", SR_WAIT)]
     if vdi is not None:
         wanted.append((vdi, "vdi", VDI_WAIT))
+    with record_locks(folder, wanted, clock=clock) as refusal:
+        yield refusal
+
+
+@contextmanager
+def record_locks(folder: str, wanted: Sequence[_Wanted], *, clock: Clock = Clock()) -> Iterator[Refusal | None]:
+    """Hold several of SM's locks while the block runs: (namespace, name, seconds to wait), in that order.
+
+    The names are the caller's to vouch for. Gives a Refusal (locked) as :func:`sm_locks` does.
+    """
     with ExitStack() as held:
         refusal = None
         for namespace, name, wait in wanted:

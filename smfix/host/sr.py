@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from smfix.errors import Unreadable, UsageError
-from smfix.host import storage
+from smfix.host import lvm, storage
 from smfix.host.naming import Life, is_prefix, is_uuid, read_path
 from smfix.model import Backing, Target, VdiRef
 
@@ -94,7 +94,13 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     """
     if "\0" in text or not text:
         raise UsageError("an image's name is empty, or holds a NUL character")
+    group = text.rstrip("/").removeprefix(f"{storage.DEVICES}/{lvm.GROUP}")
+    if is_uuid(group) and group != text:
+        return _all_volumes(group, text)
     if not os.path.lexists(text):
+        if read_path(text).backing is Backing.BLOCK and read_path(text).vdi is not None:
+            found = _locate_path(text, mounts)
+            return (found,) if isinstance(found, Found) else found
         sr, _, vdi = text.rpartition("/")
         sr, vdi = sr.lower(), _as_on_disk(vdi)
         if is_prefix(vdi) and (not sr or is_uuid(sr)):
@@ -121,7 +127,10 @@ def _as_on_disk(ref: str) -> str:
 def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
     name = read_path(path)
     if name.backing is Backing.BLOCK and name.life is not Life.FOREIGN:
-        return _at_path(path) if os.path.exists(path) else NotFound((path,))
+        if os.path.exists(path) or name.vdi is None or name.sr is None:
+            return _at_path(path) if os.path.exists(path) else NotFound((path,))
+        # Its volume is not active, so that it has no node.
+        return next(_find_volumes(name.vdi, name.sr, mounts), None) or NotFound((path,))
     if name.sr is None or name.rest is None:
         return NotFound((f"{path} (no path of a storage repository)",))
     places = [(os.path.join(mount, name.sr), name.rest) for mount in mounts]
@@ -179,6 +188,14 @@ def _all_in(folder: str) -> tuple[Found, ...]:
     return tuple(images)
 
 
+def _all_volumes(sr: str, folder: str) -> tuple[Found, ...]:
+    """Every VHD of an LVM SR, by name, active or not."""
+    found = [volume for volume in lvm.volumes(sr) if volume.vdi is not None]
+    if not found:
+        raise Unreadable(f"{folder} holds no VHD (no volume named {lvm.DISK}*)")
+    return tuple(Found(lvm.as_target(volume)) for volume in sorted(found, key=lambda volume: volume.name))
+
+
 def _names(folder: str) -> list[str]:
     """The names in a folder; none where there is no such folder. Raises Unreadable."""
     try:
@@ -215,5 +232,18 @@ def _file_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[
         yield os.path.join(mount, sr or "*", f"{ref}{'' if is_uuid(ref) else '*'}.vhd")
 
 
-SR_TYPES = (SrType("file", _find_files, _file_patterns),)
-"""File SRs (ext, NFS, SMB, ...): ``<mount>/<sr>/<vdi>.vhd``."""
+def _find_volumes(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[Found]:  # noqa: ARG001 - a row's shape
+    for group in lvm.attached(sr):
+        for volume in lvm.volumes(group):
+            if volume.vdi is not None and volume.name.removeprefix(lvm.DISK).startswith(ref):
+                yield Found(lvm.as_target(volume))
+
+
+def _volume_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:  # noqa: ARG001 - as above
+    # Only where there is such an SR: on most hosts it would be noise.
+    for group in lvm.attached(sr):
+        yield f"{storage.DEVICES}/{lvm.GROUP}{group}/{lvm.DISK}{ref}{'' if is_uuid(ref) else '*'}"
+
+
+SR_TYPES = (SrType("file", _find_files, _file_patterns), SrType("lvm", _find_volumes, _volume_patterns))
+"""File SRs (ext, NFS, SMB, ...): ``<mount>/<sr>/<vdi>.vhd``. LVM SRs: ``VG_XenStorage-<sr>/VHD-<vdi>``."""

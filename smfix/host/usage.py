@@ -3,10 +3,11 @@
 Theory. Every open file of every process is ``/proc/<pid>/fd/<n>``; ``stat`` of that link is the
 inode that is open, whatever it is called today, and ``fdinfo`` has the flags it was opened with.
 One pass over all processes answers for any number of images. What shows in no process is asked of
-``/sys``: the files behind loop devices, and what is stacked on a block device; and of the mount
-table. Not seen by anybody here: a memory map whose descriptor was closed (neither tapdisk nor
-vhd-util makes one), another host of the pool, the kernel's own NFS server, and whatever runs
-outside of the container smfix itself runs in.
+``/sys``: the files behind loop devices, and what is stacked on a block device; of the mount table;
+and of tapdisk itself, for one that is paused has closed its image. Not seen by
+anybody here: a memory map whose descriptor was closed (neither tapdisk nor vhd-util makes one), another
+host of the pool, the kernel's own NFS server, and whatever runs outside of the container smfix itself
+runs in.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from smfix.errors import Unreadable
+from smfix.host import tapdisks
 from smfix.host.storage import Identity
 from smfix.model import InUse
 
@@ -54,6 +57,8 @@ def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = 
     wanted = {_key(identity) for identity in identities}
     held: defaultdict[_Key, list[tuple[bool, str]]] = defaultdict(list)
     blind = _ask_processes(wanted, held, proc)
+    unanswered = _ask_tapdisks(wanted, held)
+    blind = "; ".join(filter(None, [blind, unanswered])) or None
     for key, writes, who in _ask_kernel(identities, proc, sys):
         if key in wanted:
             held[key].append((writes, who))
@@ -156,6 +161,25 @@ def _name(base: str) -> str:
             return comm.read(64).strip() or "a process"
     except OSError:
         return "a process"
+
+
+def _ask_tapdisks(wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]]) -> str | None:
+    """Enter the tapdisks that hold an image without a descriptor; return what could not be seen."""
+    try:
+        disks = tapdisks.listed()
+    except Unreadable as error:
+        return f"the tapdisks ({error})"
+    for disk in disks:
+        try:
+            key = _key_of(os.stat(disk.path))
+        except OSError:
+            continue  # it has a name of yesterday, or is on a node that was removed: no image of ours
+        who = f"(pid {disk.pid})" if disk.pid is not None else "tapdisk"
+        if key in wanted and not any(who in name for _, name in held[key]):
+            # It has no descriptor of the image now. When it opens it, it opens it for writing.
+            state = "paused " if disk.is_paused else ""
+            held[key].append((True, f"{state}tapdisk {who}" if disk.pid is not None else f"{state}tapdisk"))
+    return None
 
 
 # ------------------------------------------------------------------------------ the kernel

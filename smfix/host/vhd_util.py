@@ -6,10 +6,11 @@ and no complaint comes from a tool that is missing, hangs, or dies.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
+
+from smfix.host.programs import clean_environment
 
 TIME_LIMIT = 10.0
 """Seconds. A damaged header costs it ten retries of a second each; nobody waits longer than that."""
@@ -51,13 +52,3 @@ def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT
     if _ABOUT_SOMETHING_ELSE.match(words):
         return None
     return f"vhd-util check: {words[:_MAX_WORDS]}"
-
-
-def clean_environment() -> dict[str, str]:
-    """This process's environment for a program of the host.
-
-    Without the library path that a self-contained smfix runs with (the host's programs would load
-    our libraries), and in the C locale, so that what they print can be read.
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "LC_"))}
-    return kept | {"LC_ALL": "C", "LANG": "C"}

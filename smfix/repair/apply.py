@@ -199,13 +199,17 @@ def _objection(plan: RepairPlan, image: OpenImage, means: Means) -> Refusal | No
 def concerns(journal: Journal, image: OpenImage) -> bool:
     """True when `journal` is of this very image, as far as names and numbers tell.
 
-    A device is known by its number: the node in ``/dev`` is made anew at each activation. A file is
+    A volume of an SR is known by its name: device-mapper gives it another number at each activation. Any
+    other device is known by its number: its node in ``/dev`` may be made anew. A file is
     known by its inode and its file system, or by its inode and its path: the number of a network
     file system is another one after a reboot.
     """
     identity = image.identity
     if identity.rdev is not None or journal.rdev is not None:
-        return identity.rdev == journal.rdev
+        if identity.rdev is None or journal.rdev is None:
+            return False
+        volumes = [(target.sr, target.vdi) for target in (image.target, journal.target) if target.vdi is not None]
+        return volumes[0] == volumes[1] if len(volumes) == 2 else identity.rdev == journal.rdev
     return identity.inode == journal.inode and (
         identity.device == journal.device or image.target.path == journal.target.path
     )

@@ -1,0 +1,55 @@
+"""How a program of the host is run: bounded in time, without our own libraries, in the C locale.
+
+A self-contained smfix runs with the library path of its own unpacked folder; a program of the host that
+inherited it would load our libraries. What they print must be readable, whatever the locale.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from smfix.errors import Unreadable
+
+SBIN = ("/usr/sbin", "/sbin")
+"""Where tap-ctl and LVM are, which a user's PATH often lacks."""
+
+MAX_OUTPUT = 64 << 20
+"""Bytes of output that are taken: ``lvs`` of a hundred thousand volumes has a tenth of that."""
+
+_MAX_WORDS = 200
+
+
+def program(name: str) -> str | None:
+    """The path of a program of the host, or None where there is none."""
+    return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *SBIN)))
+
+
+def run(words: list[str], limit: float) -> str:
+    """What the program ``words[0]`` (a path) prints. `limit` is in seconds.
+
+    Raises Unreadable, in one line, where it cannot be run, takes longer, or ends with an error.
+    """
+    name = os.path.basename(words[0])
+    try:
+        done = subprocess.run(
+            words, capture_output=True, stdin=subprocess.DEVNULL, env=clean_environment(), timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unreadable(f"{name} did not end within {limit:g} seconds") from error
+    except OSError as error:
+        raise Unreadable(f"{name} cannot be run: {error.strerror}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+        words_of_it = said[-1].strip()[:_MAX_WORDS] if said else "it said nothing"
+        raise Unreadable(f"{name} failed ({done.returncode}): {words_of_it}")
+    if len(done.stdout) > MAX_OUTPUT:
+        raise Unreadable(f"{name} printed {len(done.stdout)} bytes, which cannot be right")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment for a program of the host, without ``LD_*``, in the C locale."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "LC_"))}
+    return kept | {"LC_ALL": "C", "LANG": "C"}
