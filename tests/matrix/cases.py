@@ -1,0 +1,151 @@
+"""One case of the matrix: a base, a kind of damage, and every treatment of it, measured."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matrix import treatments
+from matrix.bases import Base
+from matrix.damage import Kind, Sample
+from matrix.measure import Judge, Measured
+from matrix.treatments import Opinion
+
+EXCUSED = {
+    "geometry too large": "VHD904",
+    "creation time in future": "VHD902",
+    "batmap is invalid: invalid batmap size": "VHD905",
+}
+"""Complaints of ``vhd-util check`` that are no damage (docs/adr), by the finding that says so."""
+CLAIMS = ("repaired", "valid")
+
+
+@dataclass
+class Result:
+    """What one treatment came to. Counts are of 512-byte sectors.
+
+    `unnamed` are the wrong ones that were not named as lost. `warned` are the codes of warnings that come with
+    the claim: somebody was told that this image may not read right.
+    """
+
+    claim: str
+    reason: str | None
+    message: str
+    check: str
+    opens: bool
+    wrong: int
+    unnamed: int
+    lost: int
+    beyond: int
+    shrunk: bool
+    size: int
+    named: int = 0
+    warned: list[str] = field(default_factory=list)
+    undone: bool | None = None
+    twice: str | None = None
+    codes: list[str] = field(default_factory=list)
+
+    @property
+    def check_ok(self) -> bool:
+        return self.check == "valid"
+
+    @property
+    def excused(self) -> bool:
+        """The complaint is one that an ADR calls no damage."""
+        return any(words in self.check for words in EXCUSED)
+
+    @property
+    def mended(self) -> bool:
+        """Made valid, reading right: but for what was named as lost."""
+        return (self.check_ok or self.excused) and self.unnamed == 0
+
+
+@dataclass
+class Case:
+    """One base with one kind of damage."""
+
+    base: str
+    kind: str
+    silent: str | None
+    before: str
+    verdict: str
+    codes: list[str]
+    opened: bool
+    wrong: int
+    size: int
+    results: dict[str, Result]
+
+    @property
+    def fails(self) -> bool:
+        """Plain ``vhd-util check`` fails on it, and not for what is no damage."""
+        return self.before != "valid" and not self.sound_but_excused
+
+    @property
+    def sound_but_excused(self) -> bool:
+        return any(words in self.before for words in EXCUSED) and self.wrong == 0
+
+
+def run_case(base: Base, kind: Kind, work: Path, *, peers: bool = True, tool: bool = True) -> Case | None:
+    """Damage, measure, treat. `work` has the base's relatives; None: nothing to damage."""
+    sample = Sample(base.name, base.image.read_bytes())
+    damaged = kind.damage(sample)
+    if damaged is None:
+        return None
+    path, journals = work / base.image.name, work.parent / "journals"
+    judge = Judge(sample, base.truth, base.parent_truth, damaged)
+    path.write_bytes(damaged.raw)
+    before = _said(path, tool=tool)
+    seen, codes = treatments.verdict(path, journals)
+    results = {}
+    for name, consent in (("safe", False), ("consent", True)):
+        treatments.fresh(journals)
+        path.write_bytes(damaged.raw)
+        treated = treatments.smfix(path, journals, consent=consent)
+        outcome = treated.outcome
+        got = judge.measure(path)
+        result = _result(got, treated.named, _said(path, tool=tool), len(damaged.raw))
+        result.claim, result.message = outcome.status.value, outcome.message
+        result.reason = outcome.reason.value if outcome.reason else None
+        result.warned = sorted({f.code for f in outcome.findings if f.severity.value == "warning"})
+        result.codes = sorted({f.code for f in outcome.findings if f.severity.value == "error"})
+        if outcome.journal is not None:
+            result.twice = treatments.smfix(path, journals, consent=consent).outcome.status.value
+            result.undone = treatments.undo(path, journals, outcome.journal, damaged.raw)
+        elif path.read_bytes() != damaged.raw:
+            result.undone = False
+        results[name] = result
+    if peers and before != "valid":
+        for name in treatments.PEERS:
+            path.write_bytes(damaged.raw)
+            code = treatments.peer(name, path)
+            result = _result(judge.measure(path), set(), _said(path, tool=tool), len(damaged.raw))
+            result.claim = "repaired" if code == 0 else f"exit {code}"
+            results[name] = result
+    path.unlink()
+    return Case(
+        base.name, kind.name, damaged.silent, before, seen, codes, judge.opened_before, len(judge.wrong_before),
+        len(damaged.raw), results,
+    )  # fmt: skip
+
+
+def _said(path: Path, *, tool: bool) -> str:
+    """The word valid, or the first line of the complaint; without the tool nothing is known: valid."""
+    opinion = treatments.vhd_util_check(path) if tool else Opinion(0, "")
+    return "valid" if opinion.is_valid else opinion.line or f"exit {opinion.code}"
+
+
+def _result(got: Measured, named: set[int], check: str, size: int) -> Result:
+    return Result(
+        claim="", reason=None, message="", check=check, opens=got.opens, wrong=len(got.wrong),
+        unnamed=len(got.wrong - named), lost=got.lost, beyond=got.beyond, shrunk=got.size < size, size=got.size,
+        named=len(named),
+    )  # fmt: skip
+
+
+def place(base: Base, work: Path) -> Path:
+    """A folder with the base's relatives (links: nothing may write to them), ready for its cases."""
+    treatments.fresh(work)
+    for path in base.relatives:
+        os.link(path, work / path.name)
+    return work
