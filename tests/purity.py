@@ -63,7 +63,12 @@ ACTS = (
     "smfix.repair.apply",
     "smfix.repair.journal_folder",
     "smfix.repair.undo",
+    "smfix.smlog.archives",
+    "smfix.smlog.parts",
     "smfix.smlog.source",
+    "smfix.smlog.streams",
+    "smfix.smlog.unpack",
+    "smfix.smlog.workers",
     "smfix.report.*",
 )
 

@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 from smfix.smlog import complaints, rules
 from smfix.smlog.complaints import Verdict, Weight
@@ -52,13 +53,16 @@ _UNSPOKEN = "vhd-util failed without naming damage, and no EXCEPTION calls the V
 _NOBODY = "a scan failed and the log does not name the VDI"
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """One line of evidence: the index of its file, its number there, its text (bounded)."""
 
     file: int
     line: int
     text: str
+
+
+Voice = tuple[str | None, int]
+"""Who logs: the host, and the set of logs where they name no host (else 0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Failure:
     place: int
     file: int
     stamp: Stamp | None
-    host: str | None
+    voice: Voice
     pid: int | None
     vdi: str
     sr: str | None
@@ -86,13 +90,19 @@ class Failure:
     candidates: tuple[str, ...] = ()
     fresh: bool = False
 
+    @property
+    def host(self) -> str | None:
+        """The host that logged it, where the log names one."""
+        return self.voice[0]
+
 
 class EventReader:
     """Reads the lines an engine points at. One reader per window, lines in ascending order."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, origin: int = 0) -> None:
         self.noise: Counter[str] = Counter()
         self._window = window
+        self._origin = origin
         self._read: set[Position] = set()  # lines that belong to a record already read
         self._complaints: OrderedDict[tuple[str | None, int], list[Failure]] = OrderedDict()
         self._reported: OrderedDict[tuple[str | None, int], int] = OrderedDict()
@@ -304,7 +314,7 @@ class EventReader:
             if found:
                 return (found[0], ()) if len(found) == 1 else self._undecided(line, digits, found)
         sr = sr_of(self._window, line)
-        needles = (f"/{digits}-".encode(), f"-{digits}-".encode())
+        needles = (f"{digits}-".encode(),)
         images: dict[tuple[str | None, str | None], ImagePath] = {}
         for near in (self._window.naming_before, self._window.naming_after):
             for other in near(line.at, needles):
@@ -352,13 +362,13 @@ class EventReader:
         if failure.pid is None:
             return failure
         key = (failure.host, failure.pid)
-        before = self._reported.pop(key, None)
+        before = self._reported.pop(key, 0)
         self._reported[key] = failure.place
         if len(self._reported) > _PROCESSES:
             self._reported.popitem(last=False)
-        if before is not None and started_between(self._window, line, before):
-            return replace(failure, fresh=True)
-        return failure
+        # Not remembered, or out of reach: asked as far as a search goes, whoever reads.
+        floor = max(before, failure.place - REACH_BACK)
+        return replace(failure, fresh=True) if started_between(self._window, line, floor) else failure
 
     # ---------------------------------------------------------------- events
 
@@ -376,7 +386,7 @@ class EventReader:
             place=self._window.place(at.at),
             file=self._window.file(at.at),
             stamp=at.stamp,
-            host=at.host,
+            voice=voice(at, self._origin),
             pid=at.pid,
             vdi=image.vdi or "",
             sr=image.sr,
@@ -391,6 +401,11 @@ class EventReader:
 
     def _quote(self, line: Line) -> Quote:
         return quote(self._window, line)
+
+
+def voice(line: Line, origin: int) -> Voice:
+    """Who wrote `line`."""
+    return (line.host, 0) if line.host is not None else (None, origin)
 
 
 def quote(window: Window, line: Line) -> Quote:

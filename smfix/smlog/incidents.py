@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from smfix.model import Evidence, Incident, State, VdiRef
-from smfix.smlog.events import Failure, Quote, bounded
+from smfix.smlog.events import Failure, Quote, Voice, bounded
 from smfix.smlog.names import linstor_volume
 from smfix.smlog.processes import same_run
 from smfix.smlog.proofs import Proof, Strength
@@ -50,7 +50,7 @@ class Gathering:
     vdi: str
     sr: str | None
     path: str | None
-    host: str | None
+    voice: Voice
     copy: bool
     format: str
     kinds: set[str] = field(default_factory=set)
@@ -59,7 +59,7 @@ class Gathering:
     last: Failure | None = None
     count: int = 0
     quotes: tuple[Quote, ...] = ()
-    runs: dict[tuple[str | None, int], Failure] = field(default_factory=dict)
+    runs: dict[tuple[Voice, int], Failure] = field(default_factory=dict)
     proof: Proof | None = None
 
     def add(self, event: Failure) -> None:
@@ -80,7 +80,7 @@ class Gathering:
         self.last = event
         self.quotes = bounded((*self.quotes, *event.evidence))
         if event.pid is not None:
-            self.runs[event.host, event.pid] = event
+            self.runs[event.voice, event.pid] = event
             if len(self.runs) > _RUNS:
                 del self.runs[next(iter(self.runs))]
 
@@ -90,7 +90,7 @@ class Gathering:
             return False
         if event.pid is None or last.pid is None:
             return event.place - last.place < _NEAR and event.stamp == last.stamp
-        before = self.runs.pop((event.host, event.pid), None)
+        before = self.runs.pop((event.voice, event.pid), None)
         return before is not None and same_run(before.stamp, event.stamp) and not event.fresh
 
     def settle(self, proof: Proof) -> None:
@@ -103,7 +103,7 @@ class Gathering:
             # Digits prove something only of the disk they can mean on this SR and this host.
             if self.sr is not None and proof.sr != self.sr:
                 return False
-            if proof.host != self.host:
+            if proof.voice != self.voice:
                 return False
         elif None not in (self.sr, proof.sr) and self.sr != proof.sr:
             return False
@@ -122,6 +122,10 @@ class Register:
         self.left_out = 0  # reports beyond the bounds
         self._by_digits: dict[str, list[Gathering]] = {}
         self._by_path: dict[str, Gathering] = {}  # of images whose path names no VDI
+
+    def digits(self) -> frozenset[str]:
+        """The first eight digits of every VDI that was reported."""
+        return frozenset(digits for digits in self._by_digits if digits)
 
     def take(self, event: Failure | Proof) -> None:
         """File a report, or settle what a proof covers."""
@@ -142,7 +146,7 @@ class Register:
         namesakes = self._by_digits.setdefault(event.vdi[:8], [])
         if len(self.found) >= _MOST or (event.vdi and len(namesakes) >= _NAMESAKES):
             return None
-        gathered = Gathering(event.vdi, event.sr, event.path, event.host, event.copy, event.format)
+        gathered = Gathering(event.vdi, event.sr, event.path, event.voice, event.copy, event.format)
         self.found.append(gathered)
         namesakes.append(gathered)
         if event.path and linstor_volume(event.path):
@@ -178,8 +182,8 @@ def _is_one(one: Gathering, event: Failure) -> bool:
     if one.copy != event.copy or (None not in (one.sr, event.sr) and one.sr != event.sr):
         return False
     if one.vdi == event.vdi:
-        return len(event.vdi) == 36 or one.host == event.host
-    if event.candidates or one.host != event.host:
+        return len(event.vdi) == 36 or one.voice == event.voice
+    if event.candidates or one.voice != event.voice:
         return False
     return one.vdi.startswith(event.vdi) or event.vdi.startswith(one.vdi)
 
@@ -203,7 +207,7 @@ def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> In
         count=gathered.count,
         evidence=tuple(Evidence(files[q.file], q.line, q.text) for q in quotes),
         state=State.RESOLVED if proof else State.OPEN,
-        host=gathered.host,
+        host=gathered.voice[0],
         candidates=tuple(gathered.candidates) if len(gathered.vdi) < 36 else (),
         copy=gathered.copy,
     )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from smfix.smlog.engine import Engine, PlainEngine
 from smfix.smlog.formats import read_prefix
 from smfix.smlog.stamps import Stamp
 
@@ -43,13 +44,14 @@ class Block:
     """Whole lines of one file. `size` bytes of `data` are in use and end with a line's end.
 
     `file` is the index of the file among the logs, `first_line` the number of the block's first
-    line in it, counted from 1.
+    line in it, counted from 1; it holds `lines` line ends.
     """
 
     data: bytes | bytearray
     size: int
     file: int
     first_line: int
+    lines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ class Window:
     `start` is the place (bytes) of the window's first byte in the logical text of all logs.
     """
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, start: int = 0, engine: Engine | None = None) -> None:
+        self._engine = engine or PlainEngine()
         self._blocks: list[Block] = []
         self._first = 0  # the serial number of _blocks[0]
         self._starts: list[int] = []  # where each block starts in the logical text (bytes)
@@ -130,6 +133,11 @@ class Window:
     def first(self) -> int:
         """The serial number of the oldest block in the window."""
         return self._first
+
+    @property
+    def end(self) -> int:
+        """The place behind the last block (bytes)."""
+        return self._end
 
     def ahead_of(self, serial: int) -> int:
         """How many bytes lie in the window behind block `serial`."""
@@ -182,7 +190,7 @@ class Window:
     def number(self, at: Position) -> int:
         """The line's number in its file, counted from 1."""
         block = self.block(at.block)
-        return block.first_line + block.data.count(b"\n", 0, at.offset)
+        return block.first_line + self._engine.count(block.data, b"\n", 0, at.offset)
 
     def file(self, at: Position) -> int:
         """The index of the line's file."""
@@ -242,7 +250,7 @@ class Window:
             hits = dict.fromkeys(needles, -1)
             while offset < stop:
                 for needle in [needle for needle, hit in hits.items() if hit < offset]:
-                    hit = block.data.find(needle, offset, stop)
+                    hit = self._engine.find(block.data, needle, offset, stop)
                     self._searched += (hit if hit >= 0 else stop) - offset
                     if hit >= 0:
                         hits[needle] = hit
@@ -267,7 +275,7 @@ class Window:
             hits = dict.fromkeys(needles, stop)
             while stop > floor:
                 for needle in [needle for needle, hit in hits.items() if hit >= stop]:
-                    hit = block.data.rfind(needle, floor, stop)
+                    hit = self._engine.rfind(block.data, needle, floor, stop)
                     self._searched += stop - max(hit, floor)
                     if hit >= 0:
                         hits[needle] = hit

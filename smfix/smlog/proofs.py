@@ -14,7 +14,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import Enum
 
-from smfix.smlog.events import Quote, quote
+from smfix.smlog.events import Quote, Voice, quote, voice
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import UUID, VDI_NAME, image_path, short_name
 from smfix.smlog.processes import same_run, sr_of
@@ -36,7 +36,7 @@ class Proof:
     """An image was sound, or gone, at `place`. `vdi` is a full UUID or its first eight digits."""
 
     place: int
-    host: str | None
+    voice: Voice
     vdi: str
     sr: str | None
     strength: Strength
@@ -54,7 +54,7 @@ class ProofRule:
     name: str
     anchor: bytes
     pattern: re.Pattern[str]
-    read: Callable[[Window, Line, re.Match[str], Wanted], list[Proof]]
+    read: Callable[[Window, Line, re.Match[str], Wanted, int], list[Proof]]
     samples: tuple[str, ...]
     near_misses: tuple[str, ...]
     source: str
@@ -64,7 +64,7 @@ def _wants(wanted: Wanted, vdi: str) -> bool:
     return wanted is None or vdi[:8] in wanted
 
 
-def _checked(window: Window, line: Line, _found: re.Match[str], wanted: Wanted) -> list[Proof]:
+def _checked(window: Window, line: Line, _found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
     command = arguments(line.text)
     image = subject(command)
     if image is None or image.vdi is None or not _wants(wanted, image.vdi) or "-i" in command:
@@ -74,10 +74,10 @@ def _checked(window: Window, line: Line, _found: re.Match[str], wanted: Wanted) 
         return []
     strength = Strength.CHECKED_FAST if "-B" in command else Strength.CHECKED
     quotes = (quote(window, line), quote(window, success))
-    return [Proof(window.place(line.at), line.host, image.vdi, image.sr, strength, quotes)]
+    return [Proof(window.place(line.at), voice(line, origin), image.vdi, image.sr, strength, quotes)]
 
 
-def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted) -> list[Proof]:
+def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
     command = arguments(line.text)
     image = image_path(command[-1]) if command else None
     if image is None or image.vdi is None or not _wants(wanted, image.vdi):
@@ -86,17 +86,17 @@ def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted) 
     if success is None:
         return []
     quotes = (quote(window, line), quote(window, success))
-    return [Proof(window.place(line.at), line.host, image.vdi, image.sr, Strength.GONE, quotes)]
+    return [Proof(window.place(line.at), voice(line, origin), image.vdi, image.sr, Strength.GONE, quotes)]
 
 
-def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted) -> list[Proof]:
+def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
     short = short_name(found["short"])
     if short.temporary or not _wants(wanted, short.digits):
         return []
-    return [_short_proof(window, line, short.digits, Strength.GONE, (line,))]
+    return [_short_proof(window, line, short.digits, Strength.GONE, (line,), origin)]
 
 
-def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted) -> list[Proof]:
+def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
     """The end of a coalesce: both images passed their checks, if it was not skipped."""
     child, parent = found["child"].lower(), found["parent"].lower()
     if not _wants(wanted, child) and not _wants(wanted, parent):
@@ -114,16 +114,18 @@ def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted) 
                 return []
             lines = (other, done, line)
             return [
-                _short_proof(window, line, child, Strength.CHECKED, lines),
-                _short_proof(window, line, parent, Strength.CHECKED_FAST, lines),
+                _short_proof(window, line, child, Strength.CHECKED, lines, origin),
+                _short_proof(window, line, parent, Strength.CHECKED_FAST, lines, origin),
             ]
     return []
 
 
-def _short_proof(window: Window, line: Line, digits: str, strength: Strength, lines: tuple[Line, ...]) -> Proof:
+def _short_proof(
+    window: Window, line: Line, digits: str, strength: Strength, lines: tuple[Line, ...], origin: int
+) -> Proof:
     quotes = tuple(quote(window, one) for one in lines)
     sr = sr_of(window, line)
-    return Proof(window.place(line.at), line.host, digits, sr, strength, quotes)
+    return Proof(window.place(line.at), voice(line, origin), digits, sr, strength, quotes)
 
 
 _NAME = VDI_NAME
@@ -184,9 +186,9 @@ PROOF_ANCHORS: tuple[bytes, ...] = tuple(rule.anchor for rule in PROOF_RULES)
 _WORDS = tuple((rule, rule.anchor.decode("ascii")) for rule in PROOF_RULES)
 
 
-def read_proofs(window: Window, line: Line, wanted: Wanted) -> list[Proof]:
+def read_proofs(window: Window, line: Line, wanted: Wanted, origin: int) -> list[Proof]:
     """What `line` proves about the `wanted` VDIs."""
     for rule, word in _WORDS:
         if word in line.text and (found := rule.pattern.search(line.text[:4000])):
-            return rule.read(window, line, found, wanted)
+            return rule.read(window, line, found, wanted, origin)
     return []

@@ -1,0 +1,290 @@
+"""The logs divided into parts, and one part read.
+
+A part is a run of bytes of one set of logs: whole logs, or the piece of a log between two offsets.
+It is read with as much text around it as a search can reach, and tells only what lies in it: so the
+parts together tell what one pass over everything would. Where lines are counted from something
+that only an earlier part knows, the count is relative until :func:`placed` has seen that part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from smfix.errors import Unreadable
+from smfix.smlog.archives import Log
+from smfix.smlog.blocks import BLOCK, Cutter
+from smfix.smlog.engine import Engine
+from smfix.smlog.lines import REACH_AHEAD, REACH_BACK, Block, Position, parse_line
+from smfix.smlog.stamps import Stamp
+from smfix.smlog.sweep import Event, Looking, Sweep
+from smfix.smlog.unpack import Damaged
+
+_UNPACKS_TO = 12  # times its size, when the work is divided
+_PACKED_COSTS = 3  # times what plain text costs, byte for byte
+_ROOM = 1 << 50  # places of one part; half of them for the text before it
+_STAMPED_WITHIN = 200  # lines searched for a log's first and last time
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes `begin` to `end` (None: its end) of the log with that index."""
+
+    log: int
+    begin: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Neighbouring segments of one set. `number` orders the parts; `origin` is the set's index."""
+
+    number: int
+    origin: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a part saw of one log: its first and last time, bytes, lines, why it ended early."""
+
+    first: Stamp | None = None
+    last: Stamp | None = None
+    size: int = 0
+    lines: int = 0
+    failure: str | None = None
+
+
+@dataclass(slots=True)
+class Reading:
+    """The logs in their order, and in which set each is."""
+
+    logs: list[Log]
+    sets: list[list[int]]
+    engine: Engine
+    read: Callable[[int], None] = field(default=lambda _count: None)
+
+
+def cost(log: Log) -> int:
+    """What reading `log` costs, in bytes of plain text."""
+    return log.size if log.path is not None else log.size * _UNPACKS_TO * _PACKED_COSTS
+
+
+def divide(reading: Reading, ways: int) -> list[list[Part]]:
+    """All parts, as `ways` groups of about the same cost (fewer where a log cannot be cut)."""
+    total = sum(cost(log) for log in reading.logs)
+    groups: list[list[Part]] = [[]]
+    spent, number = 0, 0
+    for origin, members in enumerate(reading.sets):
+        segments: list[Segment] = []
+        for index in members:
+            log, begin = reading.logs[index], 0
+            while len(groups) < ways and spent + cost(log) - begin > total * len(groups) // ways:
+                goal = total * len(groups) // ways - spent + begin
+                cut = _line_start(log, goal) if log.path is not None else 0
+                if cut is None or not begin <= cut < log.size or (log.path is None and not segments and not groups[-1]):
+                    break
+                if cut > begin:
+                    segments.append(Segment(index, begin, cut))
+                if segments:
+                    groups[-1].append(Part(number, origin, tuple(segments)))
+                    number, segments = number + 1, []
+                groups.append([])
+                spent, begin = spent + cut - begin, cut
+                if log.path is None:
+                    break
+            segments.append(Segment(index, begin))
+            spent += cost(log) - begin
+        groups[-1].append(Part(number, origin, tuple(segments)))
+        number += 1
+    return [group for group in groups if group]
+
+
+def _line_start(log: Log, goal: int) -> int | None:
+    """Where the first line behind byte `goal` of a plain log starts; None if none does nearby."""
+    stream = log.open()
+    stream.seek(max(0, goal - 1))
+    data = stream.read(BLOCK)
+    at = data.find(b"\n")
+    return None if at < 0 else max(0, goal - 1) + at + 1
+
+
+# --------------------------------------------------------------------------- one part
+
+
+def read_part(
+    reading: Reading, part: Part, looking: Looking, wanted: frozenset[str], seen: dict[int, Seen]
+) -> Iterator[Event]:
+    """What lies in `part`. `seen` is filled; events name the logs by index."""
+    begin = part.number * _ROOM + _ROOM // 2
+    before = list(_text_before(reading, part))
+    sweep = Sweep(
+        reading.engine,
+        looking=looking,
+        wanted=wanted,
+        origin=part.origin,
+        place=begin - sum(block.size for block in before),
+        begin=begin,
+    )
+    for block in before:
+        yield from sweep.feed(block)
+    cutter = Cutter(reading.engine, sweep.spare)
+    for segment in part.segments:
+        log, view = reading.logs[segment.log], seen.setdefault(segment.log, Seen())
+        try:
+            for block in cutter.cut(_open(log, segment), segment.log):
+                _note(view, block)
+                yield from sweep.feed(block)
+                reading.read(block.size)
+        except Damaged as error:
+            view.failure = str(error)
+        except OSError as error:
+            raise Unreadable(f"{log.name}: {error.strerror}") from error
+    sweep.close()
+    for block in _text_after(reading, part, cutter, seen):
+        yield from sweep.feed(block)
+    yield from sweep.finish()
+    yield from sweep.tally()
+
+
+def placed(event: Event, lines_before: dict[int, int]) -> Event:
+    """`event` with its evidence counted from each log's start: `lines_before` lines lie there."""
+    if not any(lines_before.get(quote.file) for quote in event.evidence):
+        return event
+    return replace(
+        event,
+        evidence=tuple(quote._replace(line=quote.line + lines_before.get(quote.file, 0)) for quote in event.evidence),
+    )
+
+
+def _open(log: Log, segment: Segment) -> Any:
+    stream = log.open()
+    if log.path is not None:
+        return _Piece(stream, segment.begin, segment.end)
+    return stream
+
+
+class _Piece:
+    """Bytes `begin` to `end` of a plain log. Holes are passed over, not read."""
+
+    def __init__(self, stream: Any, begin: int, end: int | None) -> None:
+        self._stream = stream
+        self._offset = begin
+        self._end = end
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill `view`; 0 at the end."""
+        while True:
+            room = len(view) if self._end is None else min(len(view), self._end - self._offset)
+            if room <= 0:
+                return 0
+            self._stream.seek(self._offset)
+            count = int(self._stream.readinto(view[:room]))
+            self._offset += count
+            if count < room or view[0] or view[count - 1] or bytes(view[:count]).strip(b"\0"):
+                return count
+            data = self._stream.next_data(self._offset)
+            if data is None or (self._end is not None and data >= self._end):
+                return 0
+            if data <= self._offset:
+                return count
+            self._offset = data
+
+
+def _text_before(reading: Reading, part: Part) -> Iterator[Block]:
+    """Up to REACH_BACK bytes in front of the part; lines are counted back from where they end."""
+    first = part.segments[0]
+    members = reading.sets[part.origin]
+    kept: deque[Block] = deque()
+    need = REACH_BACK
+    for index in reversed(members[: members.index(first.log) + 1]):
+        end = first.begin if index == first.log else None
+        if need <= 0 or end == 0:
+            continue
+        tail = _tail(reading, index, end, need)
+        number = 1 - sum(block.lines for block in tail)
+        for block in tail:
+            block.first_line = number
+            number += block.lines
+        kept.extendleft(reversed(tail))
+        need -= sum(block.size for block in tail)
+    yield from kept
+
+
+def _tail(reading: Reading, index: int, end: int | None, need: int) -> list[Block]:
+    """The last blocks of a log before `end`, of at least `need` bytes where it has as many."""
+    log = reading.logs[index]
+    cutter = Cutter(reading.engine, [])
+    if log.path is not None:
+        stop = log.size if end is None else end
+        start = _line_start(log, stop - need) if stop > need else 0
+        if start is None or start >= stop:
+            return []
+        return list(cutter.cut(_Piece(log.open(), start, stop), index))
+    tail: deque[Block] = deque()
+    size = 0
+    try:
+        for block in cutter.cut(log.open(), index):
+            tail.append(block)
+            size += block.size
+            while size - tail[0].size >= need:
+                size -= tail.popleft().size
+    except Damaged:
+        pass
+    return list(tail)
+
+
+def _text_after(reading: Reading, part: Part, cutter: Cutter, seen: dict[int, Seen]) -> Iterator[Block]:
+    """At least REACH_AHEAD bytes behind the part, where there are as many."""
+    last = part.segments[-1]
+    members = reading.sets[part.origin]
+    left = REACH_AHEAD
+    for index in members[members.index(last.log) :]:
+        begin, line = (last.end, seen[index].lines + 1) if index == last.log else (0, 1)
+        if begin is None:
+            continue
+        try:
+            for block in cutter.cut(_open(reading.logs[index], Segment(index, begin)), index, line):
+                yield block
+                left -= block.size
+                if left <= 0:
+                    return
+        except (Damaged, OSError):
+            continue
+
+
+# --------------------------------------------------------------------------- times
+
+
+def _note(view: Seen, block: Block) -> None:
+    """Keep count, and the first and the last time."""
+    view.size += block.size
+    view.lines = block.first_line - 1 + block.lines
+    view.first = view.first or _first_stamp(block)
+    view.last = _last_stamp(block) or view.last
+
+
+def _first_stamp(block: Block) -> Stamp | None:
+    offset = 0
+    for _ in range(_STAMPED_WITHIN):
+        end = block.data.find(b"\n", offset, block.size) + 1 or block.size
+        if stamp := parse_line(bytes(block.data[offset:end]), Position(0, 0)).stamp:
+            return stamp
+        offset = end
+        if offset >= block.size:
+            break
+    return None
+
+
+def _last_stamp(block: Block) -> Stamp | None:
+    end = block.size
+    for _ in range(_STAMPED_WITHIN):
+        start = block.data.rfind(b"\n", 0, end - 1) + 1
+        if stamp := parse_line(bytes(block.data[start:end]), Position(0, 0)).stamp:
+            return stamp
+        end = start
+        if end <= 0:
+            break
+    return None
