@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from smfix.model import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import PAGE, Orphan, block_shaped, forced, orphans, room, stray_bits
+from smfix.problems.blocks import PAGE, Orphan, block_shaped, clear_is_nul, forced, orphans, room, stray_bits
 from smfix.problems.footer import held_open
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
@@ -52,8 +52,9 @@ def misplaced(image: VhdImage) -> dict[int, int]:
     wrong.update(_across(image, header, bat))
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
     reaching = {block: at for at, block in bat.covering(Extent(room(image), 1 << 62), header.block_space)}
-    if reaching and orphans(image, frozenset(wrong | reaching)):
-        wrong.update(reaching)
+    lost = {block: at for block, at in reaching.items() if not _begins(image, header, at)}
+    if lost and orphans(image, frozenset(wrong | lost)):
+        wrong.update(lost)
     behind = [(at, block) for block, at in reaching.items() if at >= image.size]
     for at, block in behind:
         if at <= structs.round_up(max(end, image.size), PAGE) + PAGE and block not in wrong:
@@ -61,6 +62,13 @@ def misplaced(image: VhdImage) -> dict[int, int]:
         else:
             wrong[block] = at
     return wrong
+
+
+def _begins(image: VhdImage, header: Header, at: int) -> bool:
+    """A block that the file cuts off begins at `at`: its bitmap is whole, and what is there of the data fits it."""
+    if at + header.bitmap_size > room(image):
+        return False
+    return any(image.bitmap(header, at)) and clear_is_nul(image, header, at)
 
 
 def _across(image: VhdImage, header: Header, bat: Bat) -> dict[int, int]:
