@@ -30,6 +30,10 @@ DEVICES = "/dev"
 MAX_READ = 1 << 30
 """Largest single read, bytes: no structure of a VHD comes near, so no hostile length may."""
 
+_SMALL = 1 << 16
+_FAR = 1 << 62
+"""Offsets behind it are no offsets to the system, and no image is as long."""
+
 _BLKFLSBUF = 0x1261
 """``_IO(0x12, 97)``, linux/fs.h: write back and drop the buffer cache of a block device."""
 
@@ -134,12 +138,16 @@ class OpenImage:
 
         Raises Unreadable on EIO and the like, and for a piece of more than MAX_READ bytes.
         """
-        length = min(extent.length, self.size - extent.offset)
+        length = extent.length
+        if length > _SMALL or extent.offset > _FAR:
+            # A small piece is simply asked for: the system answers with less where the image ends.
+            length = min(length, self.size - extent.offset)
         if length <= 0 or extent.offset < 0:
             return b""
-        what = f"{length} bytes at {extent.offset}"
         if length > MAX_READ:
-            raise Unreadable(f"cannot read {self.target.path}: {what} in one piece are too many")
+            raise Unreadable(
+                f"cannot read {self.target.path}: {length} bytes at {extent.offset} in one piece are too many"
+            )
         parts: list[bytes] = []
         offset = extent.offset
         try:
@@ -148,7 +156,7 @@ class OpenImage:
                 offset += len(part)
                 length -= len(part)
         except OSError as error:
-            raise self._unreadable(what, error) from error
+            raise self._unreadable(f"{length} bytes at {offset}", error) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     # ------------------------------------------------------------------ changing it
@@ -305,8 +313,8 @@ def _locate(target: Target, sr_root: str | None) -> tuple[str, str] | Refusal:
     folder, name = os.path.split(target.path)
     if name in ("", os.curdir, os.pardir):
         return Refusal(Reason.NOT_A_VHD, f"{target.path} is a folder")
-    folder = os.path.realpath(folder or os.curdir, strict=True)
-    if sr_root is not None and not _is_below(folder, os.path.realpath(sr_root, strict=True)):
+    given, folder = folder, os.path.realpath(folder or os.curdir, strict=True)
+    if sr_root not in (None, given) and not _is_below(folder, os.path.realpath(sr_root, strict=True)):
         return Refusal(Reason.UNSAFE_PATH, f"{target.path} resolves to {folder}, outside of its SR {sr_root}")
     return folder, name
 

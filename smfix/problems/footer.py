@@ -261,9 +261,11 @@ def _breaking(image: VhdImage, broken: Callable[[Footer], bool]) -> Iterator[tup
     end = image.end.value if isinstance(image.end, Sound) else None
     if end is not None and broken(end):
         yield "primary", end
-    sparse = image.footer is not None and image.footer.is_sparse
-    if isinstance(image.backup, Sound) and sparse and broken(image.backup.value) and image.backup.value != end:
-        yield "backup", image.backup.value
+    backup = image.backup.value if isinstance(image.backup, Sound) else None
+    if backup is None or backup is end or image.footer is None or not image.footer.is_sparse:
+        return
+    if broken(backup) and backup != end:
+        yield "backup", backup
 
 
 def _detect_field(key: str) -> Detect:

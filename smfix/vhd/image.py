@@ -141,8 +141,12 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
     `by` is the footer to read it by, whatever stands in the file: what would it mean if this one were right?
     """
     size = view.size
-    backup = decode_footer(view.read(Extent(0, FOOTER_SIZE)), 0)
     end = _end_footer(view)
+    raw = view.read(Extent(0, FOOTER_SIZE))
+    if isinstance(end, Sound) and raw == end.value.encode():
+        backup: Sound[Footer] | Damaged = Sound(end.value, Extent(0, FOOTER_SIZE))  # decoded once
+    else:
+        backup = decode_footer(raw, 0)
     footer = by or _chosen(end, backup)
     if footer is not None and not footer.is_sparse:
         return VhdImage(view, end, backup, (), footer, None, None, None, (), 0, max(0, size - FOOTER_SIZE))
