@@ -18,7 +18,7 @@ import typer
 from smfix import __version__, pipeline, scan
 from smfix.errors import SmfixError, UsageError, WriteFailed
 from smfix.model import Exit, Outcome, Record
-from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, scanned, text
+from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, picture, scanned, text
 from smfix.report.escape import printable
 from smfix.report.hexdump import hexdump
 
@@ -415,19 +415,32 @@ def show(
     target: Target,
     *,
     hex_dump: Annotated[bool, typer.Option("--hex", help="Both footers, as `hexdump -C` prints them.")] = False,
+    file_layout: Annotated[
+        bool, typer.Option("--layout", help="A picture of the file: what lies where, and where its footer belongs.")
+    ] = False,
     sr_mount: SrMount = None,
     as_json: AsJson = False,
 ) -> int:
     """Print an image's metadata in the layout of `vhd-util read -p`."""
     path, image = pipeline.show(target, _setting(sr_mount, None, None, None, None))
+    if file_layout and not as_json:
+        _emit(picture.text(picture.picture(image), path, _width()) + ("\n\n" if hex_dump else "\n"))
     if hex_dump and not as_json:
         parts = [f"{title}\n{hexdump(raw, offset)}" for title, offset, raw in metadata.footers(image)]
         _emit("\n".join(parts))
+    if (hex_dump or file_layout) and not as_json:
         return 0
     for note in metadata.notes(image):
         _say(f"smfix: {note}")
     _emit(jsondoc.dumps(jsondoc.show(path, image)) if as_json else metadata.metadata(image, path))
     return 0
+
+
+def _width() -> int:
+    """Columns of the terminal, within reason; 80 where there is none."""
+    if not sys.stdout.isatty():
+        return layout.WIDTH
+    return min(max(os.get_terminal_size().columns, 40), 200)
 
 
 @app.command(epilog=EPILOG, short_help="what was changed on this machine")

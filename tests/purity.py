@@ -35,6 +35,7 @@ PURE = (
     "smfix.smlog",
     "smfix.smlog.*",
     "smfix.report",
+    "smfix.report.*",
 )
 # What touches the machine, or puts together what does.
 ACTS = (
@@ -69,7 +70,6 @@ ACTS = (
     "smfix.smlog.streams",
     "smfix.smlog.unpack",
     "smfix.smlog.workers",
-    "smfix.report.*",
 )
 
 

@@ -430,6 +430,21 @@ def test_show_hex_is_hexdump(world):
                 assert f"{int(line[:8], 16) + offset:08x}{line[8:]}" in out
 
 
+def test_show_layout_is_a_picture(world, monkeypatch):
+    path = world.damaged()
+    run = world.run("show", path, "--layout")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.startswith(f"{path}\n")
+    assert "a footer belongs at byte" in run.out
+    assert "no footer: invalid cookie" in run.out
+    both = world.run("show", path, "--layout", "--hex").out
+    assert both.startswith(run.out)
+    assert "Footer at byte" in both
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("os.get_terminal_size", lambda: os.terminal_size((120, 40)))
+    assert max(map(len, world.run("show", path, "--layout").out.splitlines()[1:])) == 120
+
+
 def test_show_takes_one_readable_image(world):
     world.put(world.image(BASE), BASE)
     world.put(world.image(OTHER), OTHER)

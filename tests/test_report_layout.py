@@ -79,3 +79,8 @@ def test_spans(first, last, shown):
 )
 def test_counting(number, words, shown):
     assert layout.counted(number, *words) == shown
+
+
+def test_folding_under_a_head():
+    assert layout.folded("12  ", "one two\tthree", 24) == "12  one two\\tthree"
+    assert layout.folded("12  ", "one two three four five six", 24) == "12  one two three four\n    five six"

@@ -40,6 +40,18 @@ def row(label: str, text: str) -> str:
     )
 
 
+def folded(head: str, text: str, width: int = WIDTH) -> str:
+    """`head` and behind it `text`, wrapped under itself in `width` columns; `head` is printed as it is."""
+    return textwrap.fill(
+        printable(text),
+        max(width, len(head) + 20),
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def verbatim(label: str, text: str) -> str:
     """``   label    text`` on one line whatever its length: a path or a command to copy."""
     return f"{INDENT}{label:<{LABEL}}{printable(text)}"

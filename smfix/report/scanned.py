@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from os.path import basename, dirname
+from posixpath import basename, dirname
 from typing import Any
 
 from smfix.model import Exit, InUse, ScannedImage, Severity, Verdict

@@ -1,0 +1,67 @@
+"""What a scan found, as text: a line for each image, what is wrong below it, and a sum."""
+
+from __future__ import annotations
+
+import pytest
+
+from report_values import CLOCK, LOST_FOOTER
+from smfix.model import CheckedImage, InUse, ScannedImage, Verdict
+from smfix.report import scanned
+
+MIB = 1 << 20
+
+
+def image(verdict: Verdict = Verdict.VALID, *, note: str | None = None, findings=(), **placed) -> ScannedImage:
+    return ScannedImage(CheckedImage("/sr/a.vhd", verdict, 3 * MIB, findings=findings, note=note), **placed)
+
+
+def lines(*images: ScannedImage) -> list[str]:
+    return scanned.text(images).splitlines()
+
+
+def test_one_sound_image():
+    assert lines(image(virtual_size=16 * MIB, aligned=True)) == [
+        "/sr: 1 image",
+        "  a  valid, 16 MiB disk, 3 MiB file",
+        "",
+        "1 image: 1 valid; 0 with a size that is no multiple of 512; the longest chain has 1 image.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("placed", "said"),
+    [
+        ({"hidden": True}, "hidden"),
+        ({"in_use": InUse.READ_WRITE}, "open read-write"),
+        ({"in_use": InUse.READ_ONLY}, "open read-only"),
+        ({"aligned": False}, "size no multiple of 512"),
+        ({"standing": "parent-missing"}, "parent not here"),
+        ({"standing": "ring"}, "its chain is a ring"),
+    ],
+)
+def test_what_is_said_of_an_image(placed, said):
+    assert f", {said}" in lines(image(**placed))[1]
+
+
+def test_what_is_wrong_stands_below_and_infos_do_not():
+    told = lines(image(Verdict.INVALID, findings=(LOST_FOOTER, CLOCK), depth=1))
+    assert told[1:3] == ["    a  INVALID, 3 MiB file", "      VHD101 footer lost"]
+    assert len(told) == 5
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNREADABLE, Verdict.NOT_A_VHD])
+def test_the_note_of_what_is_no_image(verdict):
+    assert lines(image(verdict, note="a FIFO\x1b"))[2] == "    a FIFO\\x1b"
+    assert lines(image(verdict))[2] == ""
+
+
+def test_a_deep_chain_stays_on_the_screen_and_a_missing_size_is_not_said():
+    unread = ScannedImage(CheckedImage("/sr/b.vhd", Verdict.UNREADABLE), depth=99)
+    assert lines(unread)[1] == " " * 42 + "b  UNREADABLE"
+
+
+def test_no_image():
+    assert (
+        scanned.text(())
+        == ("\n0 images: ; 0 with a size that is no multiple of 512; the longest chain has 0 images.").strip()
+    )
