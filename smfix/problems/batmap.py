@@ -20,7 +20,7 @@ from smfix.problems.footer import held_open
 from smfix.problems.places import lost_entries, misplaced, overlapping, shifted
 from smfix.problems.rows import ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
-from smfix.vhd.bat import BAT_LIMIT
+from smfix.vhd.bat import BAT_LIMIT, Bat
 from smfix.vhd.image import Batmap, VhdImage
 from smfix.vhd.structs import (
     BATMAP_COOKIE,
@@ -28,6 +28,7 @@ from smfix.vhd.structs import (
     BATMAP_VERSION_CURRENT,
     BATMAP_VERSION_SIGNED,
     BatmapHeader,
+    Header,
     round_up,
 )
 
@@ -55,7 +56,7 @@ def _layout_header(image: VhdImage) -> BatmapHeader | None:
     largest = max(size, BAT_LIMIT // 8)
     for at, length in ((claimed.map_offset, claimed.map_size), (home, size)):
         fits = size <= length <= largest and at >= home and at % SECTOR == 0
-        if fits and _is_free(image, Extent(at, length)):
+        if fits and _is_free(image, image.geometry, image.bat.value, Extent(at, length)):
             return replace(
                 claimed,
                 cookie=BATMAP_COOKIE,
@@ -67,13 +68,11 @@ def _layout_header(image: VhdImage) -> BatmapHeader | None:
     return None
 
 
-def _is_free(image: VhdImage, extent: Extent) -> bool:
+def _is_free(image: VhdImage, header: Header, bat: Bat, extent: Extent) -> bool:
     """The extent lies inside the headers' part of the file: no block, no locator, no footer there."""
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return False
     if extent.end > room(image) or any(loc.entry.extent.overlaps(extent) for loc in image.locators):
         return False
-    return not image.bat.value.covering(extent, image.geometry.block_space)
+    return not bat.covering(extent, header.block_space)
 
 
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -94,35 +93,40 @@ def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[E
 # --------------------------------------------------------------------------- VHD403, VHD905
 
 
-def _placed_wrong(image: VhdImage) -> str | None:
+def _placed_wrong(image: VhdImage, batmap: Batmap, header: Header) -> str | None:
     """What ``vhd_util_check_validate_batmap`` says of a batmap that could be read; None: nothing."""
-    if not isinstance(image.batmap, Sound) or image.geometry is None:
-        return None
-    head = image.batmap.value.header
-    if head.map_size * 8 < image.geometry.max_bat_size:
+    if batmap.header.map_size * 8 < header.max_bat_size:
         return "batmap-BAT size mismatch"
-    if head.map_offset == 0:
+    if batmap.header.map_offset == 0:
         return "invalid batmap offset"
-    return "invalid batmap size" if head.map_extent.end > room(image) else None
+    return "invalid batmap size" if batmap.header.map_extent.end > room(image) else None
 
 
-def _is_fresh(image: VhdImage) -> bool:
-    """No block yet, and only the map's last sector, which ``create`` does not write, is under the footer."""
-    if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound) or not isinstance(image.end, Sound):
-        return False
-    over = image.batmap.value.header.map_extent.end - image.end.where.offset
-    return image.bat.value.allocated == 0 and over == SECTOR
+def _is_fresh(image: VhdImage, batmap: Batmap) -> bool:
+    """No block yet, and no room for the map's last sector only, which ``create`` does not write."""
+    bare = isinstance(image.bat, Sound) and image.bat.value.allocated == 0
+    return bare and batmap.header.map_extent.end - room(image) <= SECTOR
+
+
+def _misplaced(image: VhdImage) -> Iterator[tuple[str, bool]]:
+    """(what is said of a batmap that could be read, whether it is only a fresh image's)."""
+    if isinstance(image.batmap, Sound) and image.geometry is not None:
+        why = _placed_wrong(image, image.batmap.value, image.geometry)
+        if why is not None:
+            yield why, why == "invalid batmap size" and _is_fresh(image, image.batmap.value)
 
 
 def _detect_placed(image: VhdImage, context: Context) -> Iterator[Hit]:
-    why = _placed_wrong(image)
-    if why is not None and not (why == "invalid batmap size" and _is_fresh(image)):
-        yield Hit({"why": why}, f"batmap is invalid: {why}")
+    for why, fresh in _misplaced(image):
+        if not fresh:
+            yield Hit({"why": why}, f"batmap is invalid: {why}")
 
 
 def _detect_fresh(image: VhdImage, context: Context) -> Iterator[Hit]:
-    if _placed_wrong(image) == "invalid batmap size" and _is_fresh(image):
-        yield Hit({}, "batmap is invalid: invalid batmap size")
+    # Without a footer there is nothing to say: the one that is appended goes behind the whole map.
+    for why, fresh in _misplaced(image):
+        if fresh and isinstance(image.end, Sound):
+            yield Hit({}, f"batmap is invalid: {why}")
 
 
 # --------------------------------------------------------------------------- VHD404, VHD402

@@ -55,8 +55,9 @@ def contradictions(image: VhdImage) -> list[str]:
         stray = next((n for n in range(blocks, len(bits) * 8) if structs.bit(bits, n)), None)
         if stray is not None:
             said.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
-        if len(bits) * 8 < blocks:
-            said.append(f"the batmap covers {len(bits) * 8} blocks, the disk it describes has {blocks}")
+        covered = image.batmap.value.header.map_size * 8
+        if covered < blocks:
+            said.append(f"the batmap covers {covered} blocks, the disk it describes has {blocks}")
     if footer.by_tap and footer.geometry != geometry_for(footer.current_size):
         said.append("its geometry is not that of its size")
     roomy = header.max_bat_size > blocks and header.max_bat_size != BLOCKS_OF_2_TIB
