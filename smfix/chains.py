@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from smfix.errors import Unreadable
+from smfix.host import lvm
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
@@ -42,15 +43,22 @@ def header_of(view: ByteView) -> Header | None:
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
     """Where the locators of the image at `path` say that its parent is: absolute, each once."""
-    folder = os.path.dirname(os.path.realpath(path))
+    folder = os.path.dirname(_named(path))
     paths = (locator.path for locator in image.locators if locator.path and "\0" not in locator.path)
     return tuple(dict.fromkeys(os.path.normpath(os.path.join(folder, each)) for each in paths))
+
+
+def _named(path: str) -> str:
+    """The path beside which relatives are. A volume's are beside its name, not beside its node."""
+    path = os.path.abspath(path)
+    return path if read_path(path).backing is Backing.BLOCK else os.path.realpath(path)
 
 
 def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
     """What stands where the parent should, and how to open it; (None, None): it has no parent.
 
-    Never raises: a parent that cannot be opened is one that is not there.
+    Never raises: a parent that cannot be opened is one that is not there. A volume that is not active is not
+    looked at; then it is as if the image had none.
     """
     if image.footer is None or not image.footer.is_differencing:
         return None, None
@@ -64,7 +72,16 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
             with opened:
                 footer = inspect(opened).footer
             return Parent(place, None if footer is None else footer.uuid), found
+    if any(_is_asleep(place) for place in places):
+        return None, None
     return Parent(", ".join(places) or None), None
+
+
+def _is_asleep(place: str) -> bool:
+    name = read_path(place)
+    with suppress(Unreadable):
+        return lvm.inactive(Target(place, name.backing, name.vdi, name.sr)) is not None
+    return False
 
 
 def _backing(path: str) -> Backing:
@@ -165,5 +182,5 @@ def _parent_path(found: Found) -> str:
             header = header_of(opened)
         name = None if header is None else header.parent_name_text()
         if name:
-            return os.path.join(os.path.dirname(os.path.realpath(found.target.path)), os.path.basename(name))
+            return os.path.realpath(os.path.join(os.path.dirname(_named(found.target.path)), os.path.basename(name)))
     return ""

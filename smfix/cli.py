@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
@@ -89,6 +90,20 @@ LockDir = Annotated[
         help="The storage manager's lock folder. Default: /var/lock/sm, on a XenServer or XCP-ng "
         "host only; naming one takes the locks on any machine.",
     ),
+]
+XapiLogin = Annotated[
+    str | None,
+    typer.Option(
+        "--xapi-login",
+        metavar="FILE",
+        envvar="SMFIX_XAPI_LOGIN",
+        help="How to reach a pool's XAPI: TOML with url (https), user, password and, where its certificate is "
+        "its own, ca; mode 0600. Default: SMFIX_XAPI_URL, _USER, _PASSWORD and _CA, else this host's own XAPI.",
+    ),
+]
+NoRescan = Annotated[
+    bool,
+    typer.Option("--no-rescan", help="Leave out the SR.scan by which the storage manager goes on after repairs."),
 ]
 AsJson = Annotated[
     bool,
@@ -217,6 +232,17 @@ def _setting(
     )
 
 
+@contextmanager
+def _with_pool(setting: pipeline.Setting, login: str | None, *, rescan: bool = True) -> Iterator[pipeline.Setting]:
+    """The setting with the pool's XAPI, where there is one; its session is ended behind the block."""
+    pool = pipeline.pool_at(login)
+    try:
+        yield replace(setting, pool=pool, xapi_login=login, rescan=rescan)
+    finally:
+        if pool is not None:
+            pool.close()
+
+
 def _decide(*, yes: bool, dry_run: bool, as_json: bool) -> pipeline.Decide | None:
     """Who says yes to a plan; None: nobody, a dry run."""
     if yes and dry_run:
@@ -306,6 +332,8 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     confirm: Confirm = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    xapi_login: XapiLogin = None,
+    no_rescan: NoRescan = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="From then on; also 2h, 3d before now.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then.")] = None,
     tz: Annotated[str | None, typer.Option(metavar="ZONE", help="The zone of a log that names none.")] = None,
@@ -323,14 +351,16 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
     names = tuple(logs or (pipeline.SMLOG,))
     asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
-    try:
-        reading, incidents = pipeline.from_log(asked, setting, _progress)
-    finally:
-        _redraw("")
+    with _with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+        try:
+            reading, incidents = pipeline.from_log(asked, setting, _progress)
+        finally:
+            _redraw("")
+        rescans = pipeline.rescan([(one.sr, one.outcome) for one in incidents], setting)
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     hint = _how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
-    report = text.from_log(reading, incidents)
-    return _finish(report, jsondoc.from_log(reading, incidents), hint, as_json=as_json)
+    report = text.from_log(reading, incidents, rescans)
+    return _finish(report, jsondoc.from_log(reading, incidents, rescans), hint, as_json=as_json)
 
 
 @app.command(epilog=EPILOG, short_help="the verdict on each image; reads only")
@@ -340,11 +370,13 @@ def check(
     *,
     parents: Annotated[bool, typer.Option("--parents", help="Walk the chain upwards.")] = False,
     sr_mount: SrMount = None,
+    xapi_login: XapiLogin = None,
     as_json: AsJson = False,
 ) -> int:
     """Say of each image whether it is sound, and what is wrong with it. Reads only."""
     setting = _setting(sr_mount, None, None, None, None)
-    images = pipeline.check(targets, setting, parents=parents)
+    with _with_pool(setting, xapi_login) as setting:
+        images = pipeline.check(targets, setting, parents=parents)
     return _finish(text.check(images), jsondoc.check(images), "", as_json=as_json)
 
 
@@ -359,6 +391,8 @@ def repair(  # noqa: PLR0913 - the options of the contract
     confirm: Confirm = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    xapi_login: XapiLogin = None,
+    no_rescan: NoRescan = False,
     size: Annotated[
         int | None,
         typer.Option(metavar="BYTES", help="The size of the guest's disk, where both footers are lost (VHD106)."),
@@ -379,10 +413,12 @@ def repair(  # noqa: PLR0913 - the options of the contract
         given_size=size,
         given_uuid=pipeline.given_uuid(uuid),
     )
-    images = pipeline.repair(targets, setting)
+    with _with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+        images = pipeline.repair(targets, setting)
+        rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
     planned = pipeline.planned([image.outcome for image in images])
     hint = _how_to_go_on(setting, planned, ["repair", *targets])
-    return _finish(text.repair(images), jsondoc.repair(images), hint, as_json=as_json)
+    return _finish(text.repair(images, rescans), jsondoc.repair(images, rescans), hint, as_json=as_json)
 
 
 @app.command("scan", epilog=EPILOG, short_help="every VHD of an SR: verdict, sizes, chains")
@@ -469,6 +505,7 @@ def undo(
     dry_run: DryRun = False,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    xapi_login: XapiLogin = None,
     as_json: AsJson = False,
 ) -> int:
     """Put an image back as it was before a repair, byte for byte.
@@ -476,7 +513,8 @@ def undo(
     Refused where the disk has been written to since: what is on it now would be lost.
     """
     setting = _setting(None, journal_dir, sm_lock_dir, None, None)
-    image = pipeline.undo(journal_id, setting, _agree(yes=yes, dry_run=dry_run, as_json=as_json))
+    with _with_pool(setting, xapi_login) as setting:
+        image = pipeline.undo(journal_id, setting, _agree(yes=yes, dry_run=dry_run, as_json=as_json))
     document = jsondoc.undo(image, exitcode.of_undo(image.outcome))
     return _finish(journals.undone(image), document, "", as_json=as_json)
 

@@ -430,6 +430,7 @@ class CheckedImage:
     end_of_data: int | None = None
     findings: tuple[Finding, ...] = ()
     note: str | None = None
+    names: Names = Names()
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,11 +460,13 @@ class ScannedImage:
 
 @dataclass(frozen=True, slots=True)
 class TreatedImage:
-    """What became of one TARGET. `missing`: there is no such target (its own exit bit)."""
+    """What became of one TARGET. `missing`: there is no such target (its own exit bit). `sr`: its SR's UUID."""
 
     path: str
     outcome: Outcome
     missing: bool = False
+    names: Names = Names()
+    sr: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +485,7 @@ class TreatedIncident:
     path: str | None
     state: State
     outcome: Outcome | None
+    names: Names = Names()
 
     @property
     def left(self) -> bool:

@@ -15,11 +15,14 @@ from dataclasses import dataclass, replace
 
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable, UsageError
+from smfix.host import lvm, xapi
+from smfix.host.lvm import Volumes
 from smfix.host.naming import Life, is_uuid, read_path
 from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
 from smfix.host.storage import Identity, open_image
 from smfix.host.usage import Usage, usage, usage_of
 from smfix.model import (
+    Backing,
     CheckedImage,
     Edit,
     Incident,
@@ -31,6 +34,7 @@ from smfix.model import (
     Resize,
     State,
     Status,
+    Target,
     TreatedImage,
     TreatedIncident,
     Verdict,
@@ -42,10 +46,12 @@ from smfix.repair import undo as way_back
 from smfix.repair.journal import Mark
 from smfix.repair.journal_folder import DamagedEntry, JournalEntry
 from smfix.report.escape import command
-from smfix.treatment import Decide, Setting, context_of, refused, seen_by, treat
+from smfix.rescan import rescan
+from smfix.setting import Decide, Setting
+from smfix.treatment import awake, context_of, held_by, refused, seen_by, told_of, treat, writing
 from smfix.vhd.image import VhdImage, inspect
 
-__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting"]
+__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "rescan"]
 
 SMLOG = "/var/log/SMlog"
 _NAMED = 8
@@ -66,6 +72,21 @@ def consent(codes: Iterable[str]) -> frozenset[str]:
             raise UsageError(f"--confirm {code}: there is no such finding; `smfix explain` lists them")
         known.add(problem.code)
     return frozenset(known)
+
+
+def pool_at(file: str | None) -> xapi.Pool | None:
+    """The pool's XAPI: as `file` or the environment says, else this host's own, else None.
+
+    One that the operator named must answer, else Unreadable; this host's own is asked when it is needed. Raises
+    UsageError as :func:`smfix.host.xapi.login` does.
+    """
+    login = xapi.login(file, os.environ, socket=xapi.SOCKET)
+    if login is None:
+        return None
+    pool = xapi.Pool(login, here=xapi.this_host())
+    if login.socket is None:
+        pool.hosts()
+    return pool
 
 
 def planned(outcomes: Iterable[Outcome]) -> int:
@@ -163,19 +184,23 @@ def _not_found(place: NotFound, vdi: str) -> Outcome:
 def treat_incident(name: str, incident: Incident, place: Found | Outcome, setting: Setting) -> TreatedIncident:
     """What becomes of one incident, called `name`; `place` is what :func:`find_image` said. Never raises."""
     told = TreatedIncident(name, incident, incident.vdi.text, incident.sr, incident.path, incident.state, None)
+    if not isinstance(place, Found):
+        uuid = incident.vdi.text if incident.vdi.is_full else None
+        told = replace(told, names=setting.names(Target(incident.path or "", Backing.FILE, uuid, incident.sr)))
     is_over = incident.state is State.RESOLVED
     if isinstance(place, Outcome):
         return told if is_over else replace(told, outcome=place)
     target = place.target
     told = replace(told, vdi=target.vdi or told.vdi, sr=target.sr or told.sr, path=target.path)
-    if is_over and not _is_damaged(place):
+    told = replace(told, names=setting.names(target))
+    if is_over and not _is_damaged(place, setting):
         return told
     return replace(told, state=State.OPEN, outcome=treat(place, setting))
 
 
-def _is_damaged(found: Found) -> bool:
+def _is_damaged(found: Found, setting: Setting) -> bool:
     """A resolved incident's image is within reach, and damaged all the same."""
-    return _checked(found, None).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD)
+    return _checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD)
 
 
 # --------------------------------------------------------------------------- targets
@@ -228,7 +253,8 @@ def repair(targets: Sequence[str], setting: Setting) -> tuple[TreatedImage, ...]
     for index in chains.parents_first([image if isinstance(image, Found) else None for image in images]):
         image = images[index]
         if isinstance(image, Found):
-            treated[index] = TreatedImage(image.target.path, treat(image, setting))
+            target = image.target
+            treated[index] = TreatedImage(target.path, treat(image, setting), names=setting.names(target), sr=target.sr)
         else:
             treated[index] = TreatedImage(image.text, image.outcome, image.is_missing)
     return tuple(treated[index] for index in range(len(images)))
@@ -251,7 +277,7 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
             path = os.path.realpath(found.target.path)
             if path not in done:
                 done.add(path)
-                checked.append(_checked(found, uses.get(found.target.path)))
+                checked.append(_checked(found, uses.get(found.target.path), setting))
     return tuple(checked)
 
 
@@ -280,27 +306,44 @@ def _chain(found: Found) -> tuple[Found, ...]:
         return ()  # said by the check of the image itself
 
 
-def _checked(found: Found, uses: Usage | None) -> CheckedImage:
+def _checked(found: Found, uses: Usage | None, setting: Setting) -> CheckedImage:
     path = found.target.path
+    names = setting.names(found.target)
     try:
+        asleep = lvm.inactive(found.target)
+        if asleep is not None:
+            return CheckedImage(path, Verdict.UNREADABLE, note=asleep.message, names=names)
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
             verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
-            return CheckedImage(path, verdict, note=opened.message)
+            return CheckedImage(path, verdict, note=opened.message, names=names)
         with opened:
             uses = uses or usage(opened.identity)
             image = inspect(opened)
             context = context_of(image, found, uses.state)
             diagnosis = diagnose(image, context)
             if diagnosis.verdict is Verdict.NOT_A_VHD:
-                return CheckedImage(path, Verdict.NOT_A_VHD, image.size, note="no structure of a VHD is in it")
+                return CheckedImage(
+                    path, Verdict.NOT_A_VHD, image.size, note="no structure of a VHD is in it", names=names
+                )
+            if diagnosis.verdict is Verdict.INVALID:
+                # What looks like damage may be a disk that another host of the pool has open.
+                uses = held_by(uses, found.target, setting)
+                context = replace(context, in_use=uses.state)
+                diagnosis = diagnose(image, context)
             notes = [f"held by {', '.join(uses.holders)}"] if uses.holders else []
             notes += filter(None, [seen_by(context, uses).removeprefix("; ")])
             return CheckedImage(
-                path, diagnosis.verdict, image.size, image.end_of_data, diagnosis.findings, "; ".join(notes) or None
+                path,
+                diagnosis.verdict,
+                image.size,
+                image.end_of_data,
+                diagnosis.findings,
+                "; ".join(notes) or None,
+                names,
             )
     except SmfixError as error:
-        return CheckedImage(path, Verdict.UNREADABLE, note=str(error))
+        return CheckedImage(path, Verdict.UNREADABLE, note=str(error), names=names)
 
 
 def show(target: str, setting: Setting) -> tuple[str, VhdImage]:
@@ -378,21 +421,30 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
-    opened = open_image(found.target, sr_root=found.root, write=agree is not None)
+    volumes = setting.volumes()
+    with awake(found.target, volumes, change=agree is not None) as asleep:
+        outcome = refused(asleep) if asleep is not None else _undone(entry, found, setting, agree, volumes)
+    outcome = told_of(replace(outcome, journal=entry.id), found.target, volumes, setting)
+    return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)
+
+
+def _undone(
+    entry: JournalEntry, found: Found, setting: Setting, agree: Callable[[Record], bool] | None, volumes: Volumes
+) -> Outcome:
+    opened = open_image(found.target, sr_root=found.root)
     if isinstance(opened, Refusal):
-        return TreatedImage(path, replace(refused(opened), journal=entry.id))
+        return refused(opened)
     with opened, ExitStack() as stack:
         means = setting.means(chains.children_of(inspect(opened), found, stack))
         objection = way_back.stale(entry, opened) or means.guard.objection(opened)
         if objection is not None:
-            return TreatedImage(path, replace(refused(objection), journal=entry.id))
+            return refused(objection)
         if agree is None or not agree(_record(entry, setting)):
-            waiting = Outcome(
+            return Outcome(
                 Status.WOULD_REPAIR,
                 "nothing was written; the image can be put back as it was before the repair",
-                journal=entry.id,
                 undo=setting.undo_command(entry.id),
                 next=(setting.command("undo", entry.id, "--yes"),),
             )
-            return TreatedImage(path, waiting)
-        return TreatedImage(path, way_back.undo(entry, opened, means))
+        with writing(opened, volumes) as writable:
+            return refused(writable) if isinstance(writable, Refusal) else way_back.undo(entry, writable, means)

@@ -7,137 +7,115 @@ lock. What goes wrong with one image is its outcome, never an exception.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable
-from smfix.host import locks, vhd_util
-from smfix.host.guard import HostGuard
+from smfix.host import locks, lvm, vhd_util
+from smfix.host.lvm import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
 from smfix.host.usage import Usage, usage
-from smfix.model import ByteView, Finding, InUse, Outcome, Reason, Refusal, Status, Verdict
+from smfix.model import (
+    Backing,
+    ByteView,
+    Finding,
+    InUse,
+    Outcome,
+    Reason,
+    Refusal,
+    RepairPlan,
+    Resize,
+    Sound,
+    Status,
+    Target,
+    Verdict,
+)
 from smfix.problems.rows import Context
 from smfix.problems.table import diagnose
 from smfix.repair import undo as way_back
 from smfix.repair.apply import Means, Verification, apply, no_room
 from smfix.repair.plan import Planned, plan
 from smfix.report.escape import command
+from smfix.setting import Decide, Setting
 from smfix.vhd.image import VhdImage, inspect
-from smfix.vhd.structs import uuid_text
 
-Decide = Callable[[str, Outcome], bool]
-"""Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
-
-_WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir")
-_TAKES = {
-    "from-log": _WRITERS,
-    "repair": (*_WRITERS, "--size", "--uuid"),
-    "scan": ("--sr-mount",),
-    "check": ("--sr-mount",),
-    "undo": ("--journal-dir", "--sm-lock-dir"),
-}
-ROOT_JOURNALS = "/var/lib/smfix/journal"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How the operator wants it: the options that several commands share (contract).
-
-    `sr_mounts` and the folders are empty or None for the defaults: `journal_dir` of the undo journals,
-    `lock_dir` of SM's locks, `state_dir` of smfix's own. `consent` are the codes of ``--confirm``.
-    `decide` None is a dry run. `words` is the command line, for the journal. `given_size` (bytes) and
-    `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers.
-    """
-
-    sr_mounts: tuple[str, ...] = ()
-    journal_dir: str | None = None
-    lock_dir: str | None = None
-    state_dir: str | None = None
-    consent: frozenset[str] = frozenset()
-    decide: Decide | None = None
-    words: tuple[str, ...] = ()
-    given_size: int | None = None
-    given_uuid: bytes | None = None
-
-    @property
-    def journals(self) -> str:
-        """The folder of the undo journals, absolute."""
-        return os.path.abspath(self.journal_dir or default_journals())
-
-    def command(self, *words: str) -> str:
-        """A complete ``smfix`` command that works as this one does, quoted for a shell.
-
-        The first word is the subcommand: each gets those of the shared options that it has.
-        """
-        return command(["smfix", *words, *(part for name in _TAKES[words[0]] for part in self._option(name))])
-
-    def undo_command(self, journal_id: str) -> str:
-        """The complete command that puts a journal's image back."""
-        return self.command("undo", journal_id)
-
-    def repair_command(self, path: str, consent: tuple[str, ...] = ()) -> str:
-        """The complete command that repairs one image, with every consent it needs."""
-        agreed = replace(self, consent=self.consent.union(consent))
-        return agreed.command("repair", os.path.abspath(path), "--yes")
-
-    def _option(self, name: str) -> list[str]:
-        """The option with its value, where it is not the default."""
-        if name == "--sr-mount":
-            return [part for mount in self.sr_mounts for part in (name, os.path.abspath(mount))]
-        if name == "--confirm":
-            return [part for code in sorted(self.consent) for part in (name, code)]
-        if name == "--size":
-            return [] if self.given_size is None else [name, str(self.given_size)]
-        if name == "--uuid":
-            return [] if self.given_uuid is None else [name, uuid_text(self.given_uuid)]
-        if name == "--journal-dir":
-            return [] if self.journals == default_journals() else [name, self.journals]
-        return [] if self.lock_dir is None else [name, os.path.abspath(self.lock_dir)]
-
-    def means(self, family: chains.Family) -> Means:
-        """What apply and undo work with, for the image whose children are `family`."""
-        named = (read_path(path).vdi for path, _ in family)
-        guard = HostGuard(
-            hidden=is_hidden,
-            sm_locks=locks.sm_lock_folder(self.lock_dir),
-            state=self.state_dir or locks.state_folder(),
-            children=tuple(vdi for vdi in named if vdi is not None),
-        )
-        return Means(self.journals, guard, self.undo_command)
-
-
-def default_journals() -> str:
-    """Where journals lie unless the operator says otherwise: root's folder, else the XDG state."""
-    if os.geteuid() == 0:
-        return ROOT_JOURNALS
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(os.path.abspath(state), "smfix", "journal")
-
-
-def is_hidden(view: ByteView) -> bool | None:
-    """The mark of a base copy, by the footer the image is read by; None: no footer is sound."""
-    footer = inspect(view).footer
-    return None if footer is None else footer.hidden != 0
-
+__all__ = ["Decide", "Setting", "awake", "context_of", "held_by", "refused", "seen_by", "told_of", "treat", "writing"]
 
 # --------------------------------------------------------------------------- the way of one image
 
 
 def treat(found: Found, setting: Setting) -> Outcome:
     """What becomes of the image: repaired, foreseen (a dry run), refused, or failed. Never raises."""
+    volumes = setting.volumes()
     try:
-        image = open_image(found.target, sr_root=found.root)
-        if isinstance(image, Refusal):
-            return refused(image)
-        with image:
-            return _recovered(image, found, setting) or _treat(image, found, setting)
+        with awake(found.target, volumes, change=setting.decide is not None) as asleep:
+            if asleep is not None:
+                return replace(refused(asleep), next=(setting.repair_command(found.target.path),))
+            outcome = _opened(found, setting, volumes)
     except SmfixError as error:
-        return Outcome(Status.FAILED, str(error))
+        outcome = Outcome(Status.FAILED, str(error))
+    return told_of(outcome, found.target, volumes, setting)
+
+
+def _opened(found: Found, setting: Setting, volumes: Volumes) -> Outcome:
+    image = open_image(found.target, sr_root=found.root)
+    if isinstance(image, Refusal):
+        return refused(image)
+    with image, ExitStack() as parents:
+        if setting.decide is not None and found.target.backing is Backing.BLOCK:
+            _wake_parents(image, volumes, parents)
+        return _recovered(image, found, setting, volumes) or _treat(image, found, setting, volumes)
+
+
+@contextmanager
+def awake(target: Target, volumes: Volumes, *, change: bool) -> Iterator[Refusal | None]:
+    """Have the target's volume active while the block runs, or say why not; files always are.
+
+    `change` False: nothing may be changed, so an inactive volume stays as it is. Raises Unreadable.
+    """
+    if not change:
+        yield lvm.inactive(target)
+        return
+    with volumes.active(target) as refusal:
+        yield refusal
+
+
+@contextmanager
+def writing(image: OpenImage, volumes: Volumes) -> Iterator[OpenImage | Refusal]:
+    """The image opened anew for writing, its volume made writable meanwhile; or why not. Raises SmfixError."""
+    with volumes.writable(image.target) as refusal:
+        writable = refusal or image.reopen(write=True)
+        if isinstance(writable, Refusal):
+            yield writable
+            return
+        with writable:
+            yield writable
+
+
+def _wake_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
+    """A volume's parent is looked at too: asleep, it would seem to be missing."""
+    for place in chains.parent_places(inspect(image), image.target.path):
+        name = read_path(place)
+        with suppress(Unreadable):  # then it is missing indeed
+            held.enter_context(volumes.active(Target(place, name.backing, name.vdi, name.sr)))
+
+
+def told_of(outcome: Outcome, target: Target, volumes: Volumes, setting: Setting) -> Outcome:
+    """The outcome, and what could not be put back as it was: a volume's state, a pause in XAPI."""
+    if volumes.left:
+        outcome = replace(outcome, message="; ".join((outcome.message, *volumes.left)))
+    if setting.pool is not None and target.vdi in setting.pool.left_paused:
+        clear = command(["xe", "vdi-param-remove", f"uuid={target.vdi}", "param-name=sm-config", "param-key=paused"])
+        said = (
+            f"{outcome.message}; XAPI went away while the disk was paused: it cannot be attached until that is undone"
+        )
+        outcome = replace(outcome, message=said, next=(clear, *outcome.next))
+    return outcome
 
 
 def refused(refusal: Refusal) -> Outcome:
@@ -150,20 +128,34 @@ def seen_by(context: Context, uses: Usage) -> str:
     return f"; not seen by this user: {uses.blind}" if uses.blind and context.in_use is not InUse.READ_WRITE else ""
 
 
+def held_by(uses: Usage, target: Target, setting: Setting) -> Usage:
+    """How an image is held: here, and on the other hosts of the pool, where XAPI is asked and answers."""
+    if setting.pool is None or target.vdi is None or target.sr is None or uses.state is InUse.READ_WRITE:
+        return uses
+    with suppress(Unreadable):
+        others = [one for one in setting.pool.standing(target.vdi, target.sr).attached if not one.is_here]
+        if others:
+            state = InUse.READ_WRITE if any(one.writes for one in others) else uses.state
+            if state is InUse.NONE:
+                state = InUse.READ_ONLY
+            return Usage(state, (*uses.holders, *(one.words for one in others)), uses.blind)
+    return uses
+
+
 def context_of(image: VhdImage, found: Found, in_use: InUse) -> Context:
     """What the bytes do not say, less the children (who costs a look into the whole folder)."""
     parent, _ = chains.parent_of(image, found.target.path)
     return Context(datetime.now(UTC), in_use, parent)
 
 
-def _treat(image: OpenImage, found: Found, setting: Setting) -> Outcome:
+def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -> Outcome:
     first = inspect(image)
     context = context_of(first, found, InUse.NONE)
     seen = diagnose(first, context)
     if seen.verdict is Verdict.VALID:
         return Outcome(Status.VALID, "the image is sound", findings=seen.findings, remaining=seen.findings)
     # Only now, for it costs a look at every process: who holds a sound image is no matter.
-    uses = usage(image.identity)
+    uses = held_by(usage(image.identity), found.target, setting)
     with ExitStack() as stack:
         family = chains.children_of(first, found, stack)
         context = replace(
@@ -174,14 +166,22 @@ def _treat(image: OpenImage, found: Found, setting: Setting) -> Outcome:
             given_uuid=setting.given_uuid,
         )
         planned = plan(image, context, setting.consent)
-        means = setting.means(family)
+        means = setting.means(family, only_appends=_only_appends(planned.plan, first))
         outcome = _foreseen(planned, image, means, setting)
         outcome = replace(outcome, message=outcome.message + _told(outcome, context, uses))
         if outcome.status is not Status.WOULD_REPAIR or setting.decide is None:
             return outcome
         if not setting.decide(image.target.path, outcome):
             return replace(outcome, message="nothing was written: the answer was not yes")
-        return _write(planned, image, found, context, means, setting)
+        return _write(planned, image, found, context, means, setting, volumes)
+
+
+def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
+    """True when every edit lies behind the data, where nobody looks who has read the headers already."""
+    if not isinstance(image.bat, Sound):
+        return False
+    starts = (image.size if isinstance(edit, Resize) else edit.offset for edit in made.edits)
+    return all(start >= image.end_of_data for start in starts)
 
 
 def _told(outcome: Outcome, context: Context, uses: Usage) -> str:
@@ -227,7 +227,13 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
 
 
 def _write(
-    planned: Planned, image: OpenImage, found: Found, context: Context, means: Means, setting: Setting
+    planned: Planned,
+    image: OpenImage,
+    found: Found,
+    context: Context,
+    means: Means,
+    setting: Setting,
+    volumes: Volumes,
 ) -> Outcome:
     def again(view: ByteView) -> tuple[Finding, ...]:
         return diagnose(inspect(view), context).findings
@@ -235,10 +241,9 @@ def _write(
     path = os.path.abspath(image.target.path)
     checks = Verification(again, lambda: vhd_util.complaint(path))
     findings = planned.diagnosis.findings
-    writable = image.reopen(write=True)
-    if isinstance(writable, Refusal):
-        return replace(refused(writable), findings=findings, remaining=findings)
-    with writable:
+    with writing(image, volumes) as writable:
+        if isinstance(writable, Refusal):
+            return replace(refused(writable), findings=findings, remaining=findings)
         done = apply(planned.plan, writable, means, checks, sr_root=found.root, command=setting.words)
     done = replace(done, findings=findings)
     if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
@@ -248,7 +253,8 @@ def _write(
 
 def next_steps(path: str, found: Found, setting: Setting) -> tuple[str, ...]:
     """What to do after a repair: let the storage manager look again, elsewhere look oneself."""
-    if found.target.sr is not None and os.path.exists(locks.INVENTORY):
+    is_left_to_us = setting.pool is not None and setting.rescan
+    if found.target.sr is not None and os.path.exists(locks.INVENTORY) and not is_left_to_us:
         return (command(["xe", "sr-scan", f"uuid={found.target.sr}"]),)
     return (setting.command("check", path),)
 
@@ -256,7 +262,7 @@ def next_steps(path: str, found: Found, setting: Setting) -> tuple[str, ...]:
 # --------------------------------------------------------------------------- interrupted repairs
 
 
-def _recovered(image: OpenImage, found: Found, setting: Setting) -> Outcome | None:
+def _recovered(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -> Outcome | None:
     """Put back what an interrupted repair left; None where there is none, or it is put back now."""
     try:
         waiting = way_back.interrupted(setting.journals, image)
@@ -278,10 +284,9 @@ def _recovered(image: OpenImage, found: Found, setting: Setting) -> Outcome | No
     )
     if setting.decide is None or not setting.decide(path, foreseen):
         return foreseen
-    writable = image.reopen(write=True)
-    if isinstance(writable, Refusal):
-        return refused(writable)
-    with writable, ExitStack() as stack:
+    with writing(image, volumes) as writable, ExitStack() as stack:
+        if isinstance(writable, Refusal):
+            return refused(writable)
         family = chains.children_of(inspect(writable), found, stack)
         outcomes = way_back.recover(writable, setting.means(family))
     return next((outcome for outcome in outcomes if outcome.status is not Status.ROLLED_BACK), None)

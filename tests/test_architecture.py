@@ -27,10 +27,12 @@ ARROWS = {
     "report": ("problems", "vhd", "model", "errors"),
     # What the pipeline is composed of: one image, and its relatives.
     "chains": ("host", "problems", "vhd", "model", "errors"),
-    "treatment": ("chains", "host", "repair", "report", "problems", "vhd", "model", "errors"),
+    "setting": ("chains", "host", "repair", "report", "vhd", "model", "errors"),
+    "treatment": ("setting", "chains", "host", "repair", "report", "problems", "vhd", "model", "errors"),
+    "rescan": ("setting", "host", "report", "model", "errors"),
     "scan": ("chains", "host", "problems", "vhd", "model", "errors"),
-    "pipeline": (*BELOW, "chains", "treatment", "scan"),
-    "demo": (*BELOW, "chains", "treatment", "pipeline"),
+    "pipeline": (*BELOW, "chains", "setting", "treatment", "rescan", "scan"),
+    "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "cli": ("pipeline", "scan", "demo", "report", "model", "errors"),
     "__main__": ("cli", "errors", "model"),
 }

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from smfix import treatment
 from smfix.errors import WriteFailed
 from smfix.host.sr import Found
 from smfix.model import Backing, Reason, Refusal, Status, Target
 from smfix.repair import journal_folder
 from smfix.repair.journal import Mark
-from smfix.treatment import Setting, treat
+from smfix.setting import Setting, is_hidden
+from smfix.treatment import treat
 from world import BASE, make_world
 
 
@@ -156,6 +156,6 @@ def test_journals_that_cannot_be_read_stop_a_repair_but_no_dry_run(world, settin
 def test_hidden_is_read_by_the_sound_footer(world):
     from memory_image import MemoryImage
 
-    assert treatment.is_hidden(MemoryImage(world.image(hidden=1)[:-512])) is True
-    assert treatment.is_hidden(MemoryImage(world.image())) is False
-    assert treatment.is_hidden(MemoryImage(b"x" * 2048)) is None
+    assert is_hidden(MemoryImage(world.image(hidden=1)[:-512])) is True
+    assert is_hidden(MemoryImage(world.image())) is False
+    assert is_hidden(MemoryImage(b"x" * 2048)) is None

@@ -26,7 +26,7 @@ from smfix.model import Backing, Exit, Extent, Outcome, Refusal, Status, Target,
 from smfix.report import journals, text
 from smfix.report.escape import command, printable
 from smfix.report.layout import counted, wrapped
-from smfix.treatment import Setting
+from smfix.setting import Setting
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.structs import BLOCK_SIZE

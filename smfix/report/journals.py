@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from smfix.model import Record, TreatedImage, Write
 from smfix.report.escape import command
 from smfix.report.layout import counted, moment, row, verbatim
-from smfix.report.text import edit_words, result
+from smfix.report.text import edit_words, named, result
 
 
 def listing(records: Sequence[Record]) -> str:
@@ -63,6 +63,6 @@ def proposal(record: Record) -> str:
 def undone(image: TreatedImage) -> str:
     """What became of an undo."""
     value = image.outcome
-    lines = [verbatim("", image.path).strip(), row("result", result(value))]
+    lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", result(value))]
     lines += [verbatim("next", step) for step in value.next]
     return "\n".join(lines)

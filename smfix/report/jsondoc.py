@@ -20,9 +20,11 @@ from smfix.model import (
     Exit,
     Finding,
     LogReading,
+    Names,
     Outcome,
     Record,
     RepairPlan,
+    Rescan,
     Sound,
     TreatedImage,
     TreatedIncident,
@@ -117,6 +119,28 @@ def outcome(value: Outcome) -> Document:
     }
 
 
+def names(value: Names) -> Document:
+    """What the pool calls a disk, its SR and its VMs; null and empty where nobody could be asked."""
+    return {"vdi": value.vdi, "sr": value.sr, "vms": list(value.vms)}
+
+
+def _rescans(values: Sequence[Rescan]) -> list[Document]:
+    return [
+        {
+            "sr": value.sr,
+            "name": value.name,
+            "done": value.done,
+            "message": value.message,
+            "unhealthy_before": value.unhealthy_before,
+            "unhealthy_after": value.unhealthy_after,
+            "gc": value.gc,
+            "coalesce": value.coalesce,
+            "next": list(value.next),
+        }
+        for value in values
+    ]
+
+
 def incident(value: TreatedIncident) -> Document:
     """One incident of ``from-log``."""
     told = value.incident
@@ -125,6 +149,7 @@ def incident(value: TreatedIncident) -> Document:
         "vdi": value.vdi,
         "sr": value.sr,
         "path": value.path,
+        "names": names(value.names),
         "kinds": list(told.kinds),
         "first_seen": _time(told.first_seen),
         "last_seen": _time(told.last_seen),
@@ -138,7 +163,7 @@ def incident(value: TreatedIncident) -> Document:
 # --------------------------------------------------------------------------- the documents
 
 
-def from_log(reading: LogReading, incidents: Sequence[TreatedIncident]) -> Document:
+def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans: Sequence[Rescan] = ()) -> Document:
     """``smfix.from-log/1``."""
     outcomes = [treated.outcome for treated in incidents if treated.outcome is not None]
     return {
@@ -152,6 +177,7 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident]) -> Docum
             "zone_assumed": reading.zone_assumed,
         },
         "incidents": [incident(treated) for treated in incidents],
+        "rescans": _rescans(rescans),
         "summary": {
             "incidents": len(incidents),
             "repaired": sum(one.status.value == "repaired" for one in outcomes),
@@ -173,6 +199,7 @@ def check(images: Sequence[CheckedImage]) -> Document:
                 "end_of_data": image.end_of_data,
                 "findings": _findings(image.findings),
                 "note": image.note,
+                "names": names(image.names),
             }
             for image in images
         ],
@@ -180,11 +207,14 @@ def check(images: Sequence[CheckedImage]) -> Document:
     }
 
 
-def repair(images: Sequence[TreatedImage]) -> Document:
+def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> Document:
     """``smfix.repair/1``."""
     return {
         "schema": "smfix.repair/1",
-        "images": [{"path": image.path, "outcome": outcome(image.outcome)} for image in images],
+        "images": [
+            {"path": image.path, "names": names(image.names), "outcome": outcome(image.outcome)} for image in images
+        ],
+        "rescans": _rescans(rescans),
         "exit": int(exitcode.of_images(images)),
     }
 
@@ -223,6 +253,7 @@ def undo(image: TreatedImage, code: Exit) -> Document:
         "schema": "smfix.undo/1",
         "id": image.outcome.journal,
         "path": image.path,
+        "names": names(image.names),
         "outcome": outcome(image.outcome),
         "exit": int(code),
     }

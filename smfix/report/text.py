@@ -12,7 +12,9 @@ from smfix.model import (
     Edit,
     Finding,
     LogReading,
+    Names,
     Outcome,
+    Rescan,
     State,
     Status,
     TreatedImage,
@@ -25,10 +27,11 @@ _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
 
 
-def from_log(reading: LogReading, incidents: Sequence[TreatedIncident]) -> str:
-    """The whole report: what was read, a card for each incident, the sum."""
+def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans: Sequence[Rescan] = ()) -> str:
+    """The whole report: what was read, a card for each incident, what became of the SRs, the sum."""
     parts = [log_read(reading)]
     parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
+    parts += [_rescanned(one) for one in rescans]
     parts.append(_sum(incidents))
     return "\n\n".join(parts)
 
@@ -62,7 +65,8 @@ def incident(number: int, treated: TreatedIncident) -> str:
     lines = [f"{number}. {treated.vdi}  [{_headline(treated)}]"]
     if told.host is not None:
         lines.append(row("host", told.host))
-    lines.append(row("SR", treated.sr or "the log does not say"))
+    lines.append(row("SR", _with_name(treated.sr or "the log does not say", treated.names.sr)))
+    lines += named(treated.names)
     if treated.path is not None:
         lines.append(verbatim("path", treated.path))
     runs = counted(told.count, "report")
@@ -74,6 +78,25 @@ def incident(number: int, treated: TreatedIncident) -> str:
     else:
         lines.append(_outcome(treated.outcome))
     return "\n".join(lines)
+
+
+def _with_name(uuid: str, name: str | None) -> str:
+    return uuid if name is None else f"{uuid} ({name})"
+
+
+def named(names: Names, *, sr: bool = False) -> list[str]:
+    """What the pool calls the disk and its VMs; `sr`: the SR too, which the line above does not say."""
+    lines = [row("SR", names.sr)] if sr and names.sr else []
+    lines += [row("disk", names.vdi)] if names.vdi else []
+    return lines + ([row("VMs" if len(names.vms) > 1 else "VM", ", ".join(names.vms))] if names.vms else [])
+
+
+def _rescanned(value: Rescan) -> str:
+    lines = [row("SR", f"{_with_name(value.sr, value.name)}: {value.message}")]
+    if value.unhealthy_before is not None:
+        after = "unknown" if value.unhealthy_after is None else str(value.unhealthy_after)
+        lines.append(row("chains", f"unhealthy: {value.unhealthy_before} before the scan, {after} right after it"))
+    return "\n".join(lines + [verbatim("next", step) for step in value.next])
 
 
 def _headline(treated: TreatedIncident) -> str:
@@ -174,6 +197,7 @@ def check(images: Sequence[CheckedImage]) -> str:
 
 def _checked(image: CheckedImage) -> str:
     lines = [verbatim("path", image.path).strip().removeprefix("path").strip()]
+    lines += named(image.names, sr=True)
     lines.append(row("verdict", image.verdict.value))
     if image.size is not None:
         size = counted(image.size, "byte")
@@ -186,9 +210,10 @@ def _checked(image: CheckedImage) -> str:
     return "\n".join(lines)
 
 
-def repair(images: Sequence[TreatedImage]) -> str:
-    """A card for each TARGET."""
-    return "\n\n".join(f"{_shown(image.path)}\n{_outcome(image.outcome)}" for image in images)
+def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> str:
+    """A card for each TARGET, then what became of the SRs."""
+    cards = ("\n".join([_shown(image.path), *named(image.names, sr=True), _outcome(image.outcome)]) for image in images)
+    return "\n\n".join([*cards, *map(_rescanned, rescans)])
 
 
 def proposal(path: str, outcome: Outcome) -> str:

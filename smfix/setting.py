@@ -1,0 +1,138 @@
+"""How the operator wants it: the options that several commands share, and what follows from them.
+
+The complete commands that reports tell people to type are made here, so that each works as this run did.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from smfix import chains
+from smfix.host import locks
+from smfix.host.guard import HostGuard
+from smfix.host.lvm import Volumes
+from smfix.host.naming import read_path
+from smfix.host.xapi import Pool
+from smfix.model import ByteView, Names, Outcome, Target
+from smfix.repair.apply import Means
+from smfix.report.escape import command
+from smfix.vhd.image import inspect
+from smfix.vhd.structs import uuid_text
+
+Decide = Callable[[str, Outcome], bool]
+"""Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
+
+_WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--xapi-login", "--no-rescan")
+_TAKES = {
+    "from-log": _WRITERS,
+    "repair": (*_WRITERS, "--size", "--uuid"),
+    "scan": ("--sr-mount",),
+    "check": ("--sr-mount", "--xapi-login"),
+    "undo": ("--journal-dir", "--sm-lock-dir", "--xapi-login"),
+}
+ROOT_JOURNALS = "/var/lib/smfix/journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How the operator wants it: the options that several commands share (contract).
+
+    `sr_mounts` and the folders are empty or None for the defaults: `journal_dir` of the undo journals,
+    `lock_dir` of SM's locks, `state_dir` of smfix's own. `consent` are the codes of ``--confirm``.
+    `decide` None is a dry run. `words` is the command line, for the journal. `given_size` (bytes) and
+    `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers. `pool` is XAPI,
+    None where there is none; `xapi_login` the file that says how to reach it. `rescan`: let the storage
+    manager look at an SR again after repairs.
+    """
+
+    sr_mounts: tuple[str, ...] = ()
+    journal_dir: str | None = None
+    lock_dir: str | None = None
+    state_dir: str | None = None
+    consent: frozenset[str] = frozenset()
+    decide: Decide | None = None
+    words: tuple[str, ...] = ()
+    given_size: int | None = None
+    given_uuid: bytes | None = None
+    pool: Pool | None = None
+    xapi_login: str | None = None
+    rescan: bool = True
+
+    @property
+    def journals(self) -> str:
+        """The folder of the undo journals, absolute."""
+        return os.path.abspath(self.journal_dir or default_journals())
+
+    def command(self, *words: str) -> str:
+        """A complete ``smfix`` command that works as this one does, quoted for a shell.
+
+        The first word is the subcommand: each gets those of the shared options that it has.
+        """
+        return command(["smfix", *words, *(part for name in _TAKES[words[0]] for part in self._option(name))])
+
+    def undo_command(self, journal_id: str) -> str:
+        """The complete command that puts a journal's image back."""
+        return self.command("undo", journal_id)
+
+    def repair_command(self, path: str, consent: tuple[str, ...] = ()) -> str:
+        """The complete command that repairs one image, with every consent it needs."""
+        agreed = replace(self, consent=self.consent.union(consent))
+        return agreed.command("repair", os.path.abspath(path), "--yes")
+
+    def _option(self, name: str) -> list[str]:
+        """The option with its value, where it is not the default."""
+        if name == "--sr-mount":
+            return [part for mount in self.sr_mounts for part in (name, os.path.abspath(mount))]
+        if name == "--confirm":
+            return [part for code in sorted(self.consent) for part in (name, code)]
+        if name == "--size":
+            return [] if self.given_size is None else [name, str(self.given_size)]
+        if name == "--uuid":
+            return [] if self.given_uuid is None else [name, uuid_text(self.given_uuid)]
+        if name == "--xapi-login":
+            return [] if self.xapi_login is None else [name, os.path.abspath(self.xapi_login)]
+        if name == "--no-rescan":
+            return [] if self.rescan else [name]
+        if name == "--journal-dir":
+            return [] if self.journals == default_journals() else [name, self.journals]
+        return [] if self.lock_dir is None else [name, os.path.abspath(self.lock_dir)]
+
+    def volumes(self) -> Volumes:
+        """What activates a volume for the time of a repair, and puts it back."""
+        return Volumes(locks.sm_lock_folder(self.lock_dir))
+
+    def names(self, target: Target) -> Names:
+        """What the pool calls the disk, its SR and its VMs."""
+        return Names() if self.pool is None else self.pool.names(target.vdi, target.sr)
+
+    def means(self, family: chains.Family, *, only_appends: bool = False) -> Means:
+        """What apply and undo work with, for the image whose children are `family`.
+
+        `only_appends`: what will be written lies behind the data.
+        """
+        named = (read_path(path).vdi for path, _ in family)
+        guard = HostGuard(
+            hidden=is_hidden,
+            sm_locks=locks.sm_lock_folder(self.lock_dir),
+            state=self.state_dir or locks.state_folder(),
+            children=tuple(vdi for vdi in named if vdi is not None),
+            pool=self.pool,
+            only_appends=only_appends,
+        )
+        return Means(self.journals, guard, self.undo_command)
+
+
+def default_journals() -> str:
+    """Where journals lie unless the operator says otherwise: root's folder, else the XDG state."""
+    if os.geteuid() == 0:
+        return ROOT_JOURNALS
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(os.path.abspath(state), "smfix", "journal")
+
+
+def is_hidden(view: ByteView) -> bool | None:
+    """The mark of a base copy, by the footer the image is read by; None: no footer is sound."""
+    footer = inspect(view).footer
+    return None if footer is None else footer.hidden != 0
