@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from smfix.model import SECTOR, Damaged, Extent, Sound
-from smfix.problems.blocks import room
+from smfix.problems.blocks import orphans, room
 from smfix.problems.footer import BLOCKS_OF_2_TIB
 from smfix.problems.rows import Context
 from smfix.vhd import structs
@@ -74,6 +74,24 @@ def restored(image: VhdImage, context: Context) -> tuple[Header, str] | None:
     return (fitting[0], "its constants and the layout of BAT, batmap and blocks") if len(fitting) == 1 else None
 
 
+def relaid(image: VhdImage) -> Header | None:
+    """The header by which BAT, batmap and blocks lie right, where the sealed one places them elsewhere.
+
+    BAT behind the header and blocks of 2 MiB are what tap and qemu write. A header that says otherwise is believed
+    unless the usual layout fits and, without a batmap to prove it, leaves no block without an entry.
+    """
+    footer = image.footer
+    if not isinstance(image.header, Sound) or footer is None:
+        return None
+    header = image.header.value
+    usual = {"table_offset": TABLE_OFFSET, "block_size": BLOCK_SIZE}
+    wrong = {name: value for name, value in usual.items() if getattr(header, name) != value}
+    if not wrong or not (footer.by_tap or orphans(image)):
+        return None
+    candidate = replace(header, **wrong).sealed()
+    return candidate if _lies_right(image, footer, candidate) else None
+
+
 def _bat_sizes(image: VhdImage, footer: Footer) -> set[int]:
     """How many entries the BAT may have: by the disk's size, by SM's largest disk, by the batmap's place."""
     blocks = -(-footer.current_size // BLOCK_SIZE)
@@ -103,6 +121,11 @@ def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
     if not isinstance(bat, Sound) or bat.value.beyond:
         return False
     end = header.bat_extent.end
+    behind = header.table_offset + header.max_bat_size * 4
+    rest = image.view.read(Extent(behind, end - behind))
+    if any(rest) and rest.count(0xFF) != len(rest):
+        # What fills the BAT's last sector up is no entry.
+        return False
     if footer.by_tap and footer.creator_version >= TAP_VERSION_1_2:
         if image.view.read(Extent(end, len(BATMAP_COOKIE))) != BATMAP_COOKIE:
             return False
