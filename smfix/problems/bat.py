@@ -54,7 +54,7 @@ def missing_part(image: VhdImage, header: Header, at: int, block: int) -> tuple[
     guest_end = image.footer.current_size if image.footer is not None else first + header.block_size
     data, end = at + header.bitmap_size, room(image)
     whole = data <= end
-    gone_from = max(0, (end // SECTOR * SECTOR - data) // SECTOR)
+    gone_from = max(0, (end // SECTOR * SECTOR - data) // SECTOR - _padded(image, end))
     sectors = header.block_size // SECTOR
     if not whole:
         gone_from = 0
@@ -72,6 +72,13 @@ def missing_part(image: VhdImage, header: Header, at: int, block: int) -> tuple[
     return lost, whole
 
 
+def _padded(image: VhdImage, end: int) -> int:
+    """1 where the sector before a footer inside a block ends in ASCII `0`: the wiki's padding, over lost data."""
+    if not isinstance(image.end, Sound):
+        return 0
+    return int(image.view.read(Extent(end - 1, 1)) == b"0")
+
+
 def _held_by_child(context: Context, image: VhdImage, block: int) -> bool:
     """An intact child holds the block: an interrupted coalesce was about to copy it down."""
     for child in context.children:
@@ -87,9 +94,14 @@ def _held_by_child(context: Context, image: VhdImage, block: int) -> bool:
 
 
 def _interrupted(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
-    """The block lies right behind the previous end: its entry was written, itself not yet."""
+    """The block's entry was written, the block not yet: the old footer still stands at the previous end.
+
+    libvhd leaves exactly that (``__vhd_io_allocate_block``): without that footer the file may as well have been
+    cut there, and what the block held would be lost.
+    """
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
-    return end <= at < end + ALIGNMENT and at + header.bitmap_size > room(image)
+    stands = isinstance(image.end, Sound) and image.end.where.offset == end
+    return stands and end <= at < end + ALIGNMENT and at + header.bitmap_size > room(image)
 
 
 def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:

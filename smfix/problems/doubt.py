@@ -13,14 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice, product
+from typing import Any
 
-from smfix.model import Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.footer import append_footer, contradictions, primary_check, same_footer
+from smfix.model import Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
+from smfix.problems.footer import BLOCKS_OF_2_TIB, append_footer, contradictions, primary_check, same_footer
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage, inspect
-from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, NULL_UUID, DiskType, Footer, Header, geometry_for
+from smfix.vhd.structs import (
+    FOOTER_COOKIE,
+    FOOTER_SIZE,
+    NULL_UUID,
+    SHORT_FOOTER_SIZE,
+    DiskType,
+    Footer,
+    Header,
+    geometry_for,
+)
 
+COMBINATIONS = 4096
+"""Combinations of two damaged copies that are tried at most."""
 _FIELDS = tuple(name for name in Footer.__slots__ if name != "checksum")
 _IDLE = {"timestamp", "original_size", "creator_os", "saved"}
 """Fields that change neither what the guest reads nor what the storage manager does."""
@@ -114,11 +127,51 @@ def _state(footer: Footer | None, origin: dict[str, str], missing: list[str]) ->
     return "Not fixed by any evidence: " + "; ".join(missing) + "."
 
 
+def _patched(image: VhdImage, context: Context) -> Footer | None:
+    """The footer that both damaged copies together leave: each field from one of them, or the only value allowed.
+
+    The checksum that either copy still holds arbitrates; nothing in the image may speak against the result.
+    """
+    header = image.geometry
+    raws = [f.raw for f in (image.end, image.backup) if isinstance(f, Damaged) and len(f.raw) >= SHORT_FOOTER_SIZE]
+    if header is None or not raws:
+        return None
+    copies = [structs.parse_footer(raw) for raw in raws]
+    has_parent = header.parent_uuid != NULL_UUID or any(loc.code for loc in header.locators)
+    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    only: dict[str, Any] = {
+        "cookie": FOOTER_COOKIE,
+        "features": 2,
+        "version": 0x00010000,
+        "data_offset": FOOTER_SIZE,
+        "type": DiskType.DIFFERENCING if has_parent else DiskType.DYNAMIC,
+        "saved": 0,
+        "reserved": bytes(426),
+    }
+    open_ = {name: {getattr(copy, name) for copy in copies} for name in _FIELDS if name not in only}
+    open_["hidden"] = {0, 1}
+    open_["current_size"] |= {header.max_bat_size * header.block_size}
+    open_["uuid"] |= named
+    open_["geometry"] |= {geometry_for(size) for size in open_["current_size"]}
+    found: set[Footer] = set()
+    for values in islice(product(*open_.values()), COMBINATIONS):
+        footer = replace(copies[0], **only, **dict(zip(open_, values, strict=True))).sealed()
+        if any(footer.checksum == copy.checksum for copy in copies):
+            found.add(footer)
+    if len(copies) == 2 and all(getattr(copies[0], name) == getattr(copies[1], name) for name in _FIELDS):
+        found.add(copies[0].sealed())  # only the checksums are wrong
+    fitting = [footer for footer in found if not contradictions(inspect(image.view, by=footer))]
+    return fitting[0] if len(fitting) == 1 else None
+
+
 def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str, str], list[str]]:
     """(the footer that the evidence fixes or None, where each field comes from, what is missing)."""
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
         return None, {}, ["header and BAT are not both sound"]
+    patched = _patched(image, context)
+    if patched is not None:
+        return patched, {"every field": "one of the two damaged copies, proved by a stored checksum"}, []
     batmap_seen = image.view.read(Extent(header.bat_extent.end, 8)) == structs.BATMAP_COOKIE
     origin: dict[str, str] = {}
     missing: list[str] = []
@@ -198,6 +251,56 @@ def _fix_no_footer(image: VhdImage, finding: Finding, context: Context) -> tuple
     made = append_footer(replace(image, footer=footer), footer)
     return made if isinstance(made, Refusal) else (*made, Write(0, footer.encode()))
 
+
+# --------------------------------------------------------------------------- VHD307
+
+
+def _larger(image: VhdImage) -> Footer | None:
+    """The footer with the size that the BAT was made for, where that is a disk's own size and nothing denies it."""
+    header, footer = image.geometry, image.footer
+    if header is None or footer is None or not footer.by_tap or header.max_bat_size == BLOCKS_OF_2_TIB:
+        return None
+    size = header.max_bat_size * header.block_size
+    larger = replace(footer, current_size=size, geometry=geometry_for(size)).sealed()
+    return None if contradictions(inspect(image.view, by=larger)) else larger
+
+
+def _detect_beyond(image: VhdImage, context: Context) -> Iterator[Hit]:
+    both = isinstance(image.end, Sound) and isinstance(image.backup, Sound)
+    if not both or _pair(image) is not None or not isinstance(image.bat, Sound) or image.footer is None:
+        return
+    if image.bat.value.beyond:
+        larger = _larger(image)
+        facts = {
+            "block": image.bat.value.beyond[0],
+            "size": image.footer.current_size,
+            "larger": None if larger is None else larger.current_size,
+            "answer": "" if larger is None else f"The BAT was made for {larger.current_size} bytes, and that fits.",
+        }
+        yield Hit(facts, disposition=CONFIRM if larger else REPORT)
+
+
+def _fix_beyond(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    larger = _larger(image)
+    if larger is None or not isinstance(image.end, Sound):
+        return Refusal(Reason.NO_FIX, "no size is proved")
+    return (Write(image.end.where.offset, larger.encode()), Write(0, larger.encode()))
+
+
+BEYOND = Problem(
+    "VHD307",
+    "blocks in use beyond the disk's size",
+    "Block {block} is in use, but both footers give the disk {size} bytes and end it before that block. {answer}",
+    ERROR,
+    REPORT,
+    _detect_beyond,
+    fix=_fix_beyond,
+    done="both footers were given the size that the BAT was made for",
+    turn=8,
+    why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
+    advice="Compare the size with XAPI's record. `vhd-util check` passes it; `vhd-util repair` cuts the block off.",
+    source="vhd_read_bat (libvhd.c): only the entries for the current size are read",
+)
 
 DIFFER = Problem(
     "VHD105",

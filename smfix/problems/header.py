@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from smfix.model import SECTOR, Damaged, Edit, Finding, Reason, Refusal, Sound, Write
 from smfix.problems.blocks import room
 from smfix.problems.footer import CLOCK_SLACK
-from smfix.problems.restore import restored
+from smfix.problems.restore import relaid, restored
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Detect, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage
@@ -40,6 +40,20 @@ def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[E
     if answer is None or not isinstance(image.header, Damaged):
         return Refusal(Reason.NO_FIX, "no single header fits the evidence")
     return (Write(image.header.where.offset, answer[0].encode()),)
+
+
+def _detect_relaid(image: VhdImage, context: Context) -> Iterator[Hit]:
+    header, other = _sound(image), relaid(image)
+    if header is not None and other is not None:
+        facts = {"table_offset": header.table_offset, "block_size": header.block_size}
+        yield Hit({**facts, "usual_offset": other.table_offset, "usual_size": other.block_size})
+
+
+def _fix_relaid(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
+    other = relaid(image)
+    if other is None or not isinstance(image.header, Sound):
+        return Refusal(Reason.NO_FIX, "the usual layout does not fit")
+    return (Write(image.header.where.offset, other.encode()),)
 
 
 def _detect_field(key: str, *, silent: bool) -> Detect:
@@ -154,6 +168,23 @@ ROWS = (
     _field_row("VHD206", "reserved", "data in the reserved bytes"),
     _field_row("VHD207", "block-size-large", "a block size above 2 MiB", silent=True),
     _field_row("VHD208", "platform-code", "an unknown platform code of a parent locator", silent=True),
+    Problem(
+        "VHD212",
+        "header describes another layout",
+        (
+            "The header's checksum is right, but it places the BAT at byte {table_offset} and blocks of {block_size} "
+            "bytes, while BAT, batmap and blocks lie as for {usual_offset} and {usual_size}."
+        ),
+        ERROR,
+        CONFIRM,
+        _detect_relaid,
+        fix=_fix_relaid,
+        done="the header was made to fit BAT, batmap and blocks",
+        turn=9,
+        why="A field was changed and the checksum made anew. `vhd-util check` may pass it; the guest reads wrong data.",
+        advice=_COPY,
+        source="vhd_initialize_header (libvhd.c): what tap writes; qemu vpc.c: the same",
+    ),
     Problem(
         "VHD211",
         "tap creator version 0.1",

@@ -20,7 +20,7 @@ from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, P
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage
-from smfix.vhd.structs import Header
+from smfix.vhd.structs import UNUSED, Header
 
 NAMED = 64
 """Blocks that are named one by one at most."""
@@ -97,6 +97,7 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     # A block that the batmap calls full and the BAT has lost claims a place as well.
     claimants = sorted({*wrong, *stray_bits(image)})
     answer = {} if held_open(context) else forced(image, claimants, places)
+    gone = not places and not held_open(context) and len(wrong) <= NAMED
     for block in sorted(wrong)[:NAMED]:
         at = wrong[block]
         where, clobbers = _where(image, wrong, at)
@@ -105,13 +106,20 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
             "offset": at,
             "where": where,
             "candidates": [place.offset for place in places],
-            "entry": answer.get(block),
+            "entry": UNUSED * SECTOR if gone else answer.get(block),
             "found": _found(answer.get(block), places),
             "others": len(wrong) - 1,
-            "space": header.block_space if header else 0,
+            "lost": [_whole(image, header, block)] if gone and header else [],
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers {clobbers}" if clobbers else None
-        yield Hit(facts, check, disposition=CONFIRM if block in answer else REPORT)
+        yield Hit(facts, check, disposition=CONFIRM if gone or block in answer else REPORT, lossy=gone)
+
+
+def _whole(image: VhdImage, header: Header, block: int) -> list[int]:
+    """[offset, length] of the block on the guest's disk, whose end the last block may reach."""
+    first = block * header.block_size
+    end = image.footer.current_size if image.footer is not None else first + header.block_size
+    return [first, max(0, min(header.block_size, end - first))]
 
 
 def _where(image: VhdImage, wrong: dict[int, int], at: int) -> tuple[str, str | None]:
@@ -128,11 +136,11 @@ def _found(entry: int | None, places: list[Orphan]) -> str:
         return f"Its block lies at byte {entry}, the one place that fits."
     if places:
         return f"{len(places)} block-shaped places have no entry, and the evidence does not decide."
-    return "No block-shaped place without an entry is left in the file."
+    return "No block-shaped place without an entry is left: the block is lost, its entry can only be cleared."
 
 
 def _fix_entry(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
-    """Point the block's BAT entry at `entry` (bytes)."""
+    """Point the block's BAT entry at `entry` (bytes; that of no block clears it)."""
     found = layout(image)
     entry = finding.facts["entry"]
     if found is None or entry is None:
@@ -299,7 +307,7 @@ ROWS = (
         REPORT,
         _detect_impossible,
         fix=_fix_entry,
-        done="the BAT entry was pointed at the block",
+        done="the BAT entry was pointed at the block, or cleared where the block is lost",
         turn=12,
         why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
         advice=_KEEP,

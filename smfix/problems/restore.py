@@ -84,7 +84,7 @@ def relaid(image: VhdImage) -> Header | None:
     if not isinstance(image.header, Sound) or footer is None:
         return None
     header = image.header.value
-    usual = {"table_offset": TABLE_OFFSET, "block_size": BLOCK_SIZE}
+    usual: dict[str, Any] = {"table_offset": TABLE_OFFSET, "block_size": BLOCK_SIZE}
     wrong = {name: value for name, value in usual.items() if getattr(header, name) != value}
     if not wrong or not (footer.by_tap or orphans(image)):
         return None

@@ -18,6 +18,7 @@ PROBLEMS: tuple[Problem, ...] = (
     doubt.DIFFER,
     *header.ROWS,
     *bat.ROWS,
+    doubt.BEYOND,
     *places.ROWS,
     *batmap.ROWS,
     *chain.ROWS,

@@ -35,7 +35,7 @@ ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""
 
 
-REREAD = frozenset({"VHD105", "VHD106", "VHD201"})
+REREAD = frozenset({"VHD105", "VHD106", "VHD201", "VHD212", "VHD307"})
 """Repairs after which the image is read by another footer or header than before."""
 
 

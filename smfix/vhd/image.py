@@ -160,7 +160,7 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
         return VhdImage(view, end, backup, tail, footer, header, None, None, locators, eoh, eoh)
     head = header.value
     bat = _bat(view, footer, head)
-    batmap = _batmap(view, footer, head)
+    batmap = _in_layout(_batmap(view, footer, head), bat, head)
     locators = _locators(view, footer, head)
     eoh = _end_of_headers(size, header, batmap, locators)
     eod = max(eoh, bat.value.highest_end(head.block_space)) if isinstance(bat, Sound) else eoh
@@ -170,7 +170,8 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
         tail = _tail_footers(view, start)
         if footer is None and tail:
             footer = tail[-1].value
-            bat, batmap = _bat(view, footer, head), _batmap(view, footer, head)
+            bat = _bat(view, footer, head)
+            batmap = _in_layout(_batmap(view, footer, head), bat, head)
     return VhdImage(view, end, backup, tail, footer, header, bat, batmap, locators, eoh, eod)
 
 
@@ -249,6 +250,19 @@ def _batmap_reasons(head: BatmapHeader, summed: int) -> list[str]:
     if summed > BAT_LIMIT // 8:
         reasons.append(f"it is for more blocks than smfix reads ({BAT_LIMIT})")
     return reasons
+
+
+def _in_layout(
+    batmap: Sound[Batmap] | Damaged | None, bat: Sound[Bat] | Damaged, header: Header
+) -> Sound[Batmap] | Damaged | None:
+    """`batmap`, damaged where its header (which has no checksum) lays the map over blocks, unlike the layout."""
+    if not isinstance(batmap, Sound) or not isinstance(bat, Sound):
+        return batmap
+    usual = Extent(batmap.where.end, round_up(-(-header.max_bat_size // 8)) or SECTOR)
+    claimed = batmap.value.header.map_extent
+    if claimed == usual or not bat.value.covering(claimed, header.block_space):
+        return batmap
+    return Damaged(batmap.value.header.encode(), ("its map would lie over blocks",), batmap.where)
 
 
 def _locators(view: ByteView, footer: Footer | None, header: Header) -> tuple[Locator, ...]:
