@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
@@ -20,7 +20,7 @@ from smfix import __version__, pipeline, scan
 from smfix.errors import SmfixError, UsageError, WriteFailed
 from smfix.model import Exit, Outcome, Record
 from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, picture, scanned, text
-from smfix.report.escape import printable
+from smfix.report.escape import operand, printable
 from smfix.report.hexdump import hexdump
 
 EPILOG = (
@@ -132,29 +132,34 @@ def _guarded(body: Callable[..., int]) -> Callable[..., int]:
         try:
             return body(*args, **options)
         except SmfixError as error:
-            if options.get("as_json"):
-                _emit(jsondoc.dumps(jsondoc.error(str(error), error.exit_bit)))
-            _say(f"smfix: {error}")
-            return int(error.exit_bit)
+            return _ended(str(error), error.exit_bit, options)
         except KeyboardInterrupt:
-            _say("smfix: interrupted; `smfix journal` lists what was changed, the next run recovers what is unfinished")
-            return int(Exit.INTERRUPTED)
+            why = "interrupted; `smfix journal` lists what was changed, the next run recovers what is unfinished"
+            return _ended(why, Exit.INTERRUPTED, options)
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
-            return _unexpected(error)
+            return _ended(_unexpected(error), Exit.FAILED, options)
 
     return guarded
 
 
-def _unexpected(error: Exception) -> int:
+def _ended(why: str, bits: Exit, options: Mapping[str, Any]) -> int:
+    """Say why a command could not do its work, in both forms; the exit code."""
+    if options.get("as_json"):
+        with suppress(WriteFailed):
+            _emit(jsondoc.dumps(jsondoc.error(why, bits)))
+    _say(f"smfix: {why}")
+    return int(bits)
+
+
+def _unexpected(error: Exception) -> str:
     if os.environ.get("SMFIX_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(error)
-    _say(
-        f"smfix: unexpected {type(error).__name__}: {error}; this is a bug: please report it with "
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a bug: please report it with "
         "what SMFIX_DEBUG=1 prints before this line"
     )
-    return int(Exit.FAILED)
 
 
 def _say(line: str) -> None:
@@ -175,13 +180,17 @@ def _emit(report: str) -> None:
         sys.stdout.write(report)
         sys.stdout.flush()
     except OSError as error:
-        # What is still buffered would be tried again when Python ends, and change the exit code.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         if isinstance(error, BrokenPipeError):
             return
         raise WriteFailed(
             f"cannot write the report to standard output: {error.strerror}; `smfix journal` lists what was changed"
         ) from error
+
+
+def _give_up_stdout() -> None:
+    """What is still buffered would be tried again when Python ends, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -197,6 +206,12 @@ def run(arguments: Sequence[str]) -> int:
         return _usage(error)
     except (typer.Abort, KeyboardInterrupt):
         return int(Exit.INTERRUPTED)
+    except SystemExit:  # how typer ends when the reader of its help has gone away
+        return 0
+    except OSError as error:
+        _give_up_stdout()
+        _say(f"smfix: cannot write to standard output: {error.strerror}")
+        return int(Exit.FAILED)
     code = code or 0
     return int(Exit.INTERRUPTED) if code == _SHIELDED else int(code)
 
@@ -206,7 +221,8 @@ def _usage(error: BaseException) -> int:
     where = "smfix" if context is None else context.command_path
     words = error.format_message() if hasattr(error, "format_message") else str(error)
     if words.startswith("Usage:"):  # no command at all: typer's message is the whole help
-        sys.stderr.write(words + "\n")
+        for line in words.splitlines():
+            _say(line)
     else:
         _say(f"smfix: {words} See `{where} --help`.")
     return int(Exit.USAGE)
@@ -417,7 +433,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
         images = pipeline.repair(targets, setting)
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
     planned = pipeline.planned([image.outcome for image in images])
-    hint = _how_to_go_on(setting, planned, ["repair", *targets])
+    hint = _how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
     return _finish(text.repair(images, rescans), jsondoc.repair(images, rescans), hint, as_json=as_json)
 
 

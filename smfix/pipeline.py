@@ -45,7 +45,7 @@ from smfix.repair import journal_folder
 from smfix.repair import undo as way_back
 from smfix.repair.journal import Mark
 from smfix.repair.journal_folder import DamagedEntry, JournalEntry
-from smfix.report.escape import command
+from smfix.report.escape import command, operand
 from smfix.rescan import rescan
 from smfix.setting import Decide, Setting
 from smfix.treatment import awake, context_of, held_by, refused, seen_by, told_of, treat, writing
@@ -111,7 +111,7 @@ class LogQuestion:
         """The same question as words of a command line."""
         options = {"--since": self.since, "--until": self.until, "--tz": self.tz, "--year": self.year}
         said = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        return (*self.names, *said)
+        return (*map(operand, self.names), *said)
 
 
 def from_log(

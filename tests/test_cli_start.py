@@ -337,3 +337,83 @@ def test_a_signal_in_the_middle_of_a_repair_leaves_it_recoverable(world):
         process.communicate()
     assert world.run("repair", path, "--yes").code in (0, 1)
     assert world.run("check", path).code == 0
+
+
+# --------------------------------------------------------------------------- streams that are closed or full
+
+
+def shell(line: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """`line` of a shell, where ``"$@"`` is smfix with `words`."""
+    argv = ["sh", "-c", line, "sh", *SMFIX, *map(str, words)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(world, closed):
+    path = world.damaged()
+    run = shell(f'"$@" {closed}', "repair", path, "--yes", *world.options("repair"))
+    assert (run.returncode, run.stderr) == (1, "")
+    assert path.read_bytes() == world.image()[:-512] + b"x" * 512 + world.image()[-512:]
+    assert shell(f'"$@" {closed}', "--version").returncode == 0
+    assert shell(f'"$@" {closed}', "check", "--help").returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["check", "--help"], ["explain", "--json"]])
+def test_a_full_disk_below_the_help_is_no_traceback(words):
+    run = shell('"$@" > /dev/full', *words)
+    assert run.returncode == 8
+    assert len(run.stderr.splitlines()) <= 1
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [[], ["check"], ["nonsense"]])
+def test_a_full_disk_below_stderr_keeps_the_exit_code(words):
+    assert shell('"$@" 2> /dev/full', *words).returncode == 16
+
+
+def test_a_reader_of_the_help_that_goes_away(monkeypatch):
+    class Command:
+        def main(self, **_):
+            raise SystemExit(1)
+
+    monkeypatch.setattr(cli.typer.main, "get_command", lambda _: Command())
+    assert cli.run(["--help"]) == 0
+
+
+def test_an_interrupt_while_the_commands_are_imported():
+    program = (
+        "import sys; sys.argv = ['smfix', 'check']\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'typer':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from smfix.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code)"
+    )
+    assert python(program) == "32\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("x")])
+def test_json_is_a_document_however_it_ends(world, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli.pipeline, "check", fail)
+    run = world.run("check", "/x", "--json")
+    assert run.json["schema"] == "smfix.error/1"
+    assert run.json["exit"] == run.code
+    assert run.err == f"smfix: {run.json['message']}\n"
+
+
+def test_a_name_like_an_option_can_be_pasted(world, monkeypatch, capsys):
+    monkeypatch.chdir(world.sr)
+    (world.sr / "--yes").write_bytes(world.image()[:-512])
+    assert cli.run(["repair", *world.options("repair"), "--", "--yes"]) == 4
+    assert "smfix repair ./--yes --yes --sr-mount " in capsys.readouterr().out
+    monkeypatch.chdir(world.folder)
+    world.smlog(failed()).rename("-log")
+    world.damaged()
+    assert cli.run(["from-log", *world.options("from-log"), "--", "-log"]) == 4
+    assert "smfix from-log ./-log --yes --sr-mount " in capsys.readouterr().out

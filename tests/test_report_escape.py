@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smfix.report.escape import command, printable, shell_quote
+from smfix.report.escape import command, operand, printable, shell_quote
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,10 @@ def test_bash_reads_back_every_byte():
 
 def test_a_command_is_its_words():
     assert command(["smfix", "repair", "/a b", "--yes"]) == "smfix repair '/a b' --yes"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("a", "a"), ("-a", "./-a"), ("--yes", "./--yes"), ("-", "-"), ("/-a", "/-a"), ("", "")]
+)
+def test_a_name_is_no_option(name, word):
+    assert operand(name) == word

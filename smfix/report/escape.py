@@ -53,3 +53,8 @@ def shell_quote(word: str) -> str:
 def command(words: Iterable[str]) -> str:
     """The words as one command line a person can paste."""
     return " ".join(shell_quote(word) for word in words)
+
+
+def operand(name: str) -> str:
+    """The file name `name` as a word that no command takes for an option; ``-`` (stdin) stays."""
+    return f"./{name}" if name.startswith("-") and name != "-" else name
