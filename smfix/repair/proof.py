@@ -84,6 +84,11 @@ def mapped(image: VhdImage, header: Header, at: int, block: int) -> Iterator[Ext
             yield spot
 
 
+def _bits(image: VhdImage) -> bytes:
+    """The batmap's bits; empty where tapdisk does not read by it."""
+    return image.batmap.value.bits if isinstance(image.batmap, Sound) else b""
+
+
 def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) -> Iterator[str]:
     layout = _layout(before)
     if layout is None:
@@ -92,6 +97,8 @@ def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) 
     for edit in edits:
         if isinstance(edit, Resize):
             continue
+        if any(loc.path is not None and loc.entry.extent.overlaps(edit.extent) for loc in before.locators):
+            yield f"a write at byte {edit.offset} would touch the path to the parent"
         for at, block in bat.covering(edit.extent, header.block_space):
             if block not in agreed and any(spot.overlaps(edit.extent) for spot in mapped(before, header, at, block)):
                 yield f"a write at byte {edit.offset} would touch living data of block {block}"
@@ -110,7 +117,7 @@ def _moved(before: VhdImage, after: VhdImage, edits: tuple[Edit, ...], agreed: f
         for name in ("current_size", "type", "uuid"):
             if getattr(before.footer, name) != getattr(after.footer, name):
                 yield f"the footer's {name} would change"
-    if any(before.full(block) != after.full(block) for _, block in before.blocks()):
+    if _bits(before) != _bits(after) and any(before.full(block) != after.full(block) for _, block in before.blocks()):
         yield "the batmap would change for a block that has a place"
     header, bat = old
     end = room(before)
