@@ -266,6 +266,7 @@ class Pool:
         with self._alone:
             session, self._session = self._session, None
             if session is not None:
+                self._transport.limit = NOW_LIMIT
                 with suppress(*self._trouble):
                     session.xenapi.session.logout()
                 with suppress(*self._trouble):
@@ -273,14 +274,14 @@ class Pool:
 
     # ------------------------------------------------------------------ how it is asked
 
-    def _ask(self, method: str, *parameters: Any, limit: float = CALL_LIMIT) -> Any:
-        """The answer to one call. Raises Unreadable: no client, no connection, no answer, an error."""
+    def _ask(self, method: str, *parameters: Any, limit: float | None = None) -> Any:
+        """The answer to one call; `limit` in seconds, None for :data:`CALL_LIMIT`. Raises Unreadable: no client, no connection, no answer, an error."""
         with self._alone:
             if self._silent is not None and self._clock.now() < self._silent[0]:
                 raise Unreadable(self._silent[1])
             try:
-                session = self._session or self._connect(limit)
-                self._transport.limit = limit
+                session = self._session or self._connect(limit or CALL_LIMIT)
+                self._transport.limit = limit or CALL_LIMIT
                 return session.xenapi_request(method, parameters)
             except self._trouble as error:
                 raise self._failed(method, error) from error

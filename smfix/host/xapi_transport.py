@@ -59,11 +59,11 @@ class _Bounded(xmlrpc.client.Transport):
         self._open = None
         super().close()
 
-    def request(self, *request: Any) -> Any:
+    def request(self, *request: Any, **options: Any) -> Any:
         """One call and its answer, within `limit` seconds. Raises what the client raises, and TimeoutError."""
         self._deadline = time.monotonic() + self.limit
         try:
-            return super().request(*request)
+            return super().request(*request, **options)
         except BaseException:
             self.close()
             raise
