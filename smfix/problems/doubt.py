@@ -296,7 +296,7 @@ BEYOND = Problem(
     _detect_beyond,
     fix=_fix_beyond,
     done="both footers were given the size that the BAT was made for",
-    turn=8,
+    turn=11,
     why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
     advice="Compare the size with XAPI's record. `vhd-util check` passes it; `vhd-util repair` cuts the block off.",
     source="vhd_read_bat (libvhd.c): only the entries for the current size are read",

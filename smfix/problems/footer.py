@@ -17,7 +17,7 @@ from dataclasses import replace
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
 from smfix.problems.rows import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Hit, Problem
 from smfix.vhd import structs
-from smfix.vhd.image import MARK, VhdImage
+from smfix.vhd.image import MARK, VhdImage, inspect
 from smfix.vhd.structs import FOOTER_RULES, FOOTER_SIZE, TAP_VERSION_1_1, Footer, geometry_for
 
 CLOCK_SLACK = 1800
@@ -127,7 +127,7 @@ def _detect_poison(image: VhdImage, context: Context) -> Iterator[Hit]:
 def _marked_sector(image: VhdImage) -> tuple[int, int] | None:
     """(block, offset in the guest disk) of a written sector under the 0xC7 mark at the end."""
     header = image.geometry
-    if not isinstance(image.end, Damaged) or image.end.raw != MARK or header is None or image.footer is None:
+    if not isinstance(image.end, Damaged) or image.end.raw != MARK or header is None:
         return None
     if not isinstance(image.bat, Sound):
         return None
@@ -139,7 +139,7 @@ def _marked_sector(image: VhdImage) -> tuple[int, int] | None:
         index = (last.offset - data) // SECTOR
         guest = block * header.block_size + index * SECTOR
         written = image.full(block) or structs.bit(image.bitmap(header, at), index)
-        if written and guest < image.footer.current_size:
+        if written and (image.footer is None or guest < image.footer.current_size):
             return block, guest
     return None
 
@@ -216,8 +216,9 @@ def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
     if image.backup.value.is_poisoned or any(same_footer(f.value, image.backup.value) for f in image.tail):
         return
     contradiction = _why_not(image)
-    if image.tail:
-        at = image.tail[-1].where.offset
+    rivals = [f for f in image.tail if not contradictions(inspect(image.view, by=f.value))]
+    if rivals:
+        at = rivals[-1].where.offset
         contradiction = f"a different sound footer lies at byte {at}; {contradiction}".rstrip("; ")
     facts = {
         "reason": image.end.reasons[0],

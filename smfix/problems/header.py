@@ -180,7 +180,7 @@ ROWS = (
         _detect_relaid,
         fix=_fix_relaid,
         done="the header was made to fit BAT, batmap and blocks",
-        turn=9,
+        turn=6,
         why="A field was changed and the checksum made anew. `vhd-util check` may pass it; the guest reads wrong data.",
         advice=_COPY,
         source="vhd_initialize_header (libvhd.c): what tap writes; qemu vpc.c: the same",

@@ -26,7 +26,7 @@ from smfix.model import (
     Verdict,
 )
 from smfix.problems.rows import Context
-from smfix.problems.table import diagnose, row
+from smfix.problems.table import PROBLEMS, diagnose, row
 from smfix.repair.overlay import Overlay, Recorder, merged
 from smfix.repair.proof import violations
 from smfix.vhd.image import VhdImage, inspect
@@ -50,29 +50,34 @@ class Planned:
 
 @dataclass(slots=True)
 class _Mending:
-    """A plan in the making: the image as the edits so far would leave it."""
+    """A plan in the making: the image as the edits so far would leave it.
+
+    `first` is the diagnosis by the footer and the header that count: what another one showed was never there.
+    """
 
     image: VhdImage
     diagnosis: Diagnosis
     edits: tuple[Edit, ...] = ()
     fixes: list[Finding] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    first: Diagnosis = field(init=False)
 
-    def unmended(self, first: Diagnosis) -> list[Finding]:
+    def __post_init__(self) -> None:
+        self.first = self.diagnosis
+
+    @property
+    def unmended(self) -> list[Finding]:
         """What must not remain: damage that is still seen, and damage of `first` that needed a decision.
 
         A footer placed behind a lost sector makes the loss invisible, not undone. So a finding that is
-        not SAFE must be among the fixes, however the result looks. What another footer or header no longer
-        shows was never there, unless it names a loss.
+        not SAFE must be among the fixes, however the result looks.
         """
         seen = [finding for finding in self.diagnosis.findings if finding.is_damage]
         answered = {finding.code for finding in (*seen, *self.fixes)}
-        reread = any(finding.code in REREAD for finding in self.fixes)
         hidden = [
             finding
-            for finding in first.findings
+            for finding in self.first.findings
             if finding.is_damage and finding.disposition is not Disposition.SAFE and finding.code not in answered
-            if finding.lossy or not reread
         ]
         return seen + hidden
 
@@ -91,14 +96,13 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
         return Planned(image, diagnosis, nothing)
     mending = _mend(recorder, image, diagnosis, context, consent)
     needs: tuple[str, ...] = ()
-    if mending.unmended(diagnosis):
-        every = consent | {f.code for f in diagnosis.findings if f.disposition is Disposition.CONFIRM}
-        agreed = _mend(recorder, image, diagnosis, context, every)
-        left = agreed.unmended(diagnosis)
-        if left:
-            refusal = _no_fix(agreed, left)
+    if mending.unmended:
+        agreed = _mend(recorder, image, diagnosis, context, frozenset(problem.code for problem in PROBLEMS))
+        if agreed.unmended:
+            refusal = _no_fix(agreed, agreed.unmended)
         else:
-            needs = tuple(sorted({f.code for f in agreed.fixes} & every - consent))
+            asked = {f.code for f in agreed.fixes if f.disposition is Disposition.CONFIRM}
+            needs = tuple(sorted(asked - consent))
             refusal = _needs_confirm(agreed, needs)
         mending = agreed
     elif not mending.fixes:
@@ -146,6 +150,7 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
             break
         turn = min(_turn(finding) for finding in open_)
         fresh: list[Edit] = []
+        reread = False
         for finding in (f for f in open_ if _turn(f) == turn):
             tried.add((finding.code, finding.message))
             problem = row(finding.code)
@@ -155,10 +160,15 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
                 continue
             fresh.extend(made)
             state.fixes.append(finding)
+            reread = reread or finding.code in REREAD
         if fresh:
             state.edits = merged(view.size, (*state.edits, *fresh))
             state.image = inspect(Overlay(view, state.edits))
             state.diagnosis = diagnose(state.image, context)
+            if reread:
+                # A sector lost under the end of the file stays lost, whatever the image is read by.
+                kept = tuple(f for f in state.first.findings if f.lossy and f.code.startswith("VHD1"))
+                state.first = Diagnosis(state.diagnosis.verdict, (*kept, *state.diagnosis.findings))
     return state
 
 
