@@ -120,7 +120,9 @@ def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
     if found.target.backing is Backing.BLOCK:
         return ()
     folder, name = os.path.split(os.path.realpath(found.target.path))
-    uuid = None if image.footer is None else image.footer.uuid
+    # Where footers disagree, a child names the right one's UUID: it must be found by either.
+    sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
+    uuids = frozenset(footer.value.uuid for footer in sound)
     family: list[tuple[str, VhdImage]] = []
     for other in _images_in(folder):
         if other == name or len(family) == MOST_CHILDREN:
@@ -130,7 +132,7 @@ def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
             opened = open_image(Target(path, Backing.FILE))
             if isinstance(opened, Refusal):
                 continue
-            if _names_as_parent(opened, uuid, name):
+            if _names_as_parent(opened, uuids, name):
                 stack.enter_context(opened)
                 family.append((path, inspect(opened)))
             else:
@@ -145,12 +147,12 @@ def _images_in(folder: str) -> list[str]:
         return []
 
 
-def _names_as_parent(view: OpenImage, uuid: bytes | None, name: str) -> bool:
+def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], name: str) -> bool:
     header = header_of(view)
     if header is None or header.parent_uuid == structs.NULL_UUID:
         return False
-    if uuid is not None:
-        return header.parent_uuid == uuid
+    if uuids:
+        return header.parent_uuid in uuids
     return os.path.basename(header.parent_name_text() or "") == name
 
 

@@ -120,6 +120,18 @@ def test_children_are_found_by_uuid(world):
         assert family[0][1].bitmap(family[0][1].geometry, family[0][1].bat.value.offset(1))
 
 
+def test_children_are_found_by_either_of_two_footers_that_disagree(world):
+    chain(world)
+    raw = world.path(BASE).read_bytes()
+    wrong = replace(parse_footer(raw[-512:]), uuid=bytes(range(16))).sealed().encode()
+    path = world.put(raw[:-512] + wrong, BASE)
+    with ExitStack() as stack:
+        assert [each for each, _ in chains.children_of(inspected(path), found(path), stack)] == [str(world.path(LEAF))]
+    run = world.run("repair", path, "--yes", "--confirm", "VHD105")
+    assert run.code == 1, run.out + run.err
+    assert path.read_bytes() == raw
+
+
 def test_children_are_found_by_name_where_no_footer_is_sound(world):
     chain(world)
     raw = world.path(BASE).read_bytes()
