@@ -275,7 +275,10 @@ class Pool:
     # ------------------------------------------------------------------ how it is asked
 
     def _ask(self, method: str, *parameters: Any, limit: float | None = None) -> Any:
-        """The answer to one call; `limit` in seconds, None for :data:`CALL_LIMIT`. Raises Unreadable: no client, no connection, no answer, an error."""
+        """The answer to one call; `limit` in seconds, None for :data:`CALL_LIMIT`.
+
+        Raises Unreadable: no client, no connection, no answer, an error.
+        """
         with self._alone:
             if self._silent is not None and self._clock.now() < self._silent[0]:
                 raise Unreadable(self._silent[1])
@@ -330,6 +333,8 @@ class Pool:
 
     def _unheard(self, why: str) -> Unreadable:
         self._session = None
+        if self._transport is not None:
+            self._transport.close()
         line = f"XAPI ({self._login.where}) {why}"
         self._silent = (self._clock.now() + SILENCE, line)
         return Unreadable(line)
