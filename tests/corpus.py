@@ -39,7 +39,7 @@ from smfix.model import SECTOR, InUse
 from smfix.problems.rows import Context, Parent
 from smfix.vhd.image import MARK
 from smfix.vhd.make import sparse
-from smfix.vhd.structs import BLOCK_SIZE, POISON_COOKIE, UNUSED, ParentLocator, vhd_time
+from smfix.vhd.structs import BLOCK_SIZE, POISON_COOKIE, UNUSED, ParentLocator, geometry_for, vhd_time
 
 FUTURE = vhd_time(NOW + timedelta(days=3650))
 FOUND = Context(NOW, parent=Parent("parent.vhd", PARENT_UUID))
@@ -112,6 +112,11 @@ def batmap_too_small() -> bytes:
     return rebatted(raw, sectors=2)
 
 
+def set_back() -> bytes:
+    """Both footers give the disk half its size."""
+    return refooted(base(), current_size=2 * BLOCK_SIZE, geometry=geometry_for(2 * BLOCK_SIZE))
+
+
 def one_free_block() -> bytes:
     """A disk of two blocks, both written, the second one's entry lost."""
     blocks = {0: some(0, PARTIAL), 1: some(1, range(SECTORS))}
@@ -143,16 +148,18 @@ CASES: dict[str, Callable[[], Case]] = {
     "VHD201": lambda: Case(unsealed_header(version=5), ("VHD201",)),
     "VHD202": lambda: Case(reheaded(base(), version=0x00010001), ("VHD202",)),
     "VHD203": lambda: Case(reheaded(base(), data_offset=512), ("VHD203",)),
-    "VHD204": lambda: Case(reheaded(base(), table_offset=1 << 40), ("VHD204", "VHD305", "VHD401")),
+    "VHD204": lambda: Case(reheaded(base(), table_offset=1 << 40), ("VHD204", "VHD212", "VHD305", "VHD401")),
     "VHD205": lambda: Case(reheaded(qemu(), block_size=3 << 19), ("VHD205",)),
     "VHD206": lambda: Case(reheaded(base(), reserved1=9), ("VHD206",)),
-    "VHD207": lambda: Case(reheaded(empty(), block_size=4 << 20), ("VHD207",), line=False),
+    "VHD207": lambda: Case(reheaded(empty(), block_size=4 << 20), ("VHD207", "VHD212"), line=False),
     "VHD208": lambda: Case(first_locator(code=77), ("VHD208",), line=False),
     "VHD211": lambda: Case(refooted(base(), creator_version=1), ("VHD211",), line=False),
     "VHD903": lambda: Case(reheaded(child(), parent_timestamp=FUTURE), ("VHD903",)),
     "VHD210": lambda: Case(reheaded(child(), parent_name=b"\xd8\x00" + bytes(510)), ("VHD210",)),
     "VHD209": lambda: Case(reheaded(base(), parent_uuid=PARENT_UUID), ("VHD209",)),
     "VHD305": lambda: Case(reheaded(base(), max_bat_size=3), ("VHD305",)),
+    "VHD212": lambda: Case(reheaded(base(), block_size=1 << 20), ("VHD212", "VHD305"), line=False, agrees=False),
+    "VHD307": lambda: Case(set_back(), ("VHD307", "VHD304"), agrees=False),
     "VHD301": lambda: Case(end_in_block(), ("VHD101", "VHD301")),
     "VHD302": lambda: Case(with_entry(base(), 0, 1), ("VHD302",)),
     "VHD306": lambda: Case(with_entry(base(), 2, bat_entry(base(), 2) + 1), ("VHD306",), agrees=False),

@@ -56,7 +56,6 @@ def block_at(raw: bytes, block: int) -> int:
     ("raw", "why"),
     [
         (lambda: reheaded(base(), max_bat_size=3), "the disk has 4 blocks, the BAT only 3 entries"),
-        (lambda: reheaded(base(), table_offset=1 << 50), "reaches past the end of the file"),
         (lambda: base()[:1544], "reaches past the end of the file"),
     ],
 )
@@ -229,10 +228,9 @@ def test_more_cut_blocks_than_can_be_named_are_never_extended_over():
 
 
 def interrupted() -> bytes:
-    """A coalesce was killed between the BAT entry of block 3 and the block itself."""
-    raw = lost_footer(base())
-    at = round_up(len(raw) + 512, 4096) - 512  # its data on a page boundary
-    return with_entry(raw, 3, at // 512)
+    """A coalesce was killed between the BAT entry of block 3 and the block itself: the old footer stands."""
+    end = len(base()) - 512
+    return with_entry(base(), 3, (round_up(end + 512, 4096) - 512) // 512)  # its data on a page boundary
 
 
 def holding(block: int, parent: bytes = UUID, cut: int = 0):
@@ -244,8 +242,8 @@ def holding(block: int, parent: bytes = UUID, cut: int = 0):
 def test_an_interrupted_coalesce_is_safe_with_the_child_that_holds_the_block():
     context = Context(NOW, children=(holding(3),))
     made = planned(interrupted(), context=context)
-    assert codes(made) == ["VHD101", "VHD301"]
-    assert made.diagnosis.findings[1].disposition is Disposition.SAFE
+    assert codes(made) == ["VHD301"]
+    assert made.diagnosis.findings[0].disposition is Disposition.SAFE
     assert made.plan.lost == ()
     after = repaired(interrupted(), context=context)
     assert guest_data(after) == guest_data(base())
@@ -270,22 +268,35 @@ def test_without_such_a_child_it_needs_consent(children):
 
 
 def test_the_block_must_lie_right_behind_the_previous_end():
-    raw = with_entry(interrupted(), 3, (len(lost_footer(base())) + 4096) // 512)
+    raw = with_entry(interrupted(), 3, (len(base()) - 512 + 4096) // 512)
     made = planned(raw, context=Context(NOW, children=(holding(3),)))
     assert made.plan.refusal is not None
 
 
 def test_a_full_block_is_never_an_interrupted_one():
-    raw = rebatted(interrupted() + base()[-512:], bits=b"\x90")[:-512]
+    raw = rebatted(interrupted(), bits=b"\x90")
     made = planned(raw, context=Context(NOW, children=(holding(3),)))
     assert made.plan.needs == ("VHD301",)
 
 
 def test_the_first_block_of_all_can_be_the_interrupted_one():
-    raw = lost_footer(empty())
-    raw = with_entry(raw, 3, (round_up(len(raw) + 512, 4096) - 512) // 512)
+    end = len(empty()) - 512
+    raw = with_entry(empty(), 3, (round_up(end + 512, 4096) - 512) // 512)
     made = planned(raw, context=Context(NOW, children=(holding(3),)))
     assert made.plan.refusal is None
+
+
+def test_without_the_old_footer_the_file_may_have_been_cut_there():
+    made = planned(lost_footer(interrupted()), context=Context(NOW, children=(holding(3),)))
+    assert made.plan.needs == ("VHD301",)
+
+
+def test_the_wikis_padding_before_a_glued_footer_lies_over_lost_data():
+    at = block_at(small(), 1)
+    cut = small()[: at + 512 + 100 * 512 + 10]
+    glued = cut + b"0" * 502 + small()[-512:]
+    assert planned(glued, "VHD301").plan.lost_sectors == 3
+    assert planned(cut + bytes(502) + small()[-512:], "VHD301").plan.lost_sectors == 2
 
 
 def test_a_device_is_not_extended():

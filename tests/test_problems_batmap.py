@@ -121,7 +121,9 @@ def test_where_a_block_lies_in_the_batmaps_place_it_is_reported():
     made = planned(raw, "VHD401")
     finding = next(f for f in made.diagnosis.findings if f.code == "VHD401")
     assert finding.disposition is Disposition.REPORT
-    assert made.plan.edits == ()
+    # With consent the entry is cleared, and then there is room for the batmap.
+    assert made.plan.needs == ("VHD302",)
+    assert repaired(raw, "VHD302", "VHD401") == rebatted(base(), bits=b"\0")
 
 
 def test_where_a_locator_lies_in_the_batmaps_place_it_is_reported():
@@ -164,7 +166,7 @@ def test_batmap_and_footer_are_mended_in_one_plan():
     [
         (lambda: rebatted(large(), sectors=2), "batmap-BAT size mismatch"),
         (lambda: rebatted(empty(), offset=0), "invalid batmap offset"),
-        (lambda: rebatted(base(), sectors=100000), "invalid batmap size"),
+        (lambda: rebatted(empty(), sectors=100000), "invalid batmap size"),
     ],
 )
 def test_a_batmap_that_is_sound_but_misplaced(raw, why):
@@ -173,6 +175,14 @@ def test_a_batmap_that_is_sound_but_misplaced(raw, why):
     assert finding.facts["why"] == why
     assert finding.facts["vhd_util"] == f"batmap is invalid: {why}"
     assert made.plan.edits == ()
+
+
+@pytest.mark.parametrize("change", [{"sectors": 100000}, {"sectors": 40}])
+def test_a_map_that_claims_the_blocks_place_is_damaged(change):
+    """The batmap's own header is under no checksum."""
+    raw = rebatted(base(), **change)
+    assert codes(planned(raw)) == ["VHD401"]
+    assert guest_data(repaired(raw)) == guest_data(base())
 
 
 def large() -> bytes:

@@ -145,7 +145,7 @@ def test_a_stale_end_footer_on_a_device():
 
 def test_a_short_end_footer_is_overwritten_where_it_stands():
     raw = with_end(base(), changed(geometry=1))[:-1]
-    assert codes(planned(raw))[0] in ("VHD105",)
+    assert codes(planned(raw))[0] == "VHD105"
     after = repaired(raw, "VHD105")
     assert after == base()
 
@@ -261,6 +261,88 @@ def test_no_footer_is_rebuilt_where_a_block_is_cut():
     assert made.plan.refusal is not None
 
 
+def flipped(raw: bytes, *spots: int) -> bytes:
+    """One bit of each byte at `spots` (negative: from the end) turned over."""
+    for spot in spots:
+        at = spot % len(raw)
+        raw = put(raw, at, bytes([raw[at] ^ 4]))
+    return raw
+
+
+@pytest.mark.parametrize(
+    "spots",
+    [
+        (0, -512),  # both cookies
+        (50, -512 + 50),  # both sizes
+        (24, -512),  # the backup's time, the footer's cookie
+        (70, -512 + 26),  # the backup's UUID, the footer's time
+        (64, -512 + 50),  # the backup's checksum, the footer's size
+        (65, -512 + 65),  # only the checksums
+        (85, -512 + 85),  # both hidden
+    ],
+)
+def test_two_copies_damaged_differently_make_one(spots):
+    raw = flipped(base(), *spots)
+    made = planned(raw)
+    assert codes(made) == ["VHD106"]
+    assert made.plan.needs == ("VHD106",)
+    after = repaired(raw, "VHD106")
+    assert after[:512] == after[-512:] == base()[:512]
+    assert guest_data(after) == guest_data(base())
+
+
+def test_two_copies_of_which_neither_has_the_field_make_none():
+    raw = flipped(base(), 70, -512 + 71)  # both UUIDs, differently
+    made = planned(raw, "VHD106")
+    assert made.plan.edits == ()
+
+
+def test_a_patched_child_keeps_its_type():
+    raw = flipped(child(), 60 + 3, -512)
+    assert footer_of(repaired(raw, "VHD106")) == footer_of(child())
+
+
+# --------------------------------------------------------------------------- VHD307
+
+
+def set_back(size: int) -> bytes:
+    return refooted(base(), current_size=size, geometry=geometry_for(size))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_size_that_was_set_back_is_the_bats_again_after_consent(blocks):
+    raw = set_back(blocks * BLOCK_SIZE)
+    made = planned(raw)
+    assert "VHD307" in codes(made)
+    assert made.plan.needs == ("VHD307",)
+    assert repaired(raw, "VHD307") == base()
+
+
+def test_a_size_that_leaves_no_block_outside_is_believed():
+    assert codes(planned(set_back(3 * BLOCK_SIZE))) == []
+
+
+def test_with_a_bat_for_sms_largest_disk_no_size_is_proved():
+    blocks = {0: some(0, PARTIAL), 3: some(3, PARTIAL)}
+    raw = sparse(DISK_SIZE, UUID, blocks, bat_blocks=1 << 20, timestamp=1000).to_bytes()
+    small = refooted(raw, current_size=2 * BLOCK_SIZE, geometry=geometry_for(2 * BLOCK_SIZE))
+    made = planned(small, "VHD307")
+    assert "VHD307" in codes(made)
+    assert made.plan.edits == ()
+
+
+def test_in_a_foreign_image_no_size_is_proved():
+    made = planned(refooted(qemu(), current_size=BLOCK_SIZE, geometry=1), "VHD307")
+    assert "VHD307" in codes(made)
+    assert made.plan.edits == ()
+
+
+def test_the_backup_and_the_end_must_agree_on_it():
+    raw = refooted(base(), where="end", current_size=2 * BLOCK_SIZE, geometry=geometry_for(2 * BLOCK_SIZE))
+    assert "VHD307" not in codes(planned(raw))
+    assert "VHD307" not in codes(planned(lost_footer(set_back(2 * BLOCK_SIZE))))
+
+
 def test_with_a_footer_in_the_tail_it_is_not_lost():
     assert "VHD106" not in codes(planned(put(base(), 0, bytes(512)) + bytes(512)))
 
@@ -268,14 +350,17 @@ def test_with_a_footer_in_the_tail_it_is_not_lost():
 # --------------------------------------------------------------------------- fixes alone
 
 
-@pytest.mark.parametrize("code", ["VHD105", "VHD106"])
+@pytest.mark.parametrize("code", ["VHD105", "VHD106", "VHD307"])
 def test_a_fix_refuses_an_image_it_is_not_for(code):
     raw = bare(base()) if code == "VHD106" else refooted(base(), where="backup", hidden=1)
+    raw = set_back(BLOCK_SIZE) if code == "VHD307" else raw
     finding = next(f for f in planned(raw, context=WITH_CHILD).diagnosis.findings if f.code == code)
     problem = row(code)
     assert problem is not None
     assert problem.fix is not None
     assert isinstance(problem.fix(seen(put(bare(empty()), 600, b"\1")), finding, CONTEXT), Refusal)
+    if code == "VHD106":
+        assert isinstance(problem.fix(seen(base()), finding, CONTEXT), Refusal)
 
 
 def test_the_parents_name_is_no_part_of_it():

@@ -134,6 +134,16 @@ def test_a_wiped_header_is_rebuilt_from_constants_and_layout(raw):
     assert repaired(wiped(raw()), "VHD201", growable=growable) == raw()
 
 
+@pytest.mark.parametrize("entries", [0, 5, 0xFFFFFFFF])
+def test_two_wrong_fields_are_told_by_the_layout(entries):
+    made = planned(torn(base(), version=0, max_bat_size=entries))
+    if entries == 5:
+        # Five entries would do as well as four.
+        assert made.plan.edits == ()
+    else:
+        assert repaired(torn(base(), version=0, max_bat_size=entries), "VHD201") == base()
+
+
 def test_a_wrong_checksum_alone():
     assert repaired(torn(base(), checksum=1), "VHD201") == base()
 
@@ -248,6 +258,36 @@ def test_a_differencing_disk_made_dynamic_is_told():
 
 def test_what_has_no_header_is_not_judged():
     assert codes(planned(put(lost_footer(base()), 0, bytes(512)))) == ["VHD106"]
+
+
+@pytest.mark.parametrize("change", [{"block_size": 1 << 20}, {"block_size": 4 << 20}, {"table_offset": 2048}])
+def test_a_sealed_header_that_no_layout_fits_is_put_right_after_consent(change):
+    raw = reheaded(base(), **change)
+    made = planned(raw)
+    assert "VHD212" in codes(made)
+    assert "VHD212" in made.plan.needs
+    assert repaired(raw, *made.plan.needs) == base()
+
+
+def test_a_foreign_header_is_believed_where_it_leaves_no_block_over():
+    moved = reheaded(qemu(), block_size=1 << 20, max_bat_size=9)
+    bare = put(moved, 1536, b"\xff" * 12)[:2048] + qemu()[-512:]
+    assert "VHD212" not in codes(planned(bare))
+    moved = qemu()[:1536] + b"\xff" * 512 + qemu()[1536:]
+    moved = reheaded(moved, table_offset=2048)
+    for block in (0, 2):
+        moved = with_entry(moved, block, bat_entry(qemu(), block) + 1)
+    assert codes(planned(moved)) == []
+    assert guest_data(moved) == guest_data(qemu())
+
+
+@pytest.mark.parametrize(("code", "other"), [("VHD212", base), ("VHD212", lambda: wiped(base()))])
+def test_the_usual_layout_is_refused_where_it_is_there(code, other):
+    finding = next(f for f in planned(reheaded(base(), block_size=1 << 20)).diagnosis.findings if f.code == code)
+    problem = row(code)
+    assert problem is not None
+    assert problem.fix is not None
+    assert isinstance(problem.fix(seen(other()), finding, CONTEXT), Refusal)
 
 
 def test_a_fix_refuses_an_image_it_is_not_for():

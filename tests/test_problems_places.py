@@ -89,13 +89,24 @@ def test_the_batmap_tells_two_of_them_apart():
     assert repaired(raw, "VHD302") == base()
 
 
-def test_an_impossible_entry_without_a_place_is_reported():
+def test_an_impossible_entry_without_a_place_is_cleared_and_the_block_named_lost():
     raw = with_entry(base(), 3, 0x20000000)
-    made = planned(raw, "VHD302")
+    made = planned(raw)
     finding = made.diagnosis.findings[0]
-    assert finding.disposition is Disposition.REPORT
-    assert "No block-shaped place without an entry is left in the file." in finding.message
-    assert made.plan.edits == ()
+    assert finding.disposition is Disposition.CONFIRM
+    assert finding.lossy
+    assert "the block is lost, its entry can only be cleared" in finding.message
+    assert made.plan.needs == ("VHD302",)
+    assert made.plan.lost_sectors == SECTORS
+    assert made.plan.lost[0].offset == 3 * BLOCK_SIZE
+    assert repaired(raw, "VHD302") == base()
+
+
+def test_of_a_partial_last_block_only_what_the_guest_has_is_lost():
+    made = planned(with_entry(qemu(), 1, 1), "VHD302")
+    assert made.plan.lost_sectors == SECTORS
+    swapped = with_entry(with_entry(qemu(), 1, bat_entry(qemu(), 2)), 2, 1)
+    assert planned(swapped, "VHD302").plan.lost_sectors == 3
 
 
 def test_a_lost_block_that_the_batmap_names_claims_the_place_first():
@@ -120,7 +131,8 @@ def test_an_entry_across_two_blocks_that_have_the_shape():
     assert codes(made) == ["VHD302"]
     assert "across other blocks, where no block begins" in made.diagnosis.findings[0].message
     assert made.diagnosis.findings[0].facts["vhd_util"] is None
-    assert made.plan.edits == ()
+    assert made.plan.lost_sectors == SECTORS
+    assert repaired(raw, "VHD302") == three()
     moved = with_entry(three(), 0, bat_entry(three(), 1) + 2000)
     assert repaired(moved, "VHD302") == three()
 
@@ -335,7 +347,7 @@ def test_orphans_of_a_running_disk_are_its_own_business():
 @pytest.mark.parametrize("code", ["VHD302", "VHD303", "VHD304", "VHD306"])
 def test_a_fix_refuses_where_nothing_is_decided(code):
     raw = {
-        "VHD302": with_entry(base(), 3, 0x20000000),
+        "VHD302": with_entry(with_entry(three(), 0, 0), 1, 1),
         "VHD303": with_entry(three(), 0, bat_entry(three(), 1)),
         "VHD304": with_entry(base(), 2, UNUSED),
         "VHD306": with_entry(base(), 2, bat_entry(base(), 2) + 1),

@@ -127,14 +127,13 @@ def _state(footer: Footer | None, origin: dict[str, str], missing: list[str]) ->
     return "Not fixed by any evidence: " + "; ".join(missing) + "."
 
 
-def _patched(image: VhdImage, context: Context) -> Footer | None:
+def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None:
     """The footer that both damaged copies together leave: each field from one of them, or the only value allowed.
 
     The checksum that either copy still holds arbitrates; nothing in the image may speak against the result.
     """
-    header = image.geometry
     raws = [f.raw for f in (image.end, image.backup) if isinstance(f, Damaged) and len(f.raw) >= SHORT_FOOTER_SIZE]
-    if header is None or not raws:
+    if not raws:
         return None
     copies = [structs.parse_footer(raw) for raw in raws]
     has_parent = header.parent_uuid != NULL_UUID or any(loc.code for loc in header.locators)
@@ -158,8 +157,9 @@ def _patched(image: VhdImage, context: Context) -> Footer | None:
         footer = replace(copies[0], **only, **dict(zip(open_, values, strict=True))).sealed()
         if any(footer.checksum == copy.checksum for copy in copies):
             found.add(footer)
-    if len(copies) == 2 and all(getattr(copies[0], name) == getattr(copies[1], name) for name in _FIELDS):
-        found.add(copies[0].sealed())  # only the checksums are wrong
+    allowed = {replace(copy, **only).sealed() for copy in copies}
+    if len(copies) == 2 and allowed == {copy.sealed() for copy in copies} and len(allowed) == 1:
+        found |= allowed  # only the checksums are wrong
     fitting = [footer for footer in found if not contradictions(inspect(image.view, by=footer))]
     return fitting[0] if len(fitting) == 1 else None
 
@@ -169,7 +169,7 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
         return None, {}, ["header and BAT are not both sound"]
-    patched = _patched(image, context)
+    patched = _patched(image, header, context)
     if patched is not None:
         return patched, {"every field": "one of the two damaged copies, proved by a stored checksum"}, []
     batmap_seen = image.view.read(Extent(header.bat_extent.end, 8)) == structs.BATMAP_COOKIE
