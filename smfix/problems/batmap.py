@@ -15,10 +15,10 @@ from dataclasses import replace
 from itertools import islice
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import orphans, room, stray_bits
+from smfix.problems.blocks import orphans, room, stray_bits, unclear
 from smfix.problems.footer import held_open
-from smfix.problems.places import lost_entries, misplaced, overlapping, shifted
-from smfix.problems.rows import ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
+from smfix.problems.places import NAMED, lost_entries, misplaced, overlapping, shifted, whole_block
+from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.bat import BAT_LIMIT, Bat
 from smfix.vhd.image import Batmap, VhdImage
@@ -42,7 +42,8 @@ COMPARED = 4096
 def _layout_header(image: VhdImage) -> BatmapHeader | None:
     """The header that a cleared batmap gets: where it is, its place by the layout, its key hash kept.
 
-    The place that the damaged header claims is kept where it fits the layout; None: nothing fits.
+    The place that the damaged header claims is kept where it lies before the first block and over none that lost
+    its entry; None: nothing fits.
     """
     if not isinstance(image.batmap, Damaged) or image.geometry is None or not isinstance(image.bat, Sound):
         return None
@@ -69,10 +70,15 @@ def _layout_header(image: VhdImage) -> BatmapHeader | None:
 
 
 def _is_free(image: VhdImage, header: Header, bat: Bat, extent: Extent) -> bool:
-    """The extent lies inside the headers' part of the file: no block, no locator, no footer there."""
+    """The extent lies inside the headers' part of the file: no block, no locator, no footer there.
+
+    Nor a block that lost its entry, which only its shape tells.
+    """
     if extent.end > room(image) or any(loc.entry.extent.overlaps(extent) for loc in image.locators):
         return False
-    return not bat.covering(extent, header.block_space)
+    if next(bat.placements(end=extent.end), None) is not None:
+        return False
+    return not any(Extent(place.offset, header.block_space).overlaps(extent) for place in orphans(image))
 
 
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -142,10 +148,21 @@ def _set_bits(batmap: Batmap, blocks: int) -> Iterator[int]:
 def _detect_unallocated(image: VhdImage, context: Context) -> Iterator[Hit]:
     stray = stray_bits(image)
     places = orphans(image) if stray and not held_open(context) else []
-    if stray and not set(stray) <= lost_entries(image, places).keys():
-        facts = {"block": stray[0], "blocks": stray[:64], "count": len(stray)}
-        check = f"batmap shows unallocated block {stray[0]} full"
-        yield Hit(facts, check, disposition=REPORT if held_open(context) or places else SAFE)
+    if not stray or image.geometry is None or set(stray) <= lost_entries(image, places).keys():
+        return
+    # A bit is set last: the block was there once. Where the file was cut, it may have gone with what is missing.
+    cut = image.view.growable and isinstance(image.end, Damaged)
+    doubt = held_open(context) or bool(places) or unclear(image, places) or (cut and len(stray) > NAMED)
+    facts = {
+        "block": stray[0],
+        "blocks": stray[:NAMED],
+        "count": len(stray),
+        "lost": [whole_block(image, image.geometry, block) for block in stray] if cut and not doubt else [],
+        "effect": "The file was cut, and they may be lost with what is missing." if cut else "",
+    }
+    check = f"batmap shows unallocated block {stray[0]} full"
+    disposition = REPORT if doubt else CONFIRM if cut else SAFE
+    yield Hit(facts, check, disposition=disposition, lossy=cut and not doubt)
 
 
 def _fix_unallocated(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -220,7 +237,7 @@ ROWS = (
     Problem(
         "VHD404",
         "batmap marks blocks that are not allocated",
-        "The batmap marks {count} blocks as full that have no place in the file, the first is block {block}.",
+        "The batmap marks {count} blocks as full that have no place in the file, the first is block {block}. {effect}",
         ERROR,
         SAFE,
         _detect_unallocated,

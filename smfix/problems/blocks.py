@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from smfix.model import SECTOR, Extent, Sound
 from smfix.vhd import structs
+from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, Header, round_up
 
@@ -23,6 +24,8 @@ SEEN = 64
 """Orphans that are looked for at most."""
 SPOTS = 4096
 """Places that are looked at for them at most: 8 GiB of unnamed bytes."""
+WEIGHED = 1 << 28
+"""Unnamed bytes that are searched for anything but NUL at most."""
 _CHUNK = 1 << 18
 
 
@@ -97,9 +100,7 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound) or header.block_size < PAGE:
         return []
-    bat, space, end = image.bat.value, header.block_space, room(image)
-    if not image.view.growable:
-        end = min(end, max(image.end_of_headers, bat.highest_end(space, below=image.size)) + space + PAGE)
+    bat, space, end = image.bat.value, header.block_space, _horizon(image, header, image.bat.value)
     found: list[Orphan] = []
     left = SPOTS
     for gap in bat.gaps(space, image.end_of_headers, end, without=without):
@@ -114,6 +115,41 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
                 found.append(Orphan(spot, bits.count(0xFF) == len(bits)))
             at = (aligned if spot is None else spot) + space
     return found
+
+
+def _horizon(image: VhdImage, header: Header, bat: Bat) -> int:
+    """How far unnamed bytes may be this image's own."""
+    if image.view.growable:
+        return room(image)
+    highest = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
+    return min(room(image), highest + header.block_space + PAGE)
+
+
+def unclear(image: VhdImage, places: list[Orphan], without: frozenset[int] = frozenset()) -> bool:
+    """Room for a block beside the orphans `places` that no entry names, and it is not NUL.
+
+    A block whose bitmap was overwritten may lie there, so `places` need not be all there are. What is behind
+    the highest block of a device does not count, nor do footers that stand in the tail.
+    """
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound):
+        return False
+    bat, space, end = image.bat.value, header.block_space, _horizon(image, header, image.bat.value)
+    if not image.view.growable:
+        end -= space + PAGE
+    taken = [Extent(place.offset, space) for place in places] + [footer.where for footer in image.tail]
+    left = WEIGHED
+    for gap in bat.gaps(space, image.end_of_headers, end, without=without):
+        edges = sorted(extent for extent in taken if extent.overlaps(gap))
+        for low, high in pairwise((Extent(gap.offset, 0), *edges, Extent(gap.end, 0))):
+            if high.offset - low.end < space:
+                continue
+            for at in range(low.end, high.offset, _CHUNK):
+                raw = image.view.read(Extent(at, min(_CHUNK, high.offset - at)))
+                left -= len(raw)
+                if left < 0 or raw.count(0) != len(raw):
+                    return True
+    return False
 
 
 def forced(image: VhdImage, blocks: list[int], places: list[Orphan]) -> dict[int, int]:

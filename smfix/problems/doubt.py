@@ -51,6 +51,20 @@ def _pair(image: VhdImage) -> tuple[Footer, Footer] | None:
     return end.value, backup.value
 
 
+def _disguised(image: VhdImage) -> tuple[Footer, Footer] | None:
+    """A fixed disk's footer at the end of a dynamic disk: its guest wrote those bytes, into the last block's end.
+
+    While the disk is open its footer is absent, and the guest's own sectors reach to the end of the file.
+    """
+    end, backup = image.end, image.backup
+    if not isinstance(end, Sound) or not isinstance(backup, Sound):
+        return None
+    if end.value.is_sparse or not backup.value.is_sparse:
+        return None
+    header = inspect(image.view, by=backup.value).header
+    return (end.value, backup.value) if isinstance(header, Sound) else None
+
+
 def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> tuple[str | None, dict[str, list[str]]]:
     """(`end`, `backup` or None: which one is proved, what speaks against each)."""
     against = {
@@ -73,11 +87,13 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
 
 
 def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
-    pair = _pair(image)
+    pair = _pair(image) or _disguised(image)
     if pair is None:
         return
     fields = [name for name in _FIELDS if getattr(pair[0], name) != getattr(pair[1], name)] or ["checksum"]
     chosen, against = _decided(image, *pair, context)
+    if not pair[0].is_sparse:
+        chosen = None
     speaks = "; ".join(f"against the {which} footer: {', '.join(said)}" for which, said in against.items() if said)
     facts = {
         "fields": {name: [_shown(footer, name) for footer in pair] for name in fields},
@@ -86,7 +102,9 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
         "against": against,
         "speaks": f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image speaks against either.",
     }
-    yield Hit(facts, "primary and backup footers do not match", disposition=CONFIRM if chosen else REPORT)
+    # `vhd-util check` does not look at the backup footer of what it takes for a fixed disk.
+    check = "primary and backup footers do not match" if pair[0].is_sparse else None
+    yield Hit(facts, check, disposition=CONFIRM if chosen else REPORT)
 
 
 def _shown(footer: Footer, name: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from smfix.model import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import PAGE, Orphan, block_shaped, clear_is_nul, forced, orphans, room, stray_bits
+from smfix.problems.blocks import PAGE, Orphan, block_shaped, clear_is_nul, forced, orphans, room, stray_bits, unclear
 from smfix.problems.footer import held_open
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
@@ -53,8 +53,9 @@ def misplaced(image: VhdImage) -> dict[int, int]:
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
     reaching = {block: at for at, block in bat.covering(Extent(room(image), 1 << 62), header.block_space)}
     lost = {block: at for block, at in reaching.items() if not _begins(image, header, at)}
-    if lost and orphans(image, frozenset(wrong | lost)):
-        wrong.update(lost)
+    places = orphans(image, frozenset(wrong | lost)) if lost else []
+    if places:
+        wrong.update({block: at for block, at in lost.items() if not _follows(image, header, bat, at, places)})
     behind = [(at, block) for block, at in reaching.items() if at >= image.size]
     for at, block in behind:
         if at <= structs.round_up(max(end, image.size), PAGE) + PAGE and block not in wrong:
@@ -69,6 +70,13 @@ def _begins(image: VhdImage, header: Header, at: int) -> bool:
     if at + header.bitmap_size > room(image):
         return False
     return any(image.bitmap(header, at)) and clear_is_nul(image, header, at)
+
+
+def _follows(image: VhdImage, header: Header, bat: Bat, at: int, places: list[Orphan]) -> bool:
+    """The very place where the block behind the last one goes: the file was cut, the entry may well be right."""
+    found = (place.offset + header.block_space for place in places if place.offset < at)
+    end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at), *found)
+    return at in (end, structs.round_up(end + header.bitmap_size, PAGE) - header.bitmap_size)
 
 
 def _across(image: VhdImage, header: Header, bat: Bat) -> dict[int, int]:
@@ -96,8 +104,9 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     places = orphans(image, frozenset(wrong))
     # A block that the batmap calls full and the BAT has lost claims a place as well.
     claimants = sorted({*wrong, *stray_bits(image)})
-    answer = {} if held_open(context) else forced(image, claimants, places)
-    gone = not places and not held_open(context) and len(wrong) <= NAMED
+    doubt = held_open(context) or unclear(image, places, frozenset(wrong))
+    answer = {} if doubt else forced(image, claimants, places)
+    gone = not places and not doubt and len(wrong) <= NAMED
     for block in sorted(wrong)[:NAMED]:
         at = wrong[block]
         where, clobbers = _where(image, wrong, at)
@@ -107,15 +116,15 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
             "where": where,
             "candidates": [place.offset for place in places],
             "entry": UNUSED * SECTOR if gone else answer.get(block),
-            "found": _found(answer.get(block), places),
+            "found": _found(answer.get(block), places, doubt=doubt),
             "others": len(wrong) - 1,
-            "lost": [_whole(image, header, block)] if gone and header else [],
+            "lost": [whole_block(image, header, block)] if gone and header else [],
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers {clobbers}" if clobbers else None
         yield Hit(facts, check, disposition=CONFIRM if gone or block in answer else REPORT, lossy=gone)
 
 
-def _whole(image: VhdImage, header: Header, block: int) -> list[int]:
+def whole_block(image: VhdImage, header: Header, block: int) -> list[int]:
     """[offset, length] of the block on the guest's disk, whose end the last block may reach."""
     first = block * header.block_size
     end = image.footer.current_size if image.footer is not None else first + header.block_size
@@ -131,9 +140,11 @@ def _where(image: VhdImage, wrong: dict[int, int], at: int) -> tuple[str, str | 
     return "across other blocks, where no block begins", None
 
 
-def _found(entry: int | None, places: list[Orphan]) -> str:
+def _found(entry: int | None, places: list[Orphan], *, doubt: bool) -> str:
     if entry is not None:
         return f"Its block lies at byte {entry}, the one place that fits."
+    if doubt:
+        return "Bytes that no entry names are left in the file, and the evidence does not tell whose they are."
     if places:
         return f"{len(places)} block-shaped places have no entry, and the evidence does not decide."
     return "No block-shaped place without an entry is left: the block is lost, its entry can only be cleared."
@@ -240,7 +251,7 @@ def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Hit]:
 def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int, int] | None:
     """(block, offset): which of two overlapping blocks belongs elsewhere, and where; None: undecided."""
     places = orphans(image)
-    if len(places) != 1 or not isinstance(image.bat, Sound):
+    if len(places) != 1 or not isinstance(image.bat, Sound) or unclear(image, places):
         return None
     answers: list[tuple[int, int]] = []
     for keeper, mover in (pair, pair[::-1]):
@@ -260,7 +271,7 @@ def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int,
 def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
     """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block."""
     found = layout(image)
-    if found is None or not places:
+    if found is None or not places or unclear(image, places):
         return {}
     bat = found[1]
     if len(bat) - bat.allocated == len(places) == 1:

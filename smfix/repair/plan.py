@@ -145,7 +145,10 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
     state = _Mending(image, diagnosis)
     tried: set[tuple[str, str]] = set()
     for _ in range(ROUNDS):
+        # What needed a yes before another repair needs it after: that one may only have hidden why.
+        asked = {f.code for f in state.first.findings if f.disposition is Disposition.CONFIRM} - consent
         open_ = [f for f in state.diagnosis.findings if _may_mend(f, consent) and (f.code, f.message) not in tried]
+        open_ = [f for f in open_ if f.code not in asked]
         if not open_:
             break
         turn = min(_turn(finding) for finding in open_)
