@@ -17,6 +17,7 @@ from typing import Any
 
 from smfix.errors import Unreadable
 from smfix.smlog import rotation, tarball
+from smfix.smlog.paste import Mended
 from smfix.smlog.unpack import Damaged, Unpacked, packing
 
 HEAD = 512  # bytes that tell what a file is
@@ -45,7 +46,8 @@ class Stored:
 class Log:
     """One log to be read. `open` gives its plain bytes; `size` is what is stored, 0 if unknown.
 
-    `path` is set for a plain file on disk: it can be read from any offset.
+    `path` is set for a plain file on disk: it can be read from any offset. `mended` is set for a
+    paste, which is read instead of what is stored.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Log:
     written: datetime
     open: Open
     path: str | None = None
+    mended: Mended | None = None
 
 
 @dataclass(slots=True)

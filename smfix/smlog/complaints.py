@@ -210,7 +210,7 @@ def verdicts(texts: Iterable[tuple[str, T]]) -> list[Verdict[T]]:
                 pending.complaints.append(row)
                 pending.said.append(line)
                 pending.path = path or pending.path
-            elif invalid := APPEARS_INVALID.search(part):
+            if invalid := APPEARS_INVALID.search(part):  # in a paste the two share a line
                 if found and found[-1].path == invalid["path"] and not pending.complaints:
                     continue  # "dumping metadata", then "dumping headers"
                 pending.path = invalid["path"]

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
 
-from smfix.smlog.stamps import ISO_TIME, SYSLOG_TIME, Stamp, read_stamp
+from smfix.smlog.stamps import BASIC_TIME, ISO_TIME, SYSLOG_TIME, Stamp, read_stamp
 
 _HOST = r"(?P<host>[^\s:]{1,255})"
 _IDENT = r"(?P<ident>[A-Za-z0-9_./@()-]{1,64}?)"
@@ -46,7 +45,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "syslog",
         re.compile(
-            rf"{SYSLOG_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
+            rf"(?:<[0-9]{{1,3}}>)?{SYSLOG_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
             r"(?P<folded>message repeated [0-9]{1,9} times: \[ ?)?"
             r"(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
         ),
@@ -54,6 +53,7 @@ FORMATS: tuple[Format, ...] = (
             "Aug  9 12:22:23 xen1 SM: [14322]   pread SUCCESS",
             "Aug 21 12:22:23 13 SMGC: [14322] In cleanup",
             "Aug 21 12:22:23 xen1 SM: [14322] ",
+            "Aug 21 12:22:23.123456 xen1 SM[14322]: [14322] In cleanup",
             "Aug 21 12:22:23 xen1 fairlock[3906]: /run/fairlock/x acquired",
             "Aug 21 12:22:23 xen1 SM: message repeated 2 times: [ [14322]   pread SUCCESS]",
         ),
@@ -62,7 +62,7 @@ FORMATS: tuple[Format, ...] = (
             "Aug 41 12:22:23 xen1 SM: [14322] In cleanup",
             "Aug 21 12:22:23 xen1 no ident here",
         ),
-        source="util.SMlog since 2013; rsyslog's RSYSLOG_TraditionalFileFormat",
+        source="util.SMlog since 2013; rsyslog's RSYSLOG_TraditionalFileFormat; journalctl -o short",
     ),
     Format(
         "raw",
@@ -80,6 +80,33 @@ FORMATS: tuple[Format, ...] = (
         source="util.SMlog and cleanup.Util.log before 2013-06",
     ),
     Format(
+        "iso",
+        re.compile(
+            rf"{ISO_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
+            r"(?P<folded>message repeated [0-9]{1,9} times: \[ ?)?"
+            r"(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
+        ),
+        samples=(
+            "2026-05-01T10:00:00.123456+02:00 xen1 SM: [14322]   pread SUCCESS",
+            "2026-05-01T10:00:00+0200 xen1 SMGC[14322]: [14322] In cleanup",
+        ),
+        near_misses=("2026-05-01T10:00 xen1 SM: [14322] x", "2026-05-01T10:00:00Z xen1 says nothing"),
+        source="rsyslog's RSYSLOG_FileFormat; journalctl -o short-iso",
+    ),
+    Format(
+        "rfc5424",
+        re.compile(
+            rf"<[0-9]{{1,3}}>1 {ISO_TIME} {_HOST} (?P<ident>[^\s]{{1,48}}) (?:(?P<own_pid>[0-9]{{1,7}})|[^\s]{{1,128}})"
+            r" [^\s]{1,32} (?:-|(?:\[[^\]\n]{0,400}\])+) ?(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
+        ),
+        samples=(
+            "<150>1 2026-05-01T10:00:00.123456+02:00 xen1 SM - - - [14322]   pread SUCCESS",
+            '<150>1 2026-05-01T10:00:00Z xen1 SMGC 14322 - [meta x="1"] [14322] In cleanup',
+        ),
+        near_misses=("<150>2 2026-05-01T10:00:00Z xen1 SM - - - [14322] x",),
+        source="RFC 5424",
+    ),
+    Format(
         "nova",
         re.compile(
             rf"{ISO_TIME} (?:(?P<own_pid>[0-9]{{1,7}}) )?"
@@ -93,17 +120,66 @@ FORMATS: tuple[Format, ...] = (
         near_misses=("2012-10-31 18:06:12 nova.utils TRACE", "2012-10-31 TRACE nova.utils x"),
         source="nova-compute's logging_context_format_string",
     ),
+    Format(
+        "xapi",
+        re.compile(
+            rf"\[{BASIC_TIME}\|(?P<ident>debug|info| ?warn|error) ?\|(?P<host>[^|\s]{{1,255}})\|[^\]\n]{{0,300}}\] "
+        ),
+        samples=("[20121031T18:06:12.123Z|error|xen1|1234 INET 0.0.0.0:80|VDI.copy R:1|x] failed",),
+        near_misses=("[20121031T18:06:12.123Z|error] failed",),
+        source="xapi's debug.ml before it logged to syslog",
+    ),
 )
 
 _IDENT_OF = {"raw": "SM"}
 
+# What a paste puts in front of a line: mail quotes, comments, indentation, grep's file and number.
+_QUOTED = re.compile(r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)")
+_GREPPED = re.compile(r"(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?(?:[0-9]{1,9}[:-])?\s?")
+_ESCAPED = re.compile(r"\\([*_\[\]<>()#+.!{}|~`-])")
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&", "&#39;": "'", "&quot;": '"', "&nbsp;": " "}
+_ENTITY = re.compile("|".join(map(re.escape, _ENTITIES)))
+
 
 def read_prefix(line: str) -> Prefix | None:
-    """What stands in front of the message in `line`; None where no form matches."""
+    """What stands in front of the message in `line`; None where no form matches.
+
+    What a paste put in front of it is passed over.
+    """
+    if found := _at_start(line, 0):
+        return found
+    quoted = _QUOTED.match(line)
+    start = quoted.end() if quoted else 0
+    if quoted and (found := _at_start(line, start)):
+        return found
+    grepped = _GREPPED.match(line, start)
+    if grepped and grepped.end() > start:
+        return _at_start(line, grepped.end())
+    return None
+
+
+def _at_start(line: str, start: int) -> Prefix | None:
     for row in FORMATS:
-        if (found := row.pattern.match(line)) and (stamp := read_stamp(found)):
+        if (found := row.pattern.match(line, start)) and (stamp := read_stamp(found)):
             return _prefix(row.name, found, stamp)
     return None
+
+
+def unescape(text: str) -> str:
+    """`text` without the escapes of markdown and the entities of HTML that a paste has added."""
+    if "\\" in text:
+        text = _ESCAPED.sub(r"\1", text)
+    if "&" in text:
+        text = _ENTITY.sub(lambda found: _ENTITIES[found.group()], text)
+    return text
+
+
+def unquote(line: str) -> str:
+    """A line without a prefix, without the mail quotes in front of it."""
+    if not line.lstrip().startswith(">"):
+        return line
+    quoted = _QUOTED.match(line)
+    return line[quoted.end() :] if quoted else line
 
 
 def _prefix(form: str, found: re.Match[str], stamp: Stamp) -> Prefix:
@@ -119,9 +195,3 @@ def _prefix(form: str, found: re.Match[str], stamp: Stamp) -> Prefix:
         start=found.end(),
         stop=-1 if part.get("folded") else None,  # rsyslog closes what it folded with a bracket
     )
-
-
-@cache
-def format_named(name: str) -> Format:
-    """The row called `name`. Raises KeyError."""
-    return {row.name: row for row in FORMATS}[name]

@@ -18,12 +18,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from smfix.smlog.engine import Engine, PlainEngine
-from smfix.smlog.formats import read_prefix
+from smfix.smlog.formats import read_prefix, unescape, unquote
+from smfix.smlog.journald import read_entry
 from smfix.smlog.stamps import Stamp
 
 REACH_BACK = 8 << 20  # bytes; some 70,000 lines
 REACH_AHEAD = 4 << 20
 LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; what lies behind is not read
+_EVERY_LINE_PREFIXED = frozenset({"syslog", "iso", "rfc5424", "journal"})
 _CACHED = 2048  # lines kept decoded, if short
 _CACHED_LENGTH = 1 << 12
 # Searches may read the text this often, and this much (bytes) besides, before their reach shrinks.
@@ -44,7 +46,8 @@ class Block:
     """Whole lines of one file. `size` bytes of `data` are in use and end with a line's end.
 
     `file` is the index of the file among the logs, `first_line` the number of the block's first
-    line in it, counted from 1; it holds `lines` line ends.
+    line in it, counted from 1; it holds `lines` line ends. `numbers` are the lines' numbers where
+    they do not count up by one (a mended paste).
     """
 
     data: bytes | bytearray
@@ -52,6 +55,7 @@ class Block:
     file: int
     first_line: int
     lines: int
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +92,14 @@ def decode(raw: bytes) -> str:
 def parse_line(raw: bytes, at: Position) -> Line:
     """The line that `raw` (bytes, its first LINE_LIMIT count) is."""
     text = decode(raw[:LINE_LIMIT])
-    prefix = read_prefix(text)
+    plain = unescape(text)
+    if plain.startswith("{") and (entry := read_entry(plain)):
+        return Line(at, text, entry.text, "journal", entry.stamp, entry.host, entry.ident, entry.pid)
+    prefix = read_prefix(plain)
     if prefix is None:
-        return Line(at, text, text)
-    return Line(
-        at,
-        text,
-        text[prefix.start : prefix.stop],
-        prefix.form,
-        prefix.stamp,
-        prefix.host,
-        prefix.ident,
-        prefix.pid,
-    )
+        return Line(at, text, unquote(plain))
+    message = plain[prefix.start : prefix.stop]
+    return Line(at, text, message, prefix.form, prefix.stamp, prefix.host, prefix.ident, prefix.pid)
 
 
 class Window:
@@ -190,6 +189,8 @@ class Window:
     def number(self, at: Position) -> int:
         """The line's number in its file, counted from 1."""
         block = self.block(at.block)
+        if block.numbers:
+            return block.numbers[block.data.count(b"\n", 0, at.offset)]
         return block.first_line + self._engine.count(block.data, b"\n", 0, at.offset)
 
     def file(self, at: Position) -> int:
@@ -313,7 +314,7 @@ class Window:
         syslog gives each line of a record its prefix: the same process' next lines. A raw log gives
         none: the lines without a prefix, over which another process may have written.
         """
-        if line.form == "syslog":
+        if line.form in _EVERY_LINE_PREFIXED:
             yield from islice(self.of_process_after(line), limit)
             return
         for other in islice(self.after(line.at), limit):

@@ -134,7 +134,7 @@ def read_part(
     for segment in part.segments:
         log, view = reading.logs[segment.log], seen.setdefault(segment.log, Seen())
         try:
-            for block in cutter.cut(_open(log, segment), segment.log):
+            for block in _blocks(log, segment, cutter):
                 _note(view, block)
                 yield from sweep.feed(block)
                 reading.read(block.size)
@@ -147,6 +147,15 @@ def read_part(
         yield from sweep.feed(block)
     yield from sweep.finish()
     yield from sweep.tally()
+
+
+def _blocks(log: Log, segment: Segment, cutter: Cutter) -> Iterator[Block]:
+    """The blocks of a segment; a mended paste is one."""
+    if log.mended is None:
+        yield from cutter.cut(_open(log, segment), segment.log)
+    else:
+        data, numbers = log.mended
+        yield Block(data, len(data), segment.log, 1, data.count(b"\n"), numbers)
 
 
 def placed(event: Event, lines_before: dict[int, int]) -> Event:

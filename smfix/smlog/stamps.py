@@ -23,7 +23,14 @@ _FEBRUARY_29 = 8  # years: the longest time between two of them (1896-1904, 2096
 
 _DATE = r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
 _CLOCK = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
-SYSLOG_TIME = rf"(?P<month_name>{'|'.join(MONTHS)}) {{1,2}}(?P<day>[0-9]{{1,2}}) +{_CLOCK}"
+SYSLOG_TIME = (
+    rf"(?P<month_name>{'|'.join(MONTHS)}) {{1,2}}(?P<day>[0-9]{{1,2}}) +{_CLOCK}"
+    r"(?:\.(?P<fraction>[0-9]{1,9}))?"
+)
+BASIC_TIME = (
+    r"(?P<year>[0-9]{4})(?P<month>[0-9]{2})(?P<day>[0-9]{2})T"
+    rf"{_CLOCK}(?:\.(?P<fraction>[0-9]{{1,9}}))?(?P<zone>Z)?"
+)
 ISO_TIME = (
     rf"{_DATE}[T ]{_CLOCK}(?:[.,](?P<fraction>[0-9]{{1,9}}))?"
     r"(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?"

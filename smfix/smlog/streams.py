@@ -5,15 +5,17 @@ Reads the machine. What a name holds is decided by its content, not by the name.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from smfix.errors import Unreadable
-from smfix.smlog import rotation
+from smfix.smlog import paste, rotation
 from smfix.smlog.archives import (
     DATABASE,
     HEAD,
@@ -109,7 +111,19 @@ def _file(path: str, found: Found) -> Log | None:
     if read_archive(stored, head, found):
         return None
     log = log_of(stored, head)
-    return log if packing(head) else Log(log.name, log.size, log.written, log.open, path=path)
+    if packing(head):
+        return log
+    if stored.size <= paste.LARGEST and (mended := paste.mend(_whole(stored.open()))):
+        return replace(log, mended=mended)
+    return replace(log, path=path)
+
+
+def _whole(stream: Any) -> bytes:
+    """A small stream's content, no more than a paste can have."""
+    data = b""
+    while len(data) <= paste.LARGEST and (more := stream.read(paste.LARGEST + 1 - len(data))):
+        data += more
+    return data
 
 
 def _standard_input(found: Found, now: datetime) -> None:
@@ -122,5 +136,26 @@ def _standard_input(found: Found, now: datetime) -> None:
             return
         found.sets.append([log_of(stored, head)])
     else:
-        found.sets.append([Log("-", 0, now, lambda: raw)])
+        start = _whole(raw)
+        mended = paste.mend(start) if len(start) <= paste.LARGEST else None
+        found.sets.append([Log("-", 0, now, lambda: _Joined(start, raw), mended=mended)])
     found.logs += 1
+
+
+class _Joined(io.RawIOBase):
+    """What was read of a stream already, and then the rest of it."""
+
+    def __init__(self, start: bytes, rest: Any) -> None:
+        self._start = memoryview(start)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._start:
+            return int(self._rest.readinto(buffer))
+        count = min(len(buffer), len(self._start))
+        buffer[:count] = self._start[:count]
+        self._start = self._start[count:]
+        return count
