@@ -130,6 +130,49 @@ def test_one_pass_answers_for_many(disk, tmp_path):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("name", ["disk.vhd", "ends in a new line.vhd\n", "deleted.vhd"])
+def test_a_loop_device_is_asked_for_the_inode(disk, tmp_path, loop_device, name):
+    """Its path may mean nothing here: another namespace's, renamed, ending in a newline, deleted."""
+    path = tmp_path / name
+    if path != disk:
+        path.write_bytes(bytes(512))
+    device = loop_device(path)
+    seen = identity(path)
+    if name.startswith("deleted"):
+        path.unlink()
+    assert usage(seen).holders == (f"loop device {Path(device).name} read-write",)
+
+
+THREADS = """
+import ctypes, os, sys, threading, time
+libc = ctypes.CDLL(None)
+def hold():
+    if sys.argv[2] == "unshared":
+        assert libc.unshare(0x400) == 0
+    fd = os.open(sys.argv[1], os.O_RDWR)
+    print(flush=True)
+    sys.stdin.read()
+    os._exit(0)
+if sys.argv[2] == "unshared":
+    threading.Thread(target=hold).start()
+    time.sleep(60)
+else:
+    threading.Thread(target=hold, daemon=True).start()
+    libc.pthread_exit(None)
+"""
+
+
+@pytest.mark.parametrize("how", ["unshared", "first thread ended"])
+def test_descriptors_of_a_thread_alone_are_seen(disk, how):
+    with subprocess.Popen(
+        [sys.executable, "-c", THREADS, str(disk), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline()
+        assert usage(identity(disk)).state is InUse.READ_WRITE
+        process.stdin.close()
+
+
+@pytest.mark.root
 @pytest.mark.tools("losetup")
 def test_the_file_behind_a_loop_device_is_in_use(disk, loop_device):
     disk.write_bytes(bytes(4096))

@@ -12,8 +12,10 @@ runs in.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ MAX_HOLDERS = 8
 
 _Key = tuple[int, ...]  # (st_dev, st_ino) of a file, (st_rdev,) of a device
 _READ, _WRITE = "read-only", "read-write"
+_LOOP_STATUS = 0x4C05
+"""``LOOP_GET_STATUS64``, linux/loop.h; its answer begins with the file's device and inode, 64 bits each."""
+_LOOP_INFO = 232
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +109,21 @@ def _ask_processes(wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, s
         return f"{proc} cannot be read: {error.strerror}"
     for pid in pids:
         base = f"{proc}/{pid}"
+        # Two descriptors of one process are one holder, the stronger of them.
+        found: dict[_Key, bool] = {}
         try:
-            descriptors = os.listdir(f"{base}/fd")
+            for table, descriptors in _tables(base):
+                for number in descriptors:
+                    try:
+                        about = os.stat(f"{table}/fd/{number}")
+                    except OSError:
+                        continue
+                    key = _key_of(about)
+                    if key in wanted and (writes := _writes(f"{table}/fdinfo/{number}")) is not None:
+                        found[key] = found.get(key, False) or writes
         except PermissionError:
             unseen += not _is_kernel_thread(base)
             continue
-        except OSError:
-            continue  # it has ended meanwhile
-        # Two descriptors of one process are one holder, the stronger of them.
-        found: dict[_Key, bool] = {}
-        for number in descriptors:
-            try:
-                about = os.stat(f"{base}/fd/{number}")
-            except OSError:
-                continue
-            key = _key_of(about)
-            if key in wanted and (writes := _writes(f"{base}/fdinfo/{number}")) is not None:
-                found[key] = found.get(key, False) or writes
         for key, writes in found.items():
             held[key].append((writes, f"{_name(base)} (pid {pid})"))
     if unseen:
@@ -128,6 +131,28 @@ def _ask_processes(wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, s
     if os.geteuid() != 0 and "1" not in pids and me != "1":
         return "processes of other users, which /proc hides here"
     return None
+
+
+def _tables(base: str) -> Iterator[tuple[str, list[str]]]:
+    """(folder, descriptors) of a process, and of those of its threads that have other ones than it has.
+
+    A process whose first thread has ended shows none, though the others go on. Raises PermissionError.
+    """
+    own = _descriptors(base)
+    yield base, own
+    for thread in _list(f"{base}/task"):
+        others = _descriptors(f"{base}/task/{thread}")
+        if others and others != own:
+            yield f"{base}/task/{thread}", others
+
+
+def _descriptors(base: str) -> list[str]:
+    try:
+        return os.listdir(f"{base}/fd")
+    except PermissionError:
+        raise
+    except OSError:
+        return []  # it has ended meanwhile
 
 
 def _writes(fdinfo: str) -> bool | None:
@@ -215,12 +240,34 @@ def _loop_devices(sys: str) -> Iterator[tuple[_Key, bool, str]]:
             continue
         try:
             with open(f"{sys}/block/{name}/loop/backing_file", "rb") as link:
-                about = os.stat(link.read(4097).rstrip(b"\n"))
+                path = link.read(4097).removesuffix(b"\n")
             with open(f"{sys}/block/{name}/ro", "rb") as flag:
                 writes = flag.read(1) != b"1"
-        except (OSError, ValueError):
-            continue  # not attached, or its file is deleted: then it is no image of ours
-        yield _key_of(about), writes, f"loop device {name}"
+        except OSError:
+            continue  # not attached
+        for key in filter(None, {_key_behind(f"/dev/{name}"), _key_at(path)}):
+            yield key, writes, f"loop device {name}"
+
+
+def _key_behind(device: str) -> _Key | None:
+    """What the kernel says is behind a loop device; None for whoever may not ask."""
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            told = fcntl.ioctl(fd, _LOOP_STATUS, bytes(_LOOP_INFO))
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return struct.unpack_from("=QQ", told)
+
+
+def _key_at(path: bytes) -> _Key | None:
+    """What is at the path of a loop device's file: right, if it was named in this mount namespace."""
+    try:
+        return _key_of(os.stat(path))
+    except (OSError, ValueError):
+        return None  # deleted, or a path of another namespace
 
 
 def _list(folder: str) -> list[str]:
