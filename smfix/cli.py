@@ -446,11 +446,13 @@ def scan_(
     ] = None,
     *,
     sr_mount: SrMount = None,
+    xapi_login: XapiLogin = None,
     as_json: AsJson = False,
 ) -> int:
     """Say of every VHD of an SR whether it is sound, and draw the chains. Reads only."""
     try:
-        images = scan.scan(targets or (), sr_mount or (), _scanned)
+        with _with_pool(_setting(sr_mount, None, None, None, None), xapi_login) as setting:
+            images = scan.scan(targets or (), sr_mount or (), _scanned, setting.pool)
     finally:
         _redraw("")
     report = "" if as_json else scanned.text(images)

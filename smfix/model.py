@@ -322,6 +322,20 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a VDI stands in its pool, as a bug report's database tells it; None and empty: unknown.
+
+    `sr_master` is the name of the host on which the SR must be worked on. `parent` and `children` are the
+    UUIDs of its neighbours in the chain.
+    """
+
+    sr_type: str | None = None
+    sr_master: str | None = None
+    parent: str | None = None
+    children: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
     """One VDI in trouble, keyed (host, sr, vdi).
 
@@ -329,6 +343,8 @@ class Incident:
     the log names it (None: it does not). `candidates` are full paths the log offers where they
     contradict each other: then nothing may be guessed. `count` is the number of SM runs that
     reported it. `copy` marks a downloaded or uploaded copy: the source disk is the one to repair.
+    `format` is ``vhd``, or ``qcow2`` (qemu-img checks and repairs those). `proof` are the lines by which
+    a resolved incident is over. `names` and `around` come from a bug report's database, else None.
     """
 
     vdi: VdiRef
@@ -343,6 +359,10 @@ class Incident:
     host: str | None = None
     candidates: tuple[str, ...] = ()
     copy: bool = False
+    format: str = "vhd"
+    proof: tuple[Evidence, ...] = ()
+    names: Names | None = None
+    around: Surroundings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +476,7 @@ class ScannedImage:
     parent: str | None = None
     depth: int = 0
     standing: str = "root"
+    names: Names = Names()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable, UsageError
+from smfix.host import lvm, xapi
 from smfix.host.naming import is_uuid
+from smfix.host.pool import Attachment
 from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_mounts
 from smfix.host.storage import Identity, open_image
-from smfix.host.usage import Usage, usage_of
+from smfix.host.usage import Usage, elsewhere, usage_of
 from smfix.model import (
     SECTOR,
     CheckedImage,
     Finding,
     InUse,
+    Names,
     Reason,
     Refusal,
     ScannedImage,
@@ -46,22 +50,42 @@ _Job = tuple[Found, Usage]
 
 
 def scan(
-    targets: Sequence[str], mounts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    targets: Sequence[str],
+    mounts: Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+    pool: xapi.Pool | None = None,
 ) -> tuple[ScannedImage, ...]:
     """Every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
 
-    Within a folder parents come before their children. `progress` is told how many of how many. Raises
+    Within a folder parents come before their children. `progress` is told how many of how many. `pool` is asked
+    once for each SR: what its disks are called, and which of them other hosts have open. Raises
     UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
     """
     folders = sr_mounts(mounts)
     found = list(_images(targets, folders))
-    uses = _uses(found)
+    told = [_told(each, pool) for each in found]
+    uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
     scanned: list[ScannedImage] = []
     for batch in _looked_at([(each, use) for each, use in zip(found, uses, strict=True)]):
         scanned += batch
         if progress is not None:
             progress(len(scanned), len(found))
-    return tuple(_in_chains(scanned))
+    named = (replace(image, names=names) for image, (names, _) in zip(scanned, told, strict=True))
+    return tuple(_in_chains(tuple(named)))
+
+
+def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names, tuple[Attachment, ...]]:
+    """What XAPI says of an image, from memory: what it is called, and where else it is attached."""
+    target = found.target
+    if pool is None or target.sr is None or target.vdi is None:
+        return Names(), ()
+    with suppress(Unreadable):
+        sr = pool.sr(target.sr)
+        disk = sr.disks.get(target.vdi)
+        if disk is not None:
+            return Names(disk.name or None, sr.name or None), pool.attached(disk)
+        return Names(sr=sr.name or None), ()
+    return Names(), ()
 
 
 def _images(targets: Sequence[str], mounts: Sequence[str]) -> Iterator[Found]:
@@ -92,6 +116,10 @@ def _attached(mounts: Sequence[str]) -> Iterator[str]:
             if any(entry.endswith(".vhd") for entry in _entries(folder)):
                 count += 1
                 yield folder
+    for sr in lvm.attached():
+        if any(volume.vdi is not None for volume in lvm.volumes(sr)):
+            count += 1
+            yield lvm.folder_of(sr)
     if not count:
         raise Unreadable(f"no SR with a VHD below {', '.join(mounts)}; name an SR, a folder, or --sr-mount")
 
@@ -107,6 +135,8 @@ def _sr_folder(target: str, mounts: Sequence[str]) -> str | None:
     """The folder of an SR that is named by its UUID."""
     if not is_uuid(target.lower()) or os.path.lexists(target):
         return None
+    if lvm.attached(target.lower()):
+        return lvm.folder_of(target.lower())
     folders = (os.path.join(mount, target.lower()) for mount in mounts)
     return next((folder for folder in folders if os.path.isdir(folder)), None)
 
@@ -153,6 +183,9 @@ def _look(jobs: Sequence[_Job]) -> list[ScannedImage]:
 
 def _look_at(found: Found, use: Usage, now: datetime) -> ScannedImage:
     path, target = found.target.path, found.target
+    if lvm.is_without_node(target):
+        checked = CheckedImage(path, Verdict.UNREADABLE, note="the volume is not active, so it was not looked at")
+        return ScannedImage(checked, target.vdi, target.sr)
     try:
         opened = open_image(target, sr_root=found.root)
         if isinstance(opened, Refusal):

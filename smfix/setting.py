@@ -28,7 +28,7 @@ _WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--xapi
 _TAKES = {
     "from-log": _WRITERS,
     "repair": (*_WRITERS, "--size", "--uuid"),
-    "scan": ("--sr-mount",),
+    "scan": ("--sr-mount", "--xapi-login"),
     "check": ("--sr-mount", "--xapi-login"),
     "undo": ("--journal-dir", "--sm-lock-dir", "--xapi-login"),
 }

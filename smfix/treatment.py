@@ -19,7 +19,7 @@ from smfix.host.lvm import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
-from smfix.host.usage import Usage, usage
+from smfix.host.usage import Usage, elsewhere, usage
 from smfix.model import (
     Backing,
     ByteView,
@@ -133,12 +133,7 @@ def held_by(uses: Usage, target: Target, setting: Setting) -> Usage:
     if setting.pool is None or target.vdi is None or target.sr is None or uses.state is InUse.READ_WRITE:
         return uses
     with suppress(Unreadable):
-        others = [one for one in setting.pool.standing(target.vdi, target.sr).attached if not one.is_here]
-        if others:
-            state = InUse.READ_WRITE if any(one.writes for one in others) else uses.state
-            if state is InUse.NONE:
-                state = InUse.READ_ONLY
-            return Usage(state, (*uses.holders, *(one.words for one in others)), uses.blind)
+        return elsewhere(uses, setting.pool.standing(target.vdi, target.sr).attached)
     return uses
 
 

@@ -231,7 +231,9 @@ def raw_server(path: Path, answer):
             except OSError:
                 return
             with connection:
-                connection.recv(65536)
+                request = b""
+                while b"</methodCall>" not in request and (piece := connection.recv(65536)):
+                    request += piece
                 with suppress(OSError):
                     answer(connection)
 

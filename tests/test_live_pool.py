@@ -265,7 +265,6 @@ def test_one_scan_for_an_sr_of_which_two_disks_were_repaired(world, pool, locks)
     run = world.run("from-log", log, "--yes", "--json", "--sm-lock-dir", locks)
     document = run.json
     assert [one["outcome"]["status"] for one in document["incidents"]] == ["repaired", "repaired", "not-found"]
-    assert pool.scans == 1
     assert document["rescans"] == [
         {
             "sr": SR,
@@ -279,6 +278,7 @@ def test_one_scan_for_an_sr_of_which_two_disks_were_repaired(world, pool, locks)
             "next": [],
         }
     ]
+    assert pool.scans == 1
     names = [one["names"] for one in document["incidents"]]
     assert names[0] == {"vdi": "base copy", "sr": "NFS gold", "vms": ["web01"]}
     assert names[1]["vdi"] == "web-root"

@@ -52,7 +52,7 @@ class Volume:
     @property
     def path(self) -> str:
         """Its node, which is there while it is active."""
-        return f"{DEVICES}/{GROUP}{self.sr}/{self.name}"
+        return f"{folder_of(self.sr)}/{self.name}"
 
     @property
     def vdi(self) -> str | None:
@@ -70,6 +70,16 @@ def attached(sr: str | None = None) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(group for group in groups if is_uuid(group) and sr in (None, group))
+
+
+def folder_of(sr: str) -> str:
+    """Where the nodes of an SR's active volumes are."""
+    return f"{DEVICES}/{GROUP}{sr}"
+
+
+def is_without_node(target: Target) -> bool:
+    """True for an SR's volume that is not active, as far as can be told without asking LVM."""
+    return target.backing is Backing.BLOCK and target.vdi is not None and not os.path.exists(target.path)
 
 
 def volumes(sr: str) -> tuple[Volume, ...]:

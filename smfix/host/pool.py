@@ -37,13 +37,17 @@ class PoolHost:
 
 @dataclass(frozen=True, slots=True)
 class PoolDisk:
-    """A VDI. `parent`: the UUID of the VDI it depends on. `managed` False: a base copy. `vbds`: OpaqueRefs."""
+    """A VDI. `parent`: the UUID of the VDI it depends on. `managed` False: a base copy. `vbds`: OpaqueRefs.
+
+    `keys`: the hosts' keys in its ``sm_config``.
+    """
 
     uuid: str
     name: str
     managed: bool
     parent: str | None = None
     vbds: tuple[str, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from smfix.errors import Unreadable
 from smfix.host import tapdisks
+from smfix.host.pool import Attachment
 from smfix.host.storage import Identity
 from smfix.model import InUse
 
@@ -68,6 +69,16 @@ def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = 
         if key in wanted:
             held[key].append((writes, who))
     return tuple(_usage(held[_key(identity)], blind) for identity in identities)
+
+
+def elsewhere(uses: Usage, attached: Sequence[Attachment]) -> Usage:
+    """How an image is held when other hosts of its pool, as XAPI names them, are counted too."""
+    others = [one for one in attached if not one.is_here]
+    if not others or uses.state is InUse.READ_WRITE:
+        return uses
+    reading = InUse.READ_ONLY if uses.state is InUse.NONE else uses.state
+    state = InUse.READ_WRITE if any(one.writes for one in others) else reading
+    return Usage(state, (*uses.holders, *(one.words for one in others)), uses.blind)
 
 
 def _key(identity: Identity) -> _Key:

@@ -23,7 +23,7 @@ from smfix import __version__
 from smfix.errors import Unreadable, UsageError
 from smfix.host import locks, pool
 from smfix.host.locks import Clock
-from smfix.host.pool import PoolDisk, PoolHost, PoolSr, Standing
+from smfix.host.pool import Attachment, PoolDisk, PoolHost, PoolSr, Standing
 from smfix.model import Names
 
 SOCKET = "/var/lib/xcp/xapi"
@@ -177,6 +177,10 @@ class Pool:
         )
         self._srs[sr] = (self._clock.now(), found)
         return found
+
+    def attached(self, disk: PoolDisk) -> tuple[Attachment, ...]:
+        """Where a disk of :meth:`sr` was attached when that was asked."""
+        return pool.attachments(disk.keys, self.hosts()[0], self._here) if disk.keys else ()
 
     def sr_of(self, vdi: str) -> str:
         """The UUID of the SR that the disk is on."""
@@ -342,7 +346,8 @@ class Pool:
 
 def _disk(value: Any) -> PoolDisk:
     record = _record(value)
-    parent = _texts(record.get("sm_config", {})).get(pool.PARENT_KEY)
+    config = _texts(record.get("sm_config", {}))
+    parent = config.get(pool.PARENT_KEY)
     vbds = record.get("VBDs", [])
     return PoolDisk(
         uuid=_text(record, "uuid").lower(),
@@ -350,6 +355,7 @@ def _disk(value: Any) -> PoolDisk:
         managed=record.get("managed") is not False,
         parent=parent.lower() if parent else None,
         vbds=tuple(str(one) for one in vbds) if isinstance(vbds, list) else (),
+        keys={key: mode for key, mode in config.items() if key.startswith(pool.HOST_KEY)},
     )
 
 

@@ -25,9 +25,21 @@ class _SocketConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        """As the client's own, but within the limit, also where the server's queue is full for a while."""
+        deadline = time.monotonic() + (self.timeout or 0)
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            try:
+                self.sock.connect(self._path)
+            except OSError as error:
+                self.sock.close()
+                # EAGAIN, which a socket without a timeout would have waited out.
+                if not isinstance(error, BlockingIOError) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
 
 class _Bounded(xmlrpc.client.Transport):

@@ -11,7 +11,7 @@ from typing import Any
 from smfix.model import Exit, InUse, ScannedImage, Severity, Verdict
 from smfix.report import exitcode
 from smfix.report.escape import printable
-from smfix.report.jsondoc import finding
+from smfix.report.jsondoc import finding, names
 from smfix.report.layout import counted
 
 _TIES = {
@@ -39,6 +39,8 @@ def _lines(image: ScannedImage) -> Iterator[str]:
     checked = image.checked
     indent = "  " + "  " * min(image.depth, 20)
     name = printable(basename(checked.path).removesuffix(".vhd"))
+    if image.names.vdi:
+        name += f" ({printable(image.names.vdi)})"
     words = [checked.verdict.value.upper() if checked.verdict is not Verdict.VALID else "valid"]
     if image.hidden:
         words.append("hidden")
@@ -105,4 +107,5 @@ def _image(image: ScannedImage) -> dict[str, Any]:
         "standing": image.standing,
         "findings": [finding(one) for one in checked.findings],
         "note": checked.note,
+        "names": names(image.names),
     }
