@@ -195,8 +195,7 @@ def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> In
         for event in (gathered.first, gathered.last)
         if event is not None and (moment := time_of(event)) is not None
     ]
-    proof = gathered.proof
-    quotes = bounded((*gathered.quotes, *proof.evidence)) if proof else gathered.quotes
+    proof = gathered.proof.evidence if gathered.proof else ()
     return Incident(
         vdi=VdiRef(gathered.vdi),
         sr=gathered.sr,
@@ -205,9 +204,11 @@ def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> In
         first_seen=times[0] if times else None,
         last_seen=times[-1] if times else None,
         count=gathered.count,
-        evidence=tuple(Evidence(files[q.file], q.line, q.text) for q in quotes),
+        evidence=tuple(Evidence(files[q.file], q.line, q.text) for q in bounded((*gathered.quotes, *proof))),
         state=State.RESOLVED if proof else State.OPEN,
         host=gathered.voice[0],
         candidates=tuple(gathered.candidates) if len(gathered.vdi) < 36 else (),
         copy=gathered.copy,
+        format=gathered.format,
+        proof=tuple(Evidence(files[q.file], q.line, q.text) for q in proof),
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import TYPE_CHECKING
 
 from smfix.errors import Unreadable, UsageError
-from smfix.model import LogReading
-from smfix.smlog.archives import Log
+from smfix.model import Incident, LogReading, VdiRef
+from smfix.smlog.archives import Log, Stored
 from smfix.smlog.engine import fastest_engine
 from smfix.smlog.events import Failure
 from smfix.smlog.incidents import Register, incident
@@ -22,7 +23,11 @@ from smfix.smlog.proofs import Proof
 from smfix.smlog.stamps import Calendar, Localize
 from smfix.smlog.streams import find_logs
 from smfix.smlog.sweep import Event, Tally
+from smfix.smlog.unpack import Damaged
 from smfix.smlog.workers import read_everything
+
+if TYPE_CHECKING:
+    from smfix.smlog.xapi_db import Database
 
 _BEFORE_NOW = re.compile(r"\s*(?P<number>[0-9]{1,6})\s*(?P<unit>[smhdw])\s*\Z")
 _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -75,6 +80,7 @@ def read_logs(
     ]
     last = max((moment for moment, _ in stamps), default=None)
     files = tuple(log.name for log in logs)
+    databases = _databases(found.databases, found.notes) if register.found else []
     notes = [*found.notes, *_about_logs(logs, views), *_about_times(files, calendars, last, span, since, year)]
     if register.left_out:
         notes.append(f"{register.left_out} reports name more disks than there can be: left out")
@@ -85,7 +91,7 @@ def read_logs(
         last=last,
         year_assumed=year is None and any(stamp.year is None for _, stamp in stamps),
         zone_assumed=tz is None and any(stamp.zone is None for _, stamp in stamps),
-        incidents=tuple(incident(gathered, files, time_of) for gathered in register.found),
+        incidents=tuple(_with_names(incident(gathered, files, time_of), databases) for gathered in register.found),
         notes=tuple(notes),
         noise=tuple(sorted(collected.noise.items(), key=lambda item: (-item[1], item[0]))),
     )
@@ -192,6 +198,37 @@ def _about_times(
                 " the file's own time; if it comes from another time zone, say --tz or --year"
             )
     return notes
+
+
+# --------------------------------------------------------------------------- names
+
+
+def _databases(stored: list[Stored], notes: list[str]) -> list[Database]:
+    """The databases of the bug reports. One that cannot be read is a note, the incidents stand."""
+    if not stored:
+        return []
+    from smfix.smlog.xapi_db import NotADatabase, read_database
+
+    found = []
+    for one in stored:
+        stream = one.open()
+        try:
+            found.append(read_database(iter(lambda: stream.read(1 << 20), b"")))  # noqa: B023 - used at once
+        except (NotADatabase, Damaged, OSError) as error:
+            notes.append(f"{one.name}: {error}; names are left out")
+    return found
+
+
+def _with_names(one: Incident, databases: list[Database]) -> Incident:
+    """`one` with what the pool calls it. Digits that fit one VDI of the pool only are completed."""
+    for database in databases:
+        fitting = database.starting_with(one.vdi.text, one.sr) if one.vdi.text else []
+        if len(fitting) == 1:
+            vdi = fitting[0]
+            sr = one.sr or database.sr_of(vdi)
+            names, around = database.names(vdi, sr), database.surroundings(vdi, sr)
+            return replace(one, vdi=VdiRef(vdi), sr=sr, names=names, around=around)
+    return one
 
 
 # --------------------------------------------------------------------------- time
