@@ -85,6 +85,14 @@ def test_names_that_disagree():
     assert "VHD505" not in codes(planned(raw, context=FOUND))
 
 
+@pytest.mark.parametrize(
+    ("path", "base"), [(b"file://./", "."), (b"file:///", "/"), (b"file://", "."), (b"file://./x/", "x")]
+)
+def test_a_locator_without_a_file_name_disagrees_in_the_words_of_basename(path, base):
+    finding = found(moved_data(child(), 0, path + b"\0"), "VHD505")
+    assert finding.facts["vhd_util"] == f"parent locator 0 name ({base}) does not match header name (parent.vhd)"
+
+
 def test_names_from_the_disk_are_shown_quoted():
     raw = moved_data(child(), 0, b"file://./\x1b[2Jx.vhd")
     assert "\x1b" not in found(raw, "VHD505").message

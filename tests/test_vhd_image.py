@@ -460,9 +460,10 @@ def test_a_locator_that_wraps_or_leaves_the_file_is_not_read_and_moves_nothing(c
     assert image.locators[1].path == "./parent.vhd"
 
 
-def test_a_locator_with_a_length_beyond_its_space_is_cut():
-    image = seen(with_locator(data_length=0xFFFFFFFF))
-    assert image.locators[0].path == "./parent.vhd"
+@pytest.mark.parametrize("length", [513, 0xFFFFFFFF])
+def test_a_locator_with_a_length_beyond_its_space_holds_no_path(length):
+    image = seen(with_locator(data_length=length))
+    assert [locator.path for locator in image.locators] == [None, "./parent.vhd", "./parent.vhd"]
 
 
 def test_locators_of_foreign_codes_are_kept_without_a_path():

@@ -68,6 +68,11 @@ def _detect_unreadable(image: VhdImage, context: Context) -> Iterator[Hit]:
             yield Hit({"index": locator.index}, f"error reading parent locator {locator.index}: -22")
 
 
+def _basename(path: str) -> str:
+    """As POSIX's ``basename``: of nothing it is ``.``, and a slash at the end does not count."""
+    return path.rstrip("/").rsplit("/", 1)[-1] or path[:1] or "."
+
+
 def _detect_name(image: VhdImage, context: Context) -> Iterator[Hit]:
     header = _differencing(image)
     if header is None:
@@ -76,7 +81,7 @@ def _detect_name(image: VhdImage, context: Context) -> Iterator[Hit]:
     for locator in image.locators:
         if locator.path is None or name is None:
             continue
-        base = locator.path.rsplit("/", 1)[-1]
+        base = _basename(locator.path)
         if base != name:
             check = f"parent locator {locator.index} name ({base}) does not match header name ({name})"
             yield Hit({"index": locator.index, "base": base, "name": name}, check)

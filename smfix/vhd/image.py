@@ -273,8 +273,10 @@ def _locators(view: ByteView, footer: Footer | None, header: Header) -> tuple[Lo
         if entry.code == PlatformCode.NONE:
             continue
         path = None
-        if entry.code in structs.PATH_CODES and entry.space and entry.extent.end <= view.size:
-            length = min(entry.data_length, entry.space, LOCATOR_LIMIT)
+        # A length beyond the space makes libvhd read beyond its buffer: whatever that gives, it is no path.
+        inside = entry.data_length <= entry.space and entry.extent.end <= view.size
+        if entry.code in structs.PATH_CODES and entry.space and inside:
+            length = min(entry.data_length, LOCATOR_LIMIT)
             path = entry.decode_path(view.read(Extent(entry.data_offset, length)))
         found.append(Locator(index, entry, path))
     return tuple(found)
