@@ -27,6 +27,7 @@ SPOTS = 4096
 WEIGHED = 1 << 28
 """Unnamed bytes that are searched for anything but NUL at most."""
 _CHUNK = 1 << 18
+_NUL = bytes(_CHUNK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def clear_is_nul(image: VhdImage, header: Header, at: int) -> bool:
     for low, high in _clear_runs(bits, header.block_size // SECTOR):
         stop = min(data + high * SECTOR, room(image))
         for start in range(data + low * SECTOR, stop, _CHUNK):
-            if any(image.view.read(Extent(start, min(_CHUNK, stop - start)))):
+            raw = image.view.read(Extent(start, min(_CHUNK, stop - start)))
+            if raw != _NUL[: len(raw)]:  # any(raw) takes a hundred times as long
                 return False
     return True
 
