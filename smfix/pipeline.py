@@ -27,6 +27,7 @@ from smfix.model import (
     Edit,
     Incident,
     LogReading,
+    Names,
     Outcome,
     Reason,
     Record,
@@ -186,16 +187,23 @@ def treat_incident(name: str, incident: Incident, place: Found | Outcome, settin
     told = TreatedIncident(name, incident, incident.vdi.text, incident.sr, incident.path, incident.state, None)
     if not isinstance(place, Found):
         uuid = incident.vdi.text if incident.vdi.is_full else None
-        told = replace(told, names=setting.names(Target(incident.path or "", Backing.FILE, uuid, incident.sr)))
+        target = Target(incident.path or "", Backing.FILE, uuid, incident.sr)
+        told = replace(told, names=_names(target, incident, setting))
     is_over = incident.state is State.RESOLVED
     if isinstance(place, Outcome):
         return told if is_over else replace(told, outcome=place)
     target = place.target
     told = replace(told, vdi=target.vdi or told.vdi, sr=target.sr or told.sr, path=target.path)
-    told = replace(told, names=setting.names(target))
+    told = replace(told, names=_names(target, incident, setting))
     if is_over and not _is_damaged(place, setting):
         return told
     return replace(told, state=State.OPEN, outcome=treat(place, setting))
+
+
+def _names(target: Target, incident: Incident, setting: Setting) -> Names:
+    """What the pool calls the disk; where it is not asked, what the log's own archive says."""
+    names = setting.names(target)
+    return incident.names if names == Names() and incident.names is not None else names
 
 
 def _is_damaged(found: Found, setting: Setting) -> bool:

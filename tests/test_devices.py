@@ -12,7 +12,8 @@ import pytest
 from lvm_host import LvmHost
 from smfix.host import lvm
 from smfix.vhd import make
-from world import BASE, LEAF, SR, make_world, uuid_of
+from world import BASE, LEAF, OTHER, SR, failed, make_world, uuid_of
+from xapi_host import HERE, THEM, XapiHost
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "blockdev")]
 
@@ -370,3 +371,84 @@ def test_a_volume_is_known_by_its_name_whatever_its_number(world, host, loop_dev
     state.write_text(f"rw=1 active=0 loop={loop_device(copy)} size={words['size']}\n")
     assert world.run("undo", journal, "--yes").code == 0
     assert copy.read_bytes() == without_footer(whole)
+
+
+def test_from_a_log_line_to_a_sleeping_volume(world, host):
+    whole = hidden_base(world)
+    file = host.volume(f"VHD-{BASE}", without_footer(whole))
+    path = f"/dev/VG_XenStorage-{SR}/VHD-{BASE}"
+    record = failed(BASE).replace(f"/var/run/sr-mount/{SR}/{BASE}.vhd", path)
+    run = world.run("from-log", world.smlog(record), "--yes", "--json")
+    (incident,) = run.json["incidents"]
+    assert (incident["path"], incident["outcome"]["status"]) == (path, "repaired"), incident
+    assert file.read_bytes() == whole
+    assert host.now(f"VHD-{BASE}") == (0, 0)
+
+
+def test_a_volume_that_is_gone_is_not_found(world, host):
+    record = failed(BASE).replace(f"/var/run/sr-mount/{SR}/{BASE}.vhd", f"/dev/VG_XenStorage-{SR}/VHD-{BASE}")
+    (incident,) = world.run("from-log", world.smlog(record), "--yes", "--json").json["incidents"]
+    assert incident["outcome"]["status"] == "not-found"
+    assert world.run("check", host.node, "--json").json["images"][0]["verdict"] == "unreadable"
+
+
+def test_scan_of_an_sr_on_lvm(world, host):
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=True)
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE), active=True, rw=True)
+    host.volume(f"VHD-{OTHER}", hidden_base(world))
+    host.volume("LV-" + OTHER, bytes(512), active=True)
+    for words in ([SR], [str(host.node)], []):
+        run = world.run("scan", *words, "--sr-mount", world.mount, "--json")
+        images = {image["vdi"]: image for image in run.json["images"]}
+        assert sorted(images) == sorted([BASE, LEAF, OTHER])
+        assert (images[BASE]["verdict"], images[BASE]["hidden"]) == ("valid", True)
+        assert images[LEAF]["depth"] == 1
+        assert images[OTHER]["note"] == "the volume is not active, so it was not looked at"
+    assert host.changes() == []
+
+
+@pytest.fixture
+def pool(world, tmp_path, monkeypatch):
+    pytest.importorskip("XenAPI", reason="the XenAPI package is not installed")
+    inventory = tmp_path / "inventory"
+    inventory.write_text(f"INSTALLATION_UUID='{HERE}'\n")
+    monkeypatch.setattr("smfix.host.locks.INVENTORY", str(inventory))
+    monkeypatch.setattr("smfix.host.xapi.SOCKET", str(tmp_path / "xapi"))
+    made = XapiHost(SR, shared=False)
+    made.vdi(BASE, "base copy", managed=False)
+    made.vdi(LEAF, "db-data", parent=BASE)
+    made.listen(tmp_path / "xapi")
+    yield made
+    made.stop()
+
+
+def test_a_leaf_volume_of_a_local_sr_is_repaired_where_xapi_says_so(world, host, pool, locks):
+    whole = volume_child(LEAF, BASE)
+    host.volume(f"VHD-{BASE}", hidden_base(world))
+    file = host.volume(f"VHD-{LEAF}", without_footer(whole), rw=True)
+    run = world.run("repair", LEAF, "--yes", "--json", "--sm-lock-dir", locks)
+    assert status(run) == [("repaired", None)], run.out
+    assert file.read_bytes() == whole
+    assert run.json["images"][0]["outcome"]["remaining"] == []  # its parent was woken too
+    assert [host.now(f"VHD-{vdi}") for vdi in (BASE, LEAF)] == [(0, 0), (1, 0)]
+    assert run.json["rescans"][0]["done"]
+
+
+def test_the_journal_of_a_childs_coalesce_is_known_by_xapi(world, host, pool, locks):
+    host.volume(f"VHD-{BASE}", without_footer(hidden_base(world)))
+    host.volume(f"coalesce_{LEAF}_1", bytes(512), size=MIB)
+    run = world.run("repair", BASE, "--yes", "--json", "--sm-lock-dir", locks)
+    assert status(run) == [("refused", "sm-pending")]
+    (host.state / host.group / f"coalesce_{LEAF}_1").rename(host.state / host.group / f"coalesce_{OTHER}_1")
+    assert world.run("repair", BASE, "--yes", "--sm-lock-dir", locks).code == 1
+
+
+def test_scan_knows_what_other_hosts_have_open(world, host, pool):
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=True)
+    host.volume(f"VHD-{LEAF}", without_footer(volume_child(LEAF, BASE)), active=True, rw=True)
+    pool.config(LEAF)[f"host_{THEM}"] = "RW"
+    run = world.run("scan", SR, "--sr-mount", world.mount, "--json")
+    images = {image["vdi"]: image for image in run.json["images"]}
+    assert (images[LEAF]["verdict"], images[LEAF]["in_use"]) == ("in-use", "read-write")
+    assert images[LEAF]["names"] == {"vdi": "db-data", "sr": "NFS gold", "vms": []}
+    assert "(db-data)" in world.run("scan", SR, "--sr-mount", world.mount).out
