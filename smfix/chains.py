@@ -64,7 +64,7 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
         return None, None
     places = parent_places(image, path)
     for place in places:
-        found = Found(Target(place, _backing(place), read_path(place).vdi, read_path(place).sr))
+        found = Found(Target(place, backing_of(place), read_path(place).vdi, read_path(place).sr))
         with suppress(Unreadable):
             opened = open_image(found.target)
             if isinstance(opened, Refusal):
@@ -84,7 +84,7 @@ def _is_asleep(place: str) -> bool:
     return False
 
 
-def _backing(path: str) -> Backing:
+def backing_of(path: str) -> Backing:
     """By what is there, not by its name: /dev/shm holds files. What is missing counts as a file."""
     try:
         return Backing.BLOCK if stat.S_ISBLK(os.stat(path).st_mode) else Backing.FILE

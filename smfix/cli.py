@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -22,6 +23,9 @@ from smfix.model import Exit, Outcome, Record
 from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, picture, scanned, text
 from smfix.report.escape import operand, printable
 from smfix.report.hexdump import hexdump
+
+if TYPE_CHECKING:
+    from smfix import pages
 
 EPILOG = (
     "Exit codes add up: 0 nothing wrong or nothing left to do; 1 repaired; 4 something is left to do "
@@ -104,6 +108,15 @@ XapiLogin = Annotated[
 NoRescan = Annotated[
     bool,
     typer.Option("--no-rescan", help="Leave out the SR.scan by which the storage manager goes on after repairs."),
+]
+Html = Annotated[
+    str | None, typer.Option("--html", metavar="FILE", help="Save the report as one self-contained page, too.")
+]
+IncludeData = Annotated[
+    bool,
+    typer.Option(
+        "--include-data", help="With --html: show what stands where a footer belongs, though it may be a guest's data."
+    ),
 ]
 AsJson = Annotated[
     bool,
@@ -320,6 +333,33 @@ def _how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str])
     )
 
 
+def _save(page: pages.Wanted | None, document: dict[str, Any], draw: Callable[[ModuleType], str]) -> None:
+    """Save the page, where one is wanted. What is done is done: that it cannot be saved is one bit more."""
+    if page is None:
+        return
+    from smfix import pages
+
+    try:
+        pages.save(page, draw(pages))
+    except SmfixError as error:
+        _say(f"smfix: {error}")
+        document["exit"] |= int(error.exit_bit)
+    except Exception as error:  # noqa: BLE001 - the report itself is still to be printed
+        _say(f"smfix: {_unexpected(error)}")
+        document["exit"] |= int(Exit.FAILED)
+    else:
+        _say(f"smfix: the page is {page.file}")
+
+
+def _page(html: str | None, *, include_data: bool) -> pages.Wanted | None:
+    """The page that is wanted, before anything is done."""
+    if html is None and not include_data:
+        return None
+    from smfix import pages
+
+    return pages.wanted(html, include_data=include_data)
+
+
 def _finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -> int:
     """Print the report or the document; the exit code stands in the document either way."""
     if as_json:
@@ -357,12 +397,15 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         int | None,
         typer.Option(metavar="YEAR", help="The year of the last line of a log that names none."),
     ] = None,
+    html: Html = None,
+    include_data: IncludeData = False,
     as_json: AsJson = False,
 ) -> int:
     """Read SMlog, find each damaged VHD, plan, repair, re-validate, report.
 
     Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
     """
+    page = _page(html, include_data=include_data)
     decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
     setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
     names = tuple(logs or (pipeline.SMLOG,))
@@ -376,7 +419,9 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     hint = _how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
     report = text.from_log(reading, incidents, rescans)
-    return _finish(report, jsondoc.from_log(reading, incidents, rescans), hint, as_json=as_json)
+    document = jsondoc.from_log(reading, incidents, rescans)
+    _save(page, document, lambda pages: pages.from_log(page, reading, incidents, rescans, setting))
+    return _finish(report, document, hint, as_json=as_json)
 
 
 @app.command(epilog=EPILOG, short_help="the verdict on each image; reads only")
@@ -387,13 +432,18 @@ def check(
     parents: Annotated[bool, typer.Option("--parents", help="Walk the chain upwards.")] = False,
     sr_mount: SrMount = None,
     xapi_login: XapiLogin = None,
+    html: Html = None,
+    include_data: IncludeData = False,
     as_json: AsJson = False,
 ) -> int:
     """Say of each image whether it is sound, and what is wrong with it. Reads only."""
+    page = _page(html, include_data=include_data)
     setting = _setting(sr_mount, None, None, None, None)
     with _with_pool(setting, xapi_login) as setting:
         images = pipeline.check(targets, setting, parents=parents)
-    return _finish(text.check(images), jsondoc.check(images), "", as_json=as_json)
+    document = jsondoc.check(images)
+    _save(page, document, lambda pages: pages.check(page, images, setting))
+    return _finish(text.check(images), document, "", as_json=as_json)
 
 
 @app.command(epilog=EPILOG, short_help="diagnose, plan, repair and re-validate the named images")
@@ -417,12 +467,15 @@ def repair(  # noqa: PLR0913 - the options of the contract
         str | None,
         typer.Option(metavar="UUID", help="The footer's UUID, where both footers are lost (VHD106)."),
     ] = None,
+    html: Html = None,
+    include_data: IncludeData = False,
     as_json: AsJson = False,
 ) -> int:
     """Diagnose, plan, repair and re-validate the named images.
 
     Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
     """
+    page = _page(html, include_data=include_data)
     decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
     setting = replace(
         _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide),
@@ -434,7 +487,9 @@ def repair(  # noqa: PLR0913 - the options of the contract
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
     planned = pipeline.planned([image.outcome for image in images])
     hint = _how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
-    return _finish(text.repair(images, rescans), jsondoc.repair(images, rescans), hint, as_json=as_json)
+    document = jsondoc.repair(images, rescans)
+    _save(page, document, lambda pages: pages.repair(page, images, rescans, setting))
+    return _finish(text.repair(images, rescans), document, hint, as_json=as_json)
 
 
 @app.command("scan", epilog=EPILOG, short_help="every VHD of an SR: verdict, sizes, chains")
@@ -447,16 +502,21 @@ def scan_(
     *,
     sr_mount: SrMount = None,
     xapi_login: XapiLogin = None,
+    html: Html = None,
+    include_data: IncludeData = False,
     as_json: AsJson = False,
 ) -> int:
     """Say of every VHD of an SR whether it is sound, and draw the chains. Reads only."""
+    page = _page(html, include_data=include_data)
     try:
         with _with_pool(_setting(sr_mount, None, None, None, None), xapi_login) as setting:
             images = scan.scan(targets or (), sr_mount or (), _scanned, setting.pool)
     finally:
         _redraw("")
     report = "" if as_json else scanned.text(images)
-    return _finish(report, scanned.document(images), "", as_json=as_json)
+    document = scanned.document(images)
+    _save(page, document, lambda pages: pages.of_scan(page, images, setting))
+    return _finish(report, document, "", as_json=as_json)
 
 
 def _scanned(done: int, total: int) -> None:

@@ -33,7 +33,8 @@ ARROWS = {
     "scan": ("chains", "host", "problems", "vhd", "model", "errors"),
     "pipeline": (*BELOW, "chains", "setting", "treatment", "rescan", "scan"),
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
-    "cli": ("pipeline", "scan", "demo", "report", "model", "errors"),
+    "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),
+    "cli": ("pipeline", "scan", "pages", "demo", "report", "model", "errors"),
     "__main__": ("cli", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.
@@ -44,7 +45,7 @@ TOUCHES_THE_MACHINE = {
     "mmap", "multiprocessing", "os", "pathlib", "platform", "random", "secrets", "select",
     "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "typer",
 }  # fmt: skip
-LAZY = {"XenAPI", "dateutil", "regex", "rich", "typer"}
+LAZY = {"XenAPI", "dateutil", "jinja2", "regex", "rich", "typer"}
 OF_THE_BUILD = {"byteorder", "maxsize", "version_info"}  # all a pure module may ask of sys
 CLOCKS = {"now", "today", "utcnow", "fromtimestamp", "utcfromtimestamp"}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

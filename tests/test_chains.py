@@ -185,6 +185,6 @@ def test_a_header_behind_the_end_is_none():
 
 def test_a_parents_backing_is_what_it_is_not_where_it_lies(tmp_path):
     (tmp_path / "disk.vhd").write_bytes(b"")
-    assert chains._backing(str(tmp_path / "disk.vhd")) is Backing.FILE
-    assert chains._backing("/dev/null") is Backing.FILE
-    assert chains._backing(str(tmp_path / "missing")) is Backing.FILE
+    assert chains.backing_of(str(tmp_path / "disk.vhd")) is Backing.FILE
+    assert chains.backing_of("/dev/null") is Backing.FILE
+    assert chains.backing_of(str(tmp_path / "missing")) is Backing.FILE

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from posixpath import basename, dirname
 from typing import Any
 
-from smfix.model import Exit, InUse, ScannedImage, Severity, Verdict
+from smfix.model import CheckedImage, Exit, InUse, ScannedImage, Severity, Verdict
 from smfix.report import exitcode
 from smfix.report.escape import printable
 from smfix.report.jsondoc import finding, names
 from smfix.report.layout import counted
 
-_TIES = {
+TIES = {
     "parent-missing": "parent not here",
     "parent-ambiguous": "several images have the parent's UUID",
     "ring": "its chain is a ring",
@@ -30,7 +30,7 @@ def text(images: Sequence[ScannedImage]) -> str:
         lines = [f"{printable(folder)}: {counted(len(here), 'image')}"]
         lines += [line for image in here for line in _lines(image)]
         parts.append("\n".join(lines))
-    parts.append(_sum(images))
+    parts.append(sum_up(images))
     return "\n\n".join(parts)
 
 
@@ -41,6 +41,16 @@ def _lines(image: ScannedImage) -> Iterator[str]:
     name = printable(basename(checked.path).removesuffix(".vhd"))
     if image.names.vdi:
         name += f" ({printable(image.names.vdi)})"
+    yield f"{indent}{name}  {', '.join(words(image))}"
+    wrong = [one for one in checked.findings if one.severity is not Severity.INFO]
+    yield from (f"{indent}  {one.code} {printable(one.title)}" for one in wrong)
+    if checked.verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD) and checked.note:
+        yield f"{indent}  {printable(checked.note)}"
+
+
+def words(image: ScannedImage) -> list[str]:
+    """What is known of an image in a few words each, the verdict first; capitals where it is not valid."""
+    checked = image.checked
     words = [checked.verdict.value.upper() if checked.verdict is not Verdict.VALID else "valid"]
     if image.hidden:
         words.append("hidden")
@@ -52,18 +62,20 @@ def _lines(image: ScannedImage) -> Iterator[str]:
         words.append(f"{-(-checked.size // _MIB)} MiB file")
     if image.aligned is False:
         words.append("size no multiple of 512")
-    if image.standing in _TIES:
-        words.append(_TIES[image.standing])
-    yield f"{indent}{name}  {', '.join(words)}"
-    wrong = [one for one in checked.findings if one.severity is not Severity.INFO]
-    yield from (f"{indent}  {one.code} {printable(one.title)}" for one in wrong)
-    if checked.verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD) and checked.note:
-        yield f"{indent}  {printable(checked.note)}"
+    if image.standing in TIES:
+        words.append(TIES[image.standing])
+    return words
 
 
-def _sum(images: Sequence[ScannedImage]) -> str:
-    verdicts = Counter(image.checked.verdict for image in images)
-    told = ", ".join(f"{verdicts[verdict]} {verdict.value}" for verdict in Verdict if verdicts[verdict])
+def verdicts(images: Iterable[CheckedImage]) -> str:
+    """How many images have which verdict."""
+    counts = Counter(image.verdict for image in images)
+    return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
+
+
+def sum_up(images: Sequence[ScannedImage]) -> str:
+    """All images in one sentence."""
+    told = verdicts(image.checked for image in images)
     askew = sum(image.aligned is False for image in images)
     deepest = max((image.depth + 1 for image in images), default=0)
     longest = f"the longest chain has {counted(deepest, 'image')}"

@@ -32,7 +32,7 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     parts = [log_read(reading)]
     parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
     parts += [_rescanned(one) for one in rescans]
-    parts.append(_sum(incidents))
+    parts.append(sum_up(incidents))
     return "\n\n".join(parts)
 
 
@@ -170,7 +170,8 @@ def edit_words(edit: Edit) -> str:
     return f"NUL from the old end to byte {edit.size:,}"
 
 
-def _sum(incidents: Sequence[TreatedIncident]) -> str:
+def sum_up(incidents: Sequence[TreatedIncident]) -> str:
+    """All incidents in one line: how many were repaired, are sound, were resolved before, are left."""
     if not incidents:
         return "No damaged disk is named in this log."
     outcomes = [one.outcome for one in incidents if one.outcome is not None]

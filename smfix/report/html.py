@@ -1,0 +1,125 @@
+"""The incident report as one self-contained page: no script, no request, everything escaped.
+
+Theory. Whatever a log, a file name or a pool says goes through two gates, both of the template engine and
+neither of a template's author: it is made printable (as for a terminal: no control, no bidirectional
+override), then escaped for HTML. The page forbids itself by its Content-Security-Policy whatever it does not
+need, so that even a mistake here could run nothing and ask nobody.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from smfix.model import LogReading, Rescan
+from smfix.report import dossier
+from smfix.report.dossier import Card, Environment, Portrait, Relative
+from smfix.report.escape import printable
+from smfix.report.layout import counted, moment
+from smfix.report.picture import LEGEND
+
+if TYPE_CHECKING:
+    import jinja2
+
+SIGNATURE = b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+"""How every page begins; behind it, within :data:`SIGNED` bytes, stands the generator's name."""
+GENERATOR = b'<meta name="generator" content="smfix '
+SIGNED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one page shows. `portraits` belong to the first cards; `forest` is (folder, images, how many more)."""
+
+    title: str
+    sum: str
+    cards: Sequence[Card]
+    portraits: Sequence[Portrait]
+    environment: Environment
+    reading: LogReading | None = None
+    rescans: Sequence[Rescan] = ()
+    forest: Sequence[tuple[str, Sequence[Relative], int]] = ()
+    include_data: bool = False
+
+
+def render(page: Page) -> str:
+    """The page as HTML, ASCII only."""
+    style = _asset("page.css")
+    shown = page.cards[: len(page.portraits)]
+    html = _template().render(
+        title=page.title,
+        sum=page.sum,
+        cards=page.cards,
+        shown=shown,
+        portraits=page.portraits,
+        environment=page.environment,
+        reading=page.reading,
+        rescans=page.rescans,
+        forest=page.forest,
+        include_data=page.include_data,
+        next=_next(page),
+        timeline=None if page.reading is None else dossier.timeline(page.reading, shown),
+        legend=LEGEND,
+        cells=dossier.CELLS,
+        pieces=dossier.PIECES,
+        style=_markup(style),
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+    return html.lstrip().encode("ascii", "xmlcharrefreplace").decode("ascii") + "\n"
+
+
+def is_ours(head: bytes) -> bool:
+    """The first bytes of a file are those of a page made here."""
+    return head.startswith(SIGNATURE) and GENERATOR in head[:SIGNED]
+
+
+def _next(page: Page) -> list[str]:
+    """The commands of the disks that are not settled, each once; those of settled ones where there is no other."""
+    waiting = [step for card in page.cards if not card.is_calm for step in card.next]
+    done = [step for card in page.cards for step in card.next]
+    return list(dict.fromkeys(waiting or done))[: dossier.PIECES]
+
+
+def _asset(name: str) -> str:
+    # resources, not a path: the single-file executable is a zip.
+    return resources.files("smfix.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _markup(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - our own style sheet
+
+
+@cache
+def _template() -> jinja2.Template:
+    # Only here: the package is loaded for a page, and by no other command.
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        counted=counted, moment=moment, digits=lambda number: f"{number:,}", middle_cut=_middle_cut
+    )
+    return environment.from_string(_asset("page.html.j2"))
+
+
+def _shown(value: object) -> object:
+    """A value on its way into the page: text that is not ours is made printable."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value)
+    return value
+
+
+def _middle_cut(items: Sequence[Any], most: int) -> list[Any]:
+    """`items`, or the first and the last of them with a line between that says how many are left out."""
+    if len(items) <= most:
+        return list(items)
+    half = most // 2
+    return [*items[:half], f"({len(items) - 2 * half:,} more)", *items[-half:]]
