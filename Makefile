@@ -5,12 +5,13 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench soak clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
 	@echo 'make test    all tests, then 100 % branch coverage of the pure modules'
 	@echo 'make lint    ruff, ruff format, mypy --strict'
+	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make bench   side by side with the tools people use today'
 
 demo: $(VENV)/.run
@@ -32,6 +33,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/run.py
+
+soak: $(VENV)/.test
+	$(BIN)/python tests/soak.py --seconds 600 --write docs/soak.md
 
 clean:
 	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

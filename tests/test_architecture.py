@@ -32,9 +32,18 @@ ARROWS = {
     "rescan": ("setting", "host", "report", "model", "errors"),
     "scan": ("chains", "host", "problems", "vhd", "model", "errors"),
     "pipeline": (*BELOW, "chains", "setting", "treatment", "rescan", "scan"),
+    # A log that grows: what is known of it, what may be done, and the loop.
+    "policy": ("model", "errors"),
+    "lifecycle": ("model", "errors"),
+    "ledger": ("lifecycle", "smlog", "model", "errors"),
+    "cases": ("ledger", "lifecycle", "smlog", "model", "errors"),
+    "remedy": (*BELOW, "cases", "chains", "ledger", "lifecycle", "pipeline", "policy"),
+    "follow": (*BELOW, "cases", "ledger", "lifecycle", "pipeline", "policy", "remedy"),
+    "live": (*BELOW, "follow", "ledger", "lifecycle", "pipeline", "policy"),
+    "service": ("host", "model", "errors"),
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),
-    "cli": ("pipeline", "scan", "pages", "demo", "report", "model", "errors"),
+    "cli": ("live", "pipeline", "service", "scan", "pages", "demo", "report", "model", "errors"),
     "__main__": ("cli", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.

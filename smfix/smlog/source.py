@@ -56,7 +56,7 @@ def read_logs(
     :class:`~smfix.errors.UsageError` for an option that cannot be meant.
     """
     now = datetime.now(UTC)
-    localize = _zone(tz)
+    localize = zone_of(tz)
     if year is not None and not 1970 <= year <= 9999:
         raise UsageError(f"--year {year}: not a year from 1970 to 9999")
     span = _Span(_moment(since, "--since", now, localize), _moment(until, "--until", now, localize))
@@ -234,7 +234,7 @@ def _with_names(one: Incident, databases: list[Database]) -> Incident:
 # --------------------------------------------------------------------------- time
 
 
-def _zone(tz: str | None) -> Localize:
+def zone_of(tz: str | None) -> Localize:
     """What gives a naive time its zone. Raises UsageError for a zone nobody knows."""
     if tz is None:
         return lambda moment: moment.astimezone()

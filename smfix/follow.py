@@ -1,0 +1,462 @@
+"""`from-log --follow`: from the log line to the confirmed cure, until somebody stops it.
+
+    tail -lines-> live reader -events-> caseload -due-> remedies -outcomes-> lives -> told, saved
+
+One round: read what was written, file what it says, treat what is due, save, tell. What is told is
+saved first and struck out after, so a kill between the two tells it twice and never not at all; each
+event carries its number and the incident its id. A repair is written down before it begins, so that
+its end is known even to the next process. While more than a bounded number of events wait for a hook
+or a reader, the log is not read: it is its own queue.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from smfix import ledger as ledgers
+from smfix import lifecycle
+from smfix.cases import Caseload, incident
+from smfix.errors import SmfixError, WriteFailed
+from smfix.host.hooks import HookRun
+from smfix.host.notify import notify, watchdog_seconds
+from smfix.host.state_file import StateFile, write_whole
+from smfix.host.wake import Wake
+from smfix.ledger import Case, Document, Ledger, LedgerDamaged, Told
+from smfix.lifecycle import Life, Stage
+from smfix.model import Outcome, Status, TreatedIncident
+from smfix.pipeline import Setting
+from smfix.policy import Policy
+from smfix.remedy import Denied, Remedies
+from smfix.report import followed, jsondoc
+from smfix.smlog.events import Failure
+from smfix.smlog.follow import Tail
+from smfix.smlog.lines import REACH_BACK
+from smfix.smlog.live import LiveReader
+from smfix.smlog.marks import Chunk
+from smfix.smlog.stamps import Calendar, Localize, Stamp
+
+MOST_UNTOLD = 1_000
+"""Events that wait for a hook; beyond, the log is not read."""
+_CHUNKS = 8  # of the log, between two looks at everything else
+_CATCHING_UP = 5.0  # seconds that a report may wait while the log is behind
+_SAVED_EVERY = 5.0  # seconds, where only the position has moved
+_MEASURED_EVERY = 15.0
+_GATHER = 0.02  # seconds in which lines gather while somebody writes
+_IN_HAND = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FollowQuestion:
+    """What is followed, and how. `localize` gives a naive time the log's zone; `at_end`: new lines only.
+
+    `metrics` is a file for node-exporter. `read_policy` gives the policy anew (SIGHUP). `rescan` asks
+    the storage manager to look at an SR again, and says whether it will, and a line about it.
+    """
+
+    log: str
+    state_dir: str
+    localize: Localize
+    year: int | None = None
+    at_end: bool = False
+    may_write: bool = False
+    metrics: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    read_policy: Callable[[], Policy] | None = None
+    rescan: Callable[[str], tuple[bool, str]] | None = None
+
+
+class Follower:
+    """Follows one log. `tell` prints an event (False: nobody listens), `say` a line for the operator.
+
+    Raises what holding and reading the state raise: WriteFailed, Unreadable, Followed.
+    """
+
+    def __init__(
+        self,
+        asked: FollowQuestion,
+        setting: Setting,
+        wake: Wake,
+        tell: Callable[[Document], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        self._asked, self._wake, self._tell, self._say = asked, wake, tell, say
+        self._policy = asked.policy
+        self._is_damaged = False
+        self._file = StateFile(asked.state_dir, asked.log)
+        self._file.hold()
+        try:
+            self._begin(setting)
+        except BaseException:
+            self._file.release()
+            raise
+
+    def _begin(self, setting: Setting) -> None:
+        asked = self._asked
+        self._ledger = self._restored()
+        self._fragments: dict[str, str] = {}
+        resumed = self._is_damaged or bool(self._ledger.follower)
+        self._tail = Tail(asked.log, self._ledger.position if resumed else None, at_end=asked.at_end)
+        self._reader = self._resumed_reader()
+        self._cases = Caseload(self._ledger)
+        self._reader.wanted = self._cases.wanted()
+        agreed = replace(setting, consent=setting.consent | self._policy.consent)
+        self._remedies = Remedies(
+            self._ledger, agreed, asked.may_write, self._save, _now, lambda: self._wake.stopping, self._policy
+        )
+        self._remedies.remember()
+        self._base_setting = setting
+        self._hook: tuple[HookRun, int] | None = None
+        self._hooks_left: list[int] = []
+        self._saved_at = self._measured_at = 0.0
+        self._is_dirty = True
+        self._nobody_listens = False
+        self._trouble = ""
+        self._behind_since: float | None = None
+        self._ledger.follower = {"pid": os.getpid(), "started": _now().isoformat()}
+
+    def _restored(self) -> Ledger:
+        text = self._file.load()
+        if text is None:
+            return Ledger(os.path.abspath(self._asked.log))
+        try:
+            return ledgers.decode(text)
+        except LedgerDamaged as error:
+            aside = self._file.set_aside()
+            self._is_damaged = True
+            self._say(f"smfix: the state cannot be read ({error}); it is {aside} now, and all of the log is read anew")
+            return Ledger(os.path.abspath(self._asked.log))
+
+    def _resumed_reader(self) -> LiveReader:
+        """A reader that knows the lines in front of the place where the last run stopped."""
+        context = self._tail.context(REACH_BACK)
+        start = self._ledger.place - sum(len(chunk.data) for chunk in context)
+        reader = LiveReader(place=start, begin=self._ledger.settled)
+        for chunk in context:
+            reader.feed(chunk.data, self._index(chunk.file), chunk.first_line, time.monotonic())
+        return reader
+
+    # ---------------------------------------------------------------- the rounds
+
+    def run(self) -> None:
+        """Follow until the wake says stop, or nobody listens any more."""
+        self._complain()
+        self._save_if_possible()
+        notify("READY=1", f"STATUS=following {self._asked.log}")
+        pulse, beat = watchdog_seconds(), 0.0
+        try:
+            while not self._ends():
+                busy = self.round()
+                if pulse is not None and time.monotonic() - beat >= pulse:
+                    beat = time.monotonic()
+                    notify("WATCHDOG=1")
+                if busy and not self._ends():
+                    self._wake.pause(_GATHER)
+                elif not self._ends():
+                    self._wake.watch(self._tail.file, self._tail.identity)
+                    self._wake.wait(self._until_next())
+            notify("STOPPING=1")
+        finally:
+            self._stop()
+
+    def _ends(self) -> bool:
+        return self._wake.stopping or self._nobody_listens
+
+    def round(self) -> bool:
+        """Everything there is to do now; True where the log gave something."""
+        if self._wake.reload:
+            self._wake.reload = False
+            self._reload()
+        gave = self._read()
+        self._remind()
+        self._treat()
+        now = time.monotonic()
+        if self._is_dirty or (self._has_moved() and now - self._saved_at >= _SAVED_EVERY):
+            self._save_if_possible()
+        self._deliver()
+        if self._asked.metrics and now - self._measured_at >= _MEASURED_EVERY:
+            self._measure()
+        return gave
+
+    def _until_next(self) -> float | None:
+        """Seconds until something is due by itself; None: nothing is."""
+        if self._is_dirty or self._reader.is_waiting or self._hook is not None:
+            return _IN_HAND
+        times = [case.life.due for case in self._ledger.cases.values() if case.life.due is not None]
+        return max(0.0, (min(times) - _now()).total_seconds()) if times else None
+
+    # ---------------------------------------------------------------- the log
+
+    def _read(self) -> bool:
+        gave = False
+        is_behind = False
+        if len(self._ledger.outbox) < MOST_UNTOLD:
+            for _ in range(_CHUNKS):
+                chunk = self._tail.read()
+                if chunk is None:
+                    break
+                gave = True
+                self._feed(chunk)
+            else:
+                is_behind = True
+        self._complain()
+        self._file_events()
+        if not is_behind:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = time.monotonic()
+        return gave
+
+    def _feed(self, chunk: Chunk) -> None:
+        data = chunk.data if chunk.data.endswith(b"\n") else chunk.data + b"\n"
+        self._count("log_bytes_total", len(chunk.data))
+        self._reader.feed(data, self._index(chunk.file), chunk.first_line, time.monotonic())
+        self._file_events()
+
+    def _file_events(self) -> None:
+        """What can be told of the lines by now finds its case."""
+        for event in self._reader.tell(time.monotonic()):
+            for case, before in self._cases.take(event, _now(), self._time_of):
+                self._moved(case, before)
+            self._is_dirty = True
+
+    def _time_of(self, event: Failure) -> datetime | None:
+        """The event's time: the latest year that is not after now, unless the operator says another."""
+        if event.stamp is None:
+            return None
+        now = datetime.now()  # noqa: DTZ005 - it gets the log's zone here
+        zone = self._asked.localize(now).tzinfo
+        there = datetime.now(zone)
+        latest = Stamp(None, there.month, there.day, there.hour, there.minute, there.second)
+        return Calendar(self._asked.localize, there, latest, self._asked.year).time(event.stamp)
+
+    def _index(self, name: str) -> int:
+        if name not in self._ledger.files:
+            self._ledger.files.append(name)
+        return self._ledger.files.index(name)
+
+    def _complain(self) -> None:
+        for note in self._tail.notes:
+            self._say(f"smfix: {note}")
+        self._tail.notes.clear()
+
+    # ---------------------------------------------------------------- the disks
+
+    def _treat(self) -> None:
+        behind = self._behind_since
+        if behind is not None and time.monotonic() - behind < _CATCHING_UP:
+            return  # the lines to come may say that it is over
+        due = self._remedies.due()
+        written = []
+        for treated, denied in self._remedies.treat(due):
+            case = self._ledger.cases.get(treated.id)
+            if case is None:
+                continue
+            self._settle(case, treated, denied)
+            outcome = treated.outcome
+            if treated.sr and outcome is not None and outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
+                self._count("repairs_total")
+                written.append(treated.sr)
+        self._reader.wanted = self._cases.wanted() if due else self._reader.wanted
+        for sr in dict.fromkeys(written):
+            self._rescan(sr)
+
+    def _settle(self, case: Case, treated: TreatedIncident, denied: Denied | None) -> None:
+        before, outcome = case.life, treated.outcome
+        case.disk = treated.path if treated.path is not None and outcome is not None else case.disk
+        if outcome is None:
+            case.life = lifecycle.over(case.life, _now())
+        else:
+            until = denied.until if denied is not None else None
+            case.life = lifecycle.treated(case.life, outcome.status, outcome.reason, _now(), until)
+        case.document = jsondoc.incident(treated)
+        foreseen = self._remedies.foreseen.pop(case.id, outcome)
+        looked = foreseen is not None and _was_diagnosed(foreseen)
+        if looked and before.stage is Stage.SEEN and case.life.stage is not Stage.DIAGNOSED:
+            self._announce(case, Stage.DIAGNOSED.value, replace(treated, outcome=foreseen))
+        self._moved(case, before)
+
+    def _rescan(self, sr: str) -> None:
+        if self._asked.rescan is None:
+            return
+        done, words = self._asked.rescan(sr)
+        self._say(f"smfix: SR {sr}: {words}")
+        for case in self._ledger.cases.values() if done else ():
+            if case.document is not None and case.document["sr"] == sr:
+                before, case.life = case.life, lifecycle.rescanned(case.life, _now())
+                self._moved(case, before)
+
+    def _moved(self, case: Case, before: Life | None) -> None:
+        """Tell the step that the case's life has made, if it made one."""
+        self._fragments.pop(case.id, None)
+        name = lifecycle.told_of(before, case.life)
+        if name is not None:
+            self._announce(case, name)
+        self._is_dirty = True
+
+    def _announce(self, case: Case, name: str, at_the_time: TreatedIncident | None = None) -> None:
+        told_of = document(case, self._ledger.files) if at_the_time is None else jsondoc.incident(at_the_time)
+        self._ledger.number += 1
+        self._count(f"event {name}")
+        told = followed.event(self._ledger.number, _now().isoformat(timespec="milliseconds"), name, told_of)
+        self._ledger.outbox.append(Told(told))
+
+    def _remind(self) -> None:
+        now = _now()
+        for case in self._ledger.cases.values():
+            life = lifecycle.reminded(case.life, now, self._policy.remind_first, self._policy.remind_last)
+            if life is not None:
+                case.life = life
+                self._fragments.pop(case.id, None)
+                self._announce(case, lifecycle.REMINDER)
+                self._is_dirty = True
+
+    def _reload(self) -> None:
+        if self._asked.read_policy is None:
+            return
+        try:
+            self._policy = self._asked.read_policy()
+        except SmfixError as error:
+            self._say(f"smfix: {error}; the policy stays as it was")
+            return
+        self._remedies.rules = self._policy
+        setting = self._base_setting
+        self._remedies.setting = replace(setting, consent=setting.consent | self._policy.consent)
+        self._say("smfix: the policy was read again")
+
+    # ---------------------------------------------------------------- telling
+
+    def _deliver(self) -> None:
+        """Print what was saved, then its hooks, one after the other."""
+        for told in self._ledger.outbox:
+            if not told.is_printed:
+                told.is_printed = self._tell(told.document)
+                if not told.is_printed:
+                    self._nobody_listens = True
+                    break
+        self._poll_hook()
+        while self._ledger.outbox and self._hook is None and self._ledger.outbox[0].is_printed:
+            told = self._ledger.outbox[0]
+            if not self._hooks_left:
+                wanted = [n for n, hook in enumerate(self._policy.hooks) if hook.wants(told.document["event"])]
+                if not wanted:
+                    self._strike_out()
+                    continue
+                self._hooks_left = wanted
+            self._start_hook(told)
+
+    def _start_hook(self, told: Told) -> None:
+        number = self._hooks_left[0]
+        if number >= len(self._policy.hooks):  # the policy was read again meanwhile
+            self._hooks_left.clear()
+            return
+        hook = self._policy.hooks[number]
+        self._hook = HookRun(hook.command, followed.line(told.document), hook.timeout), number
+        self._poll_hook()
+
+    def _poll_hook(self) -> None:
+        if self._hook is None:
+            return
+        ended = self._hook[0].poll()
+        if ended is None:
+            return
+        if ended:
+            self._count("hook_failures_total")
+            self._say(f"smfix: {ended}")
+        self._hook = None
+        self._hooks_left = self._hooks_left[1:]
+        if not self._hooks_left:
+            self._strike_out()
+
+    def _strike_out(self) -> None:
+        del self._ledger.outbox[0]
+        self._is_dirty = True
+
+    # ---------------------------------------------------------------- keeping
+
+    def _has_moved(self) -> bool:
+        return self._ledger.place != self._reader.end
+
+    def _save(self) -> None:
+        """Make everything durable. Raises WriteFailed."""
+        self._ledger.position = self._tail.position
+        self._ledger.place, self._ledger.settled = self._reader.end, self._reader.settled
+        for case in self._ledger.cases.values():
+            if case.life.trying is not None:
+                self._fragments.pop(case.id, None)
+        self._file.save(ledgers.encode(self._ledger, self._fragments))
+        self._saved_at = time.monotonic()
+        self._is_dirty = False
+
+    def _save_if_possible(self) -> None:
+        try:
+            self._save()
+            self._trouble = ""
+        except WriteFailed as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._say(f"smfix: the state cannot be saved: {error}; nothing is repaired until it can")
+            self._saved_at = time.monotonic()
+            self._is_dirty = False
+
+    def _count(self, name: str, number: int = 1) -> None:
+        self._ledger.totals[name] = self._ledger.totals.get(name, 0) + number
+
+    def _measure(self) -> None:
+        self._measured_at = time.monotonic()
+        log = {"log": self._ledger.log}
+        totals = self._ledger.totals
+        stages = [case.life.stage for case in self._ledger.cases.values()]
+        position = self._tail.position
+        samples: list[tuple[str, dict[str, str], float]] = [
+            *(("incidents", {**log, "stage": stage.value}, stages.count(stage)) for stage in Stage),
+            *(("events_total", {**log, "event": name}, totals.get(f"event {name}", 0)) for name in lifecycle.EVENTS),
+            *((name, log, totals.get(name, 0)) for name in ("repairs_total", "log_bytes_total", "hook_failures_total")),
+            ("reports_left_out_total", log, self._cases.left_out),
+            ("log_unread_bytes", log, self._tail.unread()),
+            ("log_gaps_total", log, position.gaps),
+            ("log_lost_bytes_total", log, position.lost),
+            ("last_look_seconds", log, time.time()),
+        ]
+        try:
+            write_whole(self._asked.metrics or "", followed.metrics(samples).encode(), durable=False, mode=0o644)
+        except WriteFailed as error:
+            self._say(f"smfix: the metrics cannot be written: {error}")
+
+    def _stop(self) -> None:
+        self._remedies.finish()
+        if self._hook is not None and self._hook[0].stop() and len(self._hooks_left) == 1:
+            self._strike_out()
+        with suppress(WriteFailed):
+            self._ledger.follower |= {"stopped": _now().isoformat()}
+            self._save()
+        if self._asked.metrics:
+            self._measure()
+        self._tail.close()
+        self._file.release()
+
+
+def _was_diagnosed(outcome: Outcome) -> bool:
+    """The disk was looked into."""
+    return bool(outcome.findings) or outcome.status is Status.VALID
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).astimezone()
+
+
+def document(case: Case, files: list[str]) -> Document:
+    """The contract's incident: what the log says, with what became of the disk."""
+    told = incident(case, files)
+    fresh = jsondoc.incident(TreatedIncident(case.id, told, case.vdi, case.sr, case.path, told.state, None))
+    return fresh | ({} if case.document is None else _of_the_disk(case.document))
+
+
+def _of_the_disk(told: Document) -> Document:
+    """All of an incident's document that a look at the disk tells, and not the log."""
+    log = ("kinds", "first_seen", "last_seen", "count", "evidence")
+    return {key: value for key, value in told.items() if key not in log}

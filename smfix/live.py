@@ -1,0 +1,222 @@
+"""The live commands' use cases: follow a log as the command line says, and tell how it stands.
+
+Options in, a follower set up and run, or the states of all followers read. Nothing is rendered here
+but the events, which are told while they happen.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from smfix import ledger as ledgers
+from smfix import lifecycle, policy
+from smfix.errors import SmfixError, Unreadable, UsageError
+from smfix.follow import Follower, FollowQuestion, document
+from smfix.host.state_file import StateFile, read_state, state_files
+from smfix.host.wake import Wake
+from smfix.ledger import Case, Ledger, LedgerDamaged
+from smfix.lifecycle import Stage
+from smfix.model import Outcome, Status
+from smfix.pipeline import Setting, rescan
+from smfix.policy import Policy
+from smfix.problems.table import PROBLEMS
+from smfix.report import followed
+from smfix.smlog.follow import Tail
+from smfix.smlog.source import zone_of
+
+ROOT_STATE = "/var/lib/smfix/follow"
+_MOST_POLICY = 1 << 20  # bytes
+_NO_READER = 1.0  # seconds that a reader who takes nothing is waited for once we are to stop
+_PIPE = 4096  # bytes that a pipe takes at once when it takes any
+
+
+@dataclass(frozen=True, slots=True)
+class FollowOptions:
+    """The options of ``from-log --follow`` that are not a Setting's."""
+
+    logs: tuple[str, ...]
+    yes: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    since: str | None = None
+    until: str | None = None
+    tz: str | None = None
+    year: int | None = None
+    policy: str | None = None
+    state_dir: str | None = None
+    metrics: str | None = None
+    inotify: bool = True
+
+
+def default_state() -> str:
+    """Where followers keep what they know: root's folder, else the XDG state."""
+    if os.geteuid() == 0:
+        return ROOT_STATE
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(os.path.abspath(state), "smfix", "follow")
+
+
+def read_policy(path: str) -> Policy:
+    """The policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_POLICY + 1).decode("utf-8", "replace")
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from error
+    read = policy.read(text, (problem.code for problem in PROBLEMS), lifecycle.EVENTS)
+    if isinstance(read, Policy):
+        return read
+    raise UsageError("\n".join(f"{path}: {mistake}" for mistake in read))
+
+
+# --------------------------------------------------------------------------- following
+
+
+def follow(options: FollowOptions, setting: Setting, out: int, say: Callable[[str], None]) -> int:
+    """Follow until SIGTERM or SIGINT; 0. `out` is the descriptor that events are written to.
+
+    Raises UsageError for what cannot be meant, Unreadable, WriteFailed and Followed at the start.
+    """
+    log = _one_log(options)
+    path = options.policy
+    if options.year is not None and not 1970 <= options.year <= 9999:
+        raise UsageError(f"--year {options.year}: not a year from 1970 to 9999")
+
+    def rules() -> Policy:
+        read = Policy() if path is None else read_policy(path)
+        return replace(read, dry_run=True) if options.dry_run else read
+
+    asked = FollowQuestion(
+        log=log,
+        state_dir=os.path.abspath(options.state_dir or default_state()),
+        localize=zone_of(options.tz),
+        year=options.year,
+        at_end=options.since == "now",
+        may_write=(options.yes or path is not None) and not options.dry_run,
+        metrics=None if options.metrics is None else os.path.abspath(options.metrics),
+        policy=rules(),
+        read_policy=None if path is None else rules,
+        rescan=None if setting.pool is None or not setting.rescan else lambda sr: _rescan(sr, setting),
+    )
+    wake = Wake(os.path.dirname(log), use_inotify=options.inotify)
+    with wake:
+        tell = _Out(out, options.as_json, wake).tell
+        Follower(asked, setting, wake, tell, say).run()
+    return 0
+
+
+def _rescan(sr: str, setting: Setting) -> tuple[bool, str]:
+    """Have the storage manager look at an SR again: whether it will, and a line about it."""
+    done = rescan([(sr, Outcome(Status.REPAIRED, ""))], setting)
+    return any(one.done for one in done), "; ".join(one.message for one in done)
+
+
+def _one_log(options: FollowOptions) -> str:
+    if options.until is not None:
+        raise UsageError("--follow has no end: --until cannot be meant with it")
+    if options.since not in (None, "now"):
+        raise UsageError("--follow starts at its checkpoint, else at the file's beginning; or say --since now")
+    if options.yes and options.dry_run:
+        raise UsageError("--yes and --dry-run contradict each other")
+    if len(options.logs) != 1 or options.logs[0] == "-":
+        raise UsageError("--follow follows one file; run one smfix for each")
+    log = options.logs[0]
+    return os.path.abspath(os.path.join(log, "SMlog") if os.path.isdir(log) else log)
+
+
+@dataclass(slots=True)
+class _Out:
+    """Where events are told: a pipe, a file, a terminal; one that takes nothing holds nobody up at the end."""
+
+    descriptor: int
+    as_json: bool
+    wake: Wake
+
+    def tell(self, document: dict[str, Any]) -> bool:
+        """Write one event; False where nobody will read it."""
+        data = (followed.line(document) if self.as_json else followed.sentence(document)).encode()
+        view = memoryview(data)
+        ends: float | None = None
+        while view:
+            if select.select([], [self.descriptor], [], 0.2)[1]:
+                try:
+                    view = view[os.write(self.descriptor, view[:_PIPE]) :]
+                except OSError:
+                    return False
+            elif self.wake.stopping:
+                ends = ends or time.monotonic() + _NO_READER / 2
+                if time.monotonic() > ends:
+                    return False
+        return True
+
+
+# --------------------------------------------------------------------------- status
+
+
+def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
+    """Every follower of this machine, as the documents of ``smfix status --json``, and the exit code.
+
+    Raises Unreadable where the folder must not be read.
+    """
+    folder = os.path.abspath(state_dir or default_state())
+    followers = [_status_of(folder, path) for path in state_files(folder)]
+    stages = [one["stage"] for follower in followers for one in follower["incidents"]]
+    is_left = any(not Stage(stage).is_settled for stage in stages)
+    broken = any(follower["note"] for follower in followers)
+    return followers, (4 if is_left else 0) | (8 if broken else 0)
+
+
+def _status_of(folder: str, path: str) -> dict[str, Any]:
+    try:
+        ledger = ledgers.decode(read_state(path) or "")
+        note = None
+    except (LedgerDamaged, SmfixError) as error:
+        ledger, note = Ledger(""), f"{path}: {error}"
+    held = bool(ledger.log) and StateFile(folder, ledger.log).is_held()
+    follower = ledger.follower
+    return {
+        "log": ledger.log,
+        "state": path,
+        "running": held,
+        "pid": follower.get("pid") if held else None,
+        "started": follower.get("started"),
+        "unread": _unread(ledger),
+        "gaps": ledger.position.gaps,
+        "lost": ledger.position.lost,
+        "events": ledger.number,
+        "untold": len(ledger.outbox),
+        "repairs_today": sum(datetime.now(at.tzinfo) - at < timedelta(days=1) for _, at in ledger.repairs),
+        "note": note,
+        "incidents": [_case(case, ledger) for case in ledger.cases.values()],
+    }
+
+
+def _unread(ledger: Ledger) -> int | None:
+    if not ledger.log:
+        return None
+    try:
+        tail = Tail(ledger.log, ledger.position)
+    except SmfixError:
+        return None
+    try:
+        return tail.unread() if tail.file is not None else None
+    finally:
+        tail.close()
+
+
+def _case(case: Case, ledger: Ledger) -> dict[str, Any]:
+    life = case.life
+    return {
+        "stage": life.stage.value,
+        "reason": life.reason,
+        "since": life.since.isoformat(timespec="seconds"),
+        "due": life.due.isoformat(timespec="seconds") if life.due else None,
+        "looks": life.tries,
+        "incident": document(case, ledger.files),
+    }

@@ -1,0 +1,277 @@
+"""The disks of the incidents that are due: found, treated as the policy allows, and nothing else.
+
+Each storage repository's disks are one errand (:mod:`smfix.host.errand`): one whose storage does not
+answer holds up nobody else. The errand asks before it writes, and the answer is given here: by the
+policy, by the recurrence of damage, and only after it was written down that an attempt begins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from smfix import chains, pipeline, policy
+from smfix.cases import incident
+from smfix.errors import SmfixError
+from smfix.host.errand import Errand
+from smfix.host.sr import Found, sr_mounts
+from smfix.ledger import Case, Ledger
+from smfix.lifecycle import DAY, attempted
+from smfix.model import Incident, Outcome, Reason, Record, Status, TreatedIncident
+from smfix.pipeline import Setting
+from smfix.policy import Policy
+
+PATIENCE = 60.0
+"""Seconds after which storage is taken not to answer."""
+_DAMAGED_AGAIN = (Reason.NO_FIX, Reason.NEEDS_CONFIRM)
+_WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
+_SILENT = "the storage has not answered for {:g} s; the disk was not looked at"
+_STEP = 0.2  # seconds between two looks whether we are to stop
+_AT_ONCE = 64  # incidents treated before the log is looked at again
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A repair wants to write: whose, where, and what is foreseen."""
+
+    case: str
+    path: str
+    sr: str | None
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Denied:
+    """Why the answer was no. `until`: nothing changes before."""
+
+    status: Status
+    reason: Reason | None
+    message: str
+    until: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Running:
+    """An errand that has not come back in time."""
+
+    sr: str
+    told: list[tuple[str, Incident]]
+    errand: Errand[Asked, list[TreatedIncident]]
+
+
+@dataclass(slots=True)
+class Remedies:
+    """Treats what is due. `may_write`: ``--yes``, or a policy that allows it. `save` makes the ledger durable.
+
+    `foreseen` are the outcomes that were asked about, by incident, until the caller takes them.
+    """
+
+    ledger: Ledger
+    setting: Setting
+    may_write: bool
+    save: Callable[[], None]
+    now: Callable[[], datetime]
+    stopping: Callable[[], bool]
+    rules: Policy = field(default_factory=Policy)
+    patience: float = PATIENCE
+    foreseen: dict[str, Outcome] = field(default_factory=dict)
+    _denied: dict[str, Denied] = field(default_factory=dict)
+    _late: list[_Running] = field(default_factory=list)
+
+    def due(self) -> list[Case]:
+        """The incidents whose disk is to be looked at now."""
+        now, silent = self.now(), {one.sr for one in self._late}
+        waiting = [case for case in self.ledger.cases.values() if case.life.due is not None and case.life.due <= now]
+        return [case for case in waiting if (case.sr or "") not in silent][:_AT_ONCE]
+
+    def treat(self, cases: Sequence[Case]) -> list[tuple[TreatedIncident, Denied | None]]:
+        """What became of the disks of `cases`, parents first; and of those that were late before."""
+        done = self._returned()
+        by_sr: dict[str, list[Case]] = {}
+        for case in cases:
+            by_sr.setdefault(case.sr or "", []).append(case)
+        for sr, group in by_sr.items():
+            if self.stopping():
+                break
+            done += self._group(sr, group)
+        return done
+
+    def _group(self, sr: str, cases: list[Case]) -> list[tuple[TreatedIncident, Denied | None]]:
+        told = [(case.id, incident(case, self.ledger.files)) for case in cases]
+        setting = self.setting
+        may_write = self.may_write
+
+        def work(ask: Callable[[Asked], bool]) -> list[TreatedIncident]:
+            return _treat_all(told, setting, ask if may_write else None)
+
+        errand = Errand(work)
+        waited = 0.0
+        while not errand.serve(_STEP, self._answer):
+            waited += _STEP
+            if self.stopping() and not errand.granted:
+                return []  # nothing was written, and nothing will be: nobody answers any more
+            if waited >= self.patience:
+                self._late.append(_Running(sr, told, errand))
+                return [(_failed(name, one, _SILENT.format(self.patience)), None) for name, one in told]
+        if self.stopping() and not errand.granted:
+            return []
+        return self._results(errand, told)
+
+    def _results(
+        self, errand: Errand[Asked, list[TreatedIncident]], told: list[tuple[str, Incident]]
+    ) -> list[tuple[TreatedIncident, Denied | None]]:
+        try:
+            done = errand.result()
+        except Exception as error:  # noqa: BLE001 - the bug that one disk meets must not end the service
+            words = f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
+            return [(_failed(name, one, words), None) for name, one in told]
+        return [self._judged(treated) for treated in done]
+
+    def _returned(self, seconds: float = 0.0) -> list[tuple[TreatedIncident, Denied | None]]:
+        """What the late ones have brought back: what was written counts, what was seen may be old by now."""
+        back: list[tuple[TreatedIncident, Denied | None]] = []
+        for one in list(self._late):
+            if one.errand.serve(seconds, lambda _asked: False):
+                self._late.remove(one)
+                for name, _ in one.told:
+                    if case := self.ledger.cases.get(name):
+                        case.life = replace(case.life, due=self.now())
+                results = self._results(one.errand, one.told) if one.errand.granted else []
+                back += [done for done in results if done[0].outcome and done[0].outcome.status in _WRITTEN]
+        return back
+
+    def finish(self) -> None:
+        """Smfix ends: wait for a repair in hand that has been slow."""
+        self._late = [one for one in self._late if one.errand.granted]
+        self._returned(self.patience)
+
+    # ---------------------------------------------------------------- yes or no
+
+    def _answer(self, asked: Asked) -> bool:
+        self.foreseen[asked.case] = asked.outcome
+        denied = self._denies(asked)
+        if denied is not None:
+            self._denied[asked.case] = denied
+            return False
+        case = self.ledger.cases[asked.case]
+        before = case.life
+        case.life = attempted(case.life, self.now())
+        try:
+            self.save()
+        except SmfixError as error:
+            case.life = before
+            self._denied[asked.case] = Denied(Status.FAILED, None, f"{error}; nothing was written to the image")
+            return False
+        return True
+
+    def _denies(self, asked: Asked) -> Denied | None:
+        now = self.now()
+        if self.stopping():
+            return Denied(Status.REFUSED, Reason.STALE, "smfix is being stopped; nothing was written", now)
+        plan = asked.outcome.plan
+        if plan is None:  # an interrupted repair is put back: that undoes, and repairs nothing
+            return Denied(Status.REFUSED, Reason.POLICY, "the policy says dry-run") if self.rules.dry_run else None
+        if (last := self.repaired_at(asked.path)) is not None:
+            return Denied(Status.REFUSED, Reason.RECURRED, _recurred(last))
+        repairs = [at for _, at in self.ledger.repairs]
+        why = policy.forbids(self.rules, asked.sr, plan.fixes, repairs, now)
+        if why is None:
+            return None
+        codes = ", ".join(dict.fromkeys(fix.code for fix in plan.fixes))
+        return Denied(Status.REFUSED, Reason.POLICY, f"{why[0]}; {codes} would be mended, nothing was written", why[1])
+
+    def repaired_at(self, path: str | None) -> datetime | None:
+        """When the disk at `path` was repaired within the last day; None: it was not."""
+        if path is None:
+            return None
+        real = os.path.abspath(path)
+        times = [at for other, at in self.ledger.repairs if other == real and self.now() - at < DAY]
+        return max(times, default=None)
+
+    # ---------------------------------------------------------------- what came of it
+
+    def _judged(self, treated: TreatedIncident) -> tuple[TreatedIncident, Denied | None]:
+        """The outcome as a follower tells it: what was denied, what came back, what was done unseen."""
+        outcome = treated.outcome
+        denied = self._denied.pop(treated.id, None)
+        if outcome is None:
+            return treated, None
+        last = self.repaired_at(treated.path)
+        case = self.ledger.cases[treated.id]
+        if denied is not None and outcome.status is Status.WOULD_REPAIR:
+            step = () if denied.reason is Reason.STALE else outcome.next
+            outcome = replace(
+                outcome, status=denied.status, reason=denied.reason, message=denied.message,
+                remaining=outcome.findings, lost_sectors=0, next=step,
+            )  # fmt: skip
+        elif last is not None and outcome.reason in _DAMAGED_AGAIN:
+            outcome = replace(outcome, reason=Reason.RECURRED, message=f"{_recurred(last)}; {outcome.message}")
+        elif outcome.status is Status.VALID and case.life.trying is not None and treated.path is not None:
+            outcome = self._unseen(outcome, treated.path, case.life.trying) or outcome
+        if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) and treated.path is not None:
+            now = self.now()
+            kept = [(path, at) for path, at in self.ledger.repairs if now - at < DAY]
+            self.ledger.repairs = [*kept, (os.path.abspath(treated.path), now)]
+        return replace(treated, outcome=outcome), denied
+
+    def _unseen(self, outcome: Outcome, path: str, since: datetime) -> Outcome | None:
+        """The repair that was finished right before smfix was killed: its journal tells of it."""
+        words = "repaired and verified before smfix was stopped"
+        for at, real, record in self._verified():
+            if at >= since - timedelta(seconds=1) and real == os.path.abspath(path):
+                return replace(outcome, status=Status.REPAIRED, message=words, journal=record.id, undo=record.undo)
+        return None
+
+    def remember(self) -> None:
+        """Take up the repairs of the last day that the journals tell of, whoever made them."""
+        now = self.now()
+        known = list(self.ledger.repairs)
+        for at, path, _ in self._verified():
+            is_known = any(other == path and abs(when - at) < timedelta(minutes=1) for other, when in known)
+            if now - at < DAY and not is_known:
+                self.ledger.repairs.append((path, at))
+
+    def _verified(self) -> list[tuple[datetime, str, Record]]:
+        """The repairs that stand, by their journals: when, the image's path."""
+        try:
+            records = pipeline.journals(self.setting)
+        except SmfixError:
+            return []
+        return [
+            (record.created, os.path.abspath(record.path), record)
+            for record in records
+            if record.state == "verified" and record.created is not None and record.path is not None
+        ]
+
+
+def _treat_all(
+    told: Sequence[tuple[str, Incident]], setting: Setting, ask: Callable[[Asked], bool] | None
+) -> list[TreatedIncident]:
+    """Find and treat each; in the errand's thread, so it changes nothing but disks it may."""
+    mounts = sr_mounts(setting.sr_mounts)
+    places = [pipeline.find_image(one, mounts) for _, one in told]
+    done = []
+    for index in chains.parents_first([place if isinstance(place, Found) else None for place in places]):
+        (name, one), place = told[index], places[index]
+        sr = place.target.sr if isinstance(place, Found) else one.sr
+        decide = _decider(name, sr, ask) if ask is not None else None
+        done.append(pipeline.treat_incident(name, one, place, replace(setting, decide=decide)))
+    return done
+
+
+def _decider(name: str, sr: str | None, ask: Callable[[Asked], bool]) -> pipeline.Decide:
+    return lambda path, outcome: ask(Asked(name, path, sr, outcome))
+
+
+def _failed(name: str, one: Incident, words: str) -> TreatedIncident:
+    return TreatedIncident(name, one, one.vdi.text, one.sr, one.path, one.state, Outcome(Status.FAILED, words))
+
+
+def _recurred(last: datetime) -> str:
+    return (
+        f"damaged again after the repair of {last.isoformat(timespec='seconds')}: a second repair within a day "
+        "is refused, for the cause is elsewhere (the storage, another host that writes, another tool). Find it "
+        "first; then repair by hand"
+    )

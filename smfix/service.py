@@ -1,0 +1,202 @@
+"""The follower as a service of systemd: its unit, installed, taken away, looked at.
+
+The unit gives it what its work needs and nothing more: the disks, SM's locks and its own folders are
+writable, the rest of the host is not. dom0 of today has systemd 219, which does not know every word of
+it; it says so in its journal and takes the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from smfix.errors import Unreadable, UsageError, WriteFailed
+from smfix.host.programs import clean_environment
+from smfix.host.state_file import write_whole
+
+UNIT = "smfix.service"
+UNIT_DIR = "/etc/systemd/system"
+RUNNING = "/run/systemd/system"
+"""There where systemd runs. Source: sd_booted(3)."""
+_LIMIT = 60.0
+
+_TEMPLATE = """\
+# Written by `smfix service install`; `smfix service uninstall` takes it away.
+[Unit]
+Description=smfix: damaged VHD disks, from the storage log to the confirmed repair
+After=local-fs.target remote-fs.target network.target rsyslog.service xapi.service
+
+[Service]
+Type=notify
+# A self-contained smfix unpacks itself and runs in a child.
+NotifyAccess=all
+ExecStart={command}
+# Reads the policy again; a policy with a mistake in it changes nothing.
+ExecReload=/bin/kill -HUP $MAINPID
+# SIGTERM to smfix alone: it finishes the repair in hand, else it stops within a second.
+KillMode=mixed
+TimeoutStopSec=5min
+# It ends by itself with 0 only when told to. 16 is a mistake in the command line or the policy:
+# trying again would not mend it.
+Restart=on-failure
+RestartSec=10
+RestartPreventExitStatus=16
+WatchdogSec=10min
+
+Nice=10
+IOSchedulingClass=best-effort
+IOSchedulingPriority=7
+UMask=0077
+
+StateDirectory=smfix
+StateDirectoryMode=0700
+RuntimeDirectory=smfix
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+ProtectSystem=strict
+ReadWritePaths={writable}
+ProtectHome=read-only
+PrivateTmp=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+NoNewPrivileges=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+# Every process' open files (PTRACE), every disk (DAC), volumes and their caches (ADMIN, MKNOD, IPC_LOCK).
+CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_SYS_PTRACE CAP_SYS_ADMIN \\
+ CAP_MKNOD CAP_IPC_LOCK CAP_SYS_NICE
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """The service as it stands. `enabled`, `active`: None where systemd does not say."""
+
+    unit: str
+    installed: bool
+    enabled: str | None
+    active: str | None
+
+
+def program() -> list[str]:
+    """How this very smfix is started: the self-contained file, the script, or this Python."""
+    packed = os.environ.get("STATICX_PROG_PATH")
+    script = packed or sys.argv[0]
+    if os.path.basename(script) != "__main__.py" and os.access(script, os.X_OK):
+        return [os.path.abspath(script)]
+    return [sys.executable, "-m", "smfix"]
+
+
+def options(log: str, *, policy: str | None, yes: bool, metrics: str | None, sr_mounts: Sequence[str]) -> list[str]:
+    """The options of the service's command line; every path absolute."""
+    words = [os.path.abspath(log)]
+    words += ["--policy", os.path.abspath(policy)] if policy else []
+    words += ["--yes"] if yes else []
+    words += ["--metrics", os.path.abspath(metrics)] if metrics else []
+    for mount in sr_mounts:
+        words += ["--sr-mount", os.path.abspath(mount)]
+    return words
+
+
+def words(found: ServiceState) -> str:
+    """The service's state for people."""
+    if not found.installed:
+        return f"{found.unit}: not installed; `smfix service install` does it"
+    running = "systemd does not run here" if found.active is None else f"{found.active}, {found.enabled}"
+    return f"{found.unit}: installed; {running}"
+
+
+def unit_text(started: Sequence[str], with_options: Sequence[str], writable: Sequence[str]) -> str:
+    """The unit that runs ``PROGRAM from-log --follow OPTIONS``. `writable` are folders besides its own."""
+    line = [*started, "from-log", "--follow", *with_options]
+    for word in (*line, *writable):
+        if any(ord(letter) < 32 for letter in word):
+            raise UsageError(f"{word!r} cannot be written into a unit")
+    # A percent sign and a dollar are systemd's own. Source: systemd.service(5), COMMAND LINES.
+    quoted = " ".join(_word(word) for word in line)
+    folders = ["/var/lib/smfix", "-/var/lock/sm", "-/run/lock/sm", "-/run/sr-mount", "-/run/lvm", "-/run/lock/lvm"]
+    return _TEMPLATE.format(command=quoted, writable=" ".join([*folders, *(_word(f"-{each}") for each in writable)]))
+
+
+def _word(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
+    return f'"{escaped}"' if escaped != shlex.quote(escaped) else escaped
+
+
+def install(text: str, unit_dir: str | None, say: Callable[[str], None]) -> None:
+    """Write the unit, enable and start it. Raises WriteFailed."""
+    folder = unit_dir or UNIT_DIR
+    path = os.path.join(folder, UNIT)
+    write_whole(path, text.encode(), durable=True, mode=0o644)
+    say(f"smfix: wrote {path}")
+    if unit_dir is None and os.path.isdir(RUNNING):
+        _systemctl("daemon-reload")
+        _systemctl("enable", UNIT)
+        _systemctl("restart", UNIT)
+        say(f"smfix: {UNIT} is enabled and running; `journalctl -u smfix -f` shows what it says")
+    else:
+        say(f"smfix: systemd does not run here, or this is not its folder: `systemctl enable --now {UNIT}` there")
+
+
+def uninstall(unit_dir: str | None, say: Callable[[str], None]) -> None:
+    """Stop the service and take its unit away; what it knows stays. Raises WriteFailed, Unreadable."""
+    path = os.path.join(unit_dir or UNIT_DIR, UNIT)
+    runs = unit_dir is None and os.path.isdir(RUNNING)
+    if not os.path.lexists(path):
+        raise Unreadable(f"{path}: there is no such unit")
+    if runs:
+        _systemctl("disable", "--now", UNIT)
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise WriteFailed(f"{path}: {error.strerror}") from error
+    if runs:
+        _systemctl("daemon-reload")
+    say(f"smfix: removed {path}; undo journals and state stay in /var/lib/smfix")
+
+
+def state(unit_dir: str | None) -> ServiceState:
+    """How the service stands."""
+    path = os.path.join(unit_dir or UNIT_DIR, UNIT)
+    runs = unit_dir is None and os.path.isdir(RUNNING)
+    return ServiceState(
+        path, os.path.isfile(path), _asked("is-enabled") if runs else None, _asked("is-active") if runs else None
+    )
+
+
+def _systemctl(*words: str) -> None:
+    done = _run(*words)
+    if done is None or done.returncode:
+        said = (
+            "it did not answer" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
+        )
+        raise WriteFailed(f"systemctl {' '.join(words)}: {said}")
+
+
+def _asked(word: str) -> str | None:
+    done = _run(word, UNIT)
+    return None if done is None else done.stdout.strip() or None
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str] | None:
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return None
+    try:
+        return subprocess.run(
+            [systemctl, *words], capture_output=True, text=True, timeout=_LIMIT, check=False, env=clean_environment()
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
