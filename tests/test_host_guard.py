@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from smfix.errors import Unreadable
 from smfix.host import guard
-from smfix.host.guard import HostGuard, name_refusal, shared_refusal
+from smfix.host.guard import HostGuard, shared_refusal
+from smfix.host.pool import Attachment, PoolHost, Standing
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, Reason, Refusal, Target
 
@@ -44,85 +48,6 @@ def mountinfo(root: Path, *lines: str) -> str:
     rows = ("22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw", *lines)
     (root / "self" / "mountinfo").write_text("\n".join(rows) + "\n")
     return str(root)
-
-
-# ------------------------------------------------------------------------------ names
-
-
-def test_a_plain_disk_is_free(vhd):
-    assert name_refusal(target(vhd)) is None
-    assert name_refusal(target(vhd, vdi=None, sr=None)) is None
-
-
-@pytest.mark.parametrize("name", [f"OLD_{VDI}.vhd", f"DELETED_{VDI}.vhd", f"{VDI}.vhd.new"])
-def test_temporary_names_are_the_storage_managers(sr_folder, name):
-    refusal = name_refusal(target(sr_folder / name, sr=None))
-    assert refusal.reason is Reason.SM_PENDING
-    assert "temporary name" in refusal.message
-    assert refusal.next == (f"xe sr-scan uuid={SR}",)
-
-
-def test_a_copy_is_not_repaired(sr_folder):
-    refusal = name_refusal(target(sr_folder / "tmpAb3_x9" / f"{VDI}.vhd"))
-    assert refusal.reason is Reason.IMAGE_COPY
-    assert "repair the disk it was made from" in refusal.message
-
-
-@pytest.mark.parametrize(
-    "journal",
-    [
-        *(f"{kind}_{VDI}" for kind in ("coalesce", "relink", "leaf", "clone", "zero", "inflate", "jvhd")),
-        f"leaf_{VDI}_{CHILD}",
-        f".journal-{VDI}",
-    ],
-)
-def test_a_journal_for_this_vdi_forbids_it(vhd, sr_folder, journal):
-    (sr_folder / journal).write_text("1")
-    refusal = name_refusal(target(vhd))
-    assert refusal.reason is Reason.SM_PENDING
-    assert journal in refusal.message
-    # The path alone names the VDI too.
-    assert name_refusal(target(vhd, vdi=None)).reason is Reason.SM_PENDING
-
-
-def test_a_leaf_journal_concerns_the_parent_too(vhd, sr_folder):
-    journal = sr_folder / f"leaf_{CHILD}"
-    journal.write_text(f"{STRANGER}\n")
-    assert name_refusal(target(vhd)) is None
-    journal.write_text(f"{VDI}\n")
-    assert name_refusal(target(vhd)).reason is Reason.SM_PENDING
-    journal.unlink()
-    (sr_folder / f"leaf_{CHILD}_{VDI}").touch()
-    assert name_refusal(target(vhd)).reason is Reason.SM_PENDING
-
-
-def test_a_leaf_journal_that_cannot_be_read_names_nobody(vhd, sr_folder):
-    (sr_folder / f"leaf_{CHILD}").symlink_to("/etc/hostname")
-    (sr_folder / f"leaf_{STRANGER}").mkdir()
-    assert name_refusal(target(vhd)) is None
-
-
-def test_the_coalesce_of_a_known_child_forbids_its_parent(vhd, sr_folder):
-    (sr_folder / f"coalesce_{CHILD}").write_text("1")
-    assert name_refusal(target(vhd)) is None
-    assert name_refusal(target(vhd), (CHILD,)).reason is Reason.SM_PENDING
-    assert name_refusal(target(vhd), (STRANGER,)) is None
-
-
-def test_near_misses_are_no_journals(vhd, sr_folder):
-    for name in (f"coalesced_{VDI}", f"coalesce-{VDI}", f"xcoalesce_{VDI}", f"relink_{VDI}x",
-                 f"relink_{STRANGER}", f".journal-{STRANGER}", f"{VDI}.vhd.bak"):  # fmt: skip
-        (sr_folder / name).touch()
-    assert name_refusal(target(vhd)) is None
-
-
-def test_a_device_without_a_name_and_a_lost_folder_have_no_journals(tmp_path):
-    assert name_refusal(Target("/dev/loop0", Backing.BLOCK)) is None
-    assert name_refusal(target(tmp_path / "gone" / f"{VDI}.vhd")) is None
-
-
-def test_a_temporary_name_outside_of_an_sr_has_no_command(tmp_path):
-    assert name_refusal(target(tmp_path / f"OLD_{VDI}.vhd", sr=None)).next == ()
 
 
 # ------------------------------------------------------------------------------ shared storage
@@ -300,3 +225,141 @@ def test_only_uuids_are_names_of_locks(host, vhd, tmp_path):
     with opened(vhd, vdi=VDI[:8], sr="..") as image, host.host_locks(image) as refusal:
         assert refusal is None
         assert sorted(os.listdir(tmp_path / "sm-locks")) == sorted([SR, VDI])
+
+
+# ------------------------------------------------------------------------------ the pool
+
+FREE = Standing((), (), left_over=False, shared=True, is_master_here=True, master="xen-1")
+THERE = PoolHost("ref", "uuid", "xen-2")
+
+
+class Pool:
+    """XAPI as the guard asks it: an answer, or why there is none."""
+
+    def __init__(self, answer: Standing | Unreadable) -> None:
+        self.answer = answer
+        self.paused_now: list[str] = []
+        self.pauses: list[str] = []
+        self.trouble: Unreadable | None = None
+
+    def standing(self, vdi: str, sr: str) -> Standing:
+        assert (vdi, sr) == (VDI, SR)
+        if isinstance(self.answer, Unreadable):
+            raise self.answer
+        return self.answer
+
+    @contextmanager
+    def paused(self, vdi: str):
+        if self.trouble is not None:
+            raise self.trouble
+        self.pauses.append(vdi)
+        self.paused_now.append(vdi)
+        yield
+        self.paused_now.remove(vdi)
+
+
+def asks(host: HostGuard, pool: Pool, **other) -> HostGuard:
+    return replace(host, pool=pool, **other)
+
+
+def shared(host: HostGuard, sr_folder: Path) -> None:
+    mountinfo(Path(host.proc), f"40 22 0:44 / {os.path.realpath(sr_folder)} rw - nfs s:/e rw")
+
+
+def test_xapi_frees_a_leaf_on_shared_storage(host, vhd, sr_folder):
+    shared(host, sr_folder)
+    pool = Pool(FREE)
+    guarded = asks(host, pool)
+    with opened(vhd) as image, guarded.host_locks(image) as refusal:
+        assert refusal is None
+        assert pool.paused_now == [VDI]
+        assert guarded.objection(image) is None
+    assert pool.paused_now == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "hidden", "pauses"),
+    [
+        (FREE, False, [VDI]),
+        (FREE, None, [VDI]),
+        (FREE, True, []),
+        (replace(FREE, shared=False), False, []),
+        (replace(FREE, is_master_here=False), False, []),
+    ],
+)
+def test_who_is_paused(host, vhd, answer, hidden, pauses):
+    pool = Pool(answer)
+    with opened(vhd) as image, asks(host, pool, hidden=lambda view: hidden).host_locks(image) as refusal:
+        assert refusal is None
+    assert pool.pauses == pauses
+
+
+def test_a_pause_that_fails_on_shared_storage_is_a_refusal(host, vhd, sr_folder):
+    pool = Pool(FREE)
+    pool.trouble = Unreadable("XAPI has gone")
+    with opened(vhd) as image:
+        with asks(host, pool).host_locks(image) as refusal:
+            assert refusal is None  # a local file system: nobody but this host has it
+        shared(host, sr_folder)
+        with asks(host, pool).host_locks(image) as refusal:
+            assert reason(refusal) is Reason.SHARED_SR_UNKNOWN
+            assert "XAPI has gone" in refusal.message
+
+
+def test_without_an_answer_the_rules_for_the_unseen_hold(host, vhd, sr_folder):
+    guarded = asks(host, Pool(Unreadable("XAPI has gone")))
+    with opened(vhd) as image:
+        assert guarded.objection(image) is None
+        shared(host, sr_folder)
+        refusal = guarded.objection(image)
+        assert reason(refusal) is Reason.SHARED_SR_UNKNOWN
+        assert refusal.message.endswith("(XAPI has gone)")
+        assert asks(host, guarded.pool, hidden=lambda view: True).objection(image) is None
+
+
+def test_away_from_the_hosts_xapi_may_forbid_and_not_allow(host, vhd, sr_folder):
+    away = replace(FREE, is_master_here=False)
+    there = replace(away, attached=(Attachment("ref", THERE, True, False),))
+    with opened(vhd) as image:
+        assert reason(asks(host, Pool(there), sm_locks=None).objection(image)) is Reason.IN_USE
+        assert asks(host, Pool(away), sm_locks=None).objection(image) is None
+        shared(host, sr_folder)
+        assert reason(asks(host, Pool(away), sm_locks=None).objection(image)) is Reason.SHARED_SR_UNKNOWN
+        hidden = asks(host, Pool(away), sm_locks=None, hidden=lambda view: True)
+        assert hidden.objection(image) is None
+
+
+def test_a_childs_journal_is_known_by_xapi(host, vhd, sr_folder):
+    (sr_folder / f"coalesce_{CHILD}").touch()
+    with opened(vhd) as image:
+        assert asks(host, Pool(FREE)).objection(image) is None
+        assert reason(asks(host, Pool(replace(FREE, children=(CHILD,)))).objection(image)) is Reason.SM_PENDING
+
+
+def test_an_image_of_no_sr_is_not_asked_about(host, tmp_path):
+    free = tmp_path / "disk.vhd"
+    free.touch()
+    with opened(free, vdi=None, sr=None) as image:
+        assert asks(host, Pool(Unreadable("never asked"))).objection(image) is None
+
+
+@pytest.mark.parametrize(
+    ("hidden", "only_appends", "on_host", "forbidden"),
+    [
+        (False, False, True, True),
+        (None, False, True, True),
+        (False, True, True, False),
+        (True, False, True, False),
+        (False, False, False, False),
+    ],
+)
+def test_a_reader_is_an_obstacle_where_it_reads(host, vhd, hidden, only_appends, on_host, forbidden):
+    base = Path(host.proc) / "71"
+    (base / "fd").mkdir(parents=True)
+    (base / "fdinfo").mkdir()
+    (base / "fd" / "3").symlink_to(vhd)
+    (base / "fdinfo" / "3").write_text("flags:\t0100000\n")
+    guarded = replace(host, hidden=lambda view: hidden, only_appends=only_appends)
+    guarded = guarded if on_host else replace(guarded, sm_locks=None)
+    with opened(vhd) as image:
+        assert (reason(guarded.objection(image)) is Reason.IN_USE) is forbidden

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable
-from smfix.host import programs, tapdisks
+from smfix.host import tapdisks
 from smfix.host.storage import Identity
 from smfix.host.tapdisks import Tapdisk, parse
 from smfix.host.usage import usage
@@ -101,34 +101,3 @@ def test_its_sockets_are_roots(tap_ctl, monkeypatch):
     tap_ctl.write_text("exit 3\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert tapdisks.listed() == ()
-
-
-# ------------------------------------------------------------------------------ how programs are run
-
-
-def test_programs_are_found_in_sbin_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(programs, "SBIN", (str(tmp_path),))
-    assert programs.program("tool") is None
-    (tmp_path / "tool").write_text("#!/bin/sh\necho $LD_LIBRARY_PATH $LC_ALL\n")
-    (tmp_path / "tool").chmod(0o755)
-    monkeypatch.setenv("LD_LIBRARY_PATH", "/ours")
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    assert programs.run([programs.program("tool")], 5) == "C\n"
-
-
-def test_programs_that_fail(tmp_path, monkeypatch):
-    tool = tmp_path / "tool"
-    tool.write_text("#!/bin/sh\necho first >&2; echo last >&2; exit 7\n")
-    tool.chmod(0o755)
-    with pytest.raises(Unreadable, match=r"tool failed \(7\): last"):
-        programs.run([str(tool)], 5)
-    tool.write_text("#!/bin/sh\nexit 7\n")
-    with pytest.raises(Unreadable, match="it said nothing"):
-        programs.run([str(tool)], 5)
-    with pytest.raises(Unreadable, match="cannot be run: No such file"):
-        programs.run([str(tmp_path / "none")], 5)
-    tool.write_text("#!/bin/sh\necho 123456\n")
-    monkeypatch.setattr(programs, "MAX_OUTPUT", 4)
-    with pytest.raises(Unreadable, match="cannot be right"):
-        programs.run([str(tool)], 5)
