@@ -35,9 +35,15 @@ from smfix.problems.blocks import WEIGHED, orphans, unclear
 from smfix.vhd.image import inspect
 from smfix.vhd.make import Made, sparse
 from smfix.vhd.structs import BLOCK_SIZE, NO_OFFSET, UNUSED, DiskType, geometry_for
+from world import BASE, failed, make_world
 
 EVERYTHING = ("VHD101", "VHD301", "VHD302", "VHD303", "VHD304", "VHD401", "VHD404")
 SPACE = BLOCK_SIZE + SECTOR
+
+
+@pytest.fixture
+def world(tmp_path, capsys, monkeypatch):
+    return make_world(tmp_path, capsys, monkeypatch)
 
 
 def made(*order: int) -> Made:
@@ -221,3 +227,26 @@ def test_no_sector_is_lost_to_a_footer_that_the_guest_made(fields):
     assert footer_of(raw).checksum
     plan = planned(raw, *EVERYTHING, "VHD105", "VHD106", "VHD103")
     assert plan.plan.edits == ()
+
+
+# --------------------------------------------------------------------------- a log that names another file
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "status", "reason"),
+    [
+        ("", "{}.vhd.new", "not-found", None),
+        ("", "OLD_{}.vhd", "not-found", None),
+        ("tmpAb12Cd/", "{}.vhd", "refused", "image-copy"),
+        ("../../", "{}.vhd", "not-found", None),
+        ("./", "{}.vhd", "not-found", None),
+        ("%2e%2e/", "{}.vhd", "not-found", None),
+    ],
+)
+def test_only_the_file_that_the_log_names_is_written(world, folder, name, status, reason):
+    path = world.damaged()
+    before = path.read_bytes()
+    log = world.smlog(failed().replace(f"/{BASE}.vhd", f"/{folder}{name.format(BASE)}"))
+    (incident,) = world.run("from-log", log, "--yes", "--json").json["incidents"]
+    assert (incident["outcome"]["status"], incident["outcome"]["reason"]) == (status, reason)
+    assert path.read_bytes() == before

@@ -153,6 +153,17 @@ def test_a_folder_others_write_to_proves_nothing(place):
         folder.create(place, OTHER)
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_others_write_to_proves_nothing(place, mode):
+    """Its checksum is no secret: whoever may write it can make it name any disk and any bytes."""
+    os.chmod(folder.create(place, PLAIN).path, mode)
+    (entry,) = folder.list_journals(place)
+    assert isinstance(entry, DamagedEntry)
+    assert entry.damage == "others may write to it, so it proves nothing"
+    with pytest.raises(JournalDamaged, match="others may write"):
+        folder.load(place, PLAIN.id)
+
+
 @pytest.mark.root
 def test_a_folder_of_somebody_else_proves_nothing(place):
     folder.create(place, PLAIN)

@@ -188,6 +188,8 @@ def _content(at: int, name: str, path: str) -> bytes:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
                 raise JournalDamaged("it is not a file that smfix wrote")
+            if status.st_mode & 0o022:
+                raise JournalDamaged("others may write to it, so it proves nothing")
             if status.st_size > MAX_BYTES:
                 raise JournalDamaged(f"it has {status.st_size} bytes, more than any journal")
             with os.fdopen(descriptor, "rb", closefd=False) as file:

@@ -18,7 +18,9 @@ _TMP = re.compile(r"tmp[A-Za-z0-9_]{1,32}\Z")
 _MAPPER = re.compile(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
 # A path ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
 _PATH = re.compile(r"/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
-_FILE_NAME = re.compile(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache))?\Z")
+_FILE_NAME = re.compile(
+    rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache)(?P<new>\.new)?)?\Z"
+)
 _LV_NAME = re.compile(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
 _DRBD = re.compile(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 
@@ -30,7 +32,7 @@ class ImagePath:
     `vdi` and `sr` are full UUIDs in lower case, or None where the path does not hold them (a
     LINSTOR volume; a bare file or volume name has no SR). `copy` marks a file below a ``tmp*``
     folder of the SR (a download or an upload); `temporary` a name that the storage manager gives
-    while it works (``OLD_``, ``DELETED_``).
+    while it works (``OLD_``, ``DELETED_``, ``.vhd.new``).
     """
 
     path: str
@@ -43,7 +45,7 @@ class ImagePath:
     def format(self) -> str:
         """``qcow2`` where the name says so, else ``vhd``."""
         name = self.path.rpartition("/")[2]
-        return "qcow2" if name.endswith(".qcow2") or name.startswith("QCOW2-") else "vhd"
+        return "qcow2" if name.removesuffix(".new").endswith(".qcow2") or name.startswith("QCOW2-") else "vhd"
 
 
 def is_uuid(text: str) -> bool:
@@ -84,7 +86,7 @@ def image_path(path: str) -> ImagePath | None:
         vdi=found["vdi"].lower(),
         sr=sr.lower() if is_uuid(sr) else None,
         copy=copy,
-        temporary=found["temporary"] is not None,
+        temporary=(found["temporary"] or found.groupdict().get("new")) is not None,
     )
 
 
