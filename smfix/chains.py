@@ -71,10 +71,17 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
                 continue
             with opened:
                 footer = inspect(opened).footer
-            return Parent(place, None if footer is None else footer.uuid), found
+            return Parent(place, None if footer is None else footer.uuid, _astray(image, path)), found
     if any(_is_asleep(place) for place in places):
         return None, None
     return Parent(", ".join(places) or None), None
+
+
+def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
+    """The locators' paths at which nothing is, not even a volume that is not active."""
+    folder = os.path.dirname(_named(path))
+    named = {each.path: os.path.normpath(os.path.join(folder, each.path)) for each in image.locators if each.path}
+    return tuple(text for text, place in named.items() if not os.path.exists(place) and not _is_asleep(place))
 
 
 def _is_asleep(place: str) -> bool:

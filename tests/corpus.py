@@ -178,5 +178,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "VHD506": lambda: Case(
         child(), ("VHD506",), Context(NOW, parent=Parent("parent.vhd", UUID)), line=False, parent=small()
     ),
+    "VHD507": lambda: Case(
+        moved_data(child(), 0, b"file://x/parent.vhd"),
+        ("VHD507",),
+        Context(NOW, parent=Parent("parent.vhd", PARENT_UUID, ("x/parent.vhd",))),
+    ),
 }
 """The first case of every row: the finding of that code is among its codes."""

@@ -188,3 +188,16 @@ def test_a_parents_backing_is_what_it_is_not_where_it_lies(tmp_path):
     assert chains.backing_of(str(tmp_path / "disk.vhd")) is Backing.FILE
     assert chains.backing_of("/dev/null") is Backing.FILE
     assert chains.backing_of(str(tmp_path / "missing")) is Backing.FILE
+
+
+def test_a_locator_that_leads_nowhere_is_told_beside_the_parent(world):
+    path = world.put(world.image(LEAF, parent=BASE), LEAF)
+    world.put(world.image(BASE), BASE)
+    image = inspected(path)
+    bent = replace(image, locators=(replace(image.locators[0], path=f"x/{BASE}.vhd"), *image.locators[1:]))
+    parent, _ = chains.parent_of(bent, str(path))
+    assert parent is not None
+    assert parent.astray == (f"x/{BASE}.vhd",)
+    parent, _ = chains.parent_of(image, str(path))
+    assert parent is not None
+    assert parent.astray == ()

@@ -163,3 +163,12 @@ def test_locators_are_judged_by_the_room_there_is():
 def test_what_cannot_be_read_is_not_judged():
     raw = put(put(child(), 600, b"\1"), 0, bytes(512))
     assert not [code for code in codes(planned(raw, context=FOUND)) if code.startswith("VHD5")]
+
+
+def test_a_locator_that_leads_nowhere_beside_one_that_leads_to_the_parent():
+    raw = moved_data(child(), 0, b"file://x/parent.vhd")
+    finding = found(raw, "VHD507", Context(NOW, parent=Parent("parent.vhd", PARENT_UUID, ("x/parent.vhd",))))
+    assert finding.facts["index"] == 0
+    assert finding.facts["vhd_util"] == "error resolving x/parent.vhd: -2"
+    assert codes(planned(raw, context=FOUND)) == []
+    assert codes(planned(raw)) == []

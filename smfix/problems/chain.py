@@ -112,6 +112,15 @@ def _detect_other(image: VhdImage, context: Context) -> Iterator[Hit]:
         yield Hit(facts, f"invalid parent {context.parent.path}: invalid parent uuid")
 
 
+def _detect_astray(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if _differencing(image) is None or context.parent is None:
+        return
+    for locator in image.locators:
+        if locator.path in context.parent.astray:
+            facts = {"index": locator.index, "named": locator.path, "path": context.parent.path}
+            yield Hit(facts, f"error resolving {locator.path}: -2")
+
+
 _RELINK = "Find the parent (`smfix check --parents`); relink only with the storage manager's own tools."
 
 ROWS = (
@@ -122,6 +131,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_locator,
+        means="Tools that follow this locator do not find the parent. This disk's own data is where it was.",
         why="The locator was overwritten, or a foreign tool wrote it.",
         advice=_RELINK,
         source="vhd_util_check_validate_parent_locator",
@@ -133,6 +143,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_duplicate,
+        means="It is not certain which parent is meant. This disk's own data is where it was.",
         why="A tool wrote a locator without clearing the old one.",
         advice=_RELINK,
         source="vhd_util_check_parent_locators: duplicate platform code",
@@ -144,6 +155,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_unreadable,
+        means="Tools that follow this locator do not find the parent. This disk's own data is where it was.",
         why="The locator's data was overwritten, or is in an encoding that libvhd does not read.",
         advice=_RELINK,
         source="vhd_parent_locator_read",
@@ -155,6 +167,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_name,
+        means="Tools may open the wrong parent, or none. This disk's own data is where it was.",
         why="The disk was relinked by a tool that updated only one of the two.",
         advice=_RELINK,
         source="vhd_util_check_parent_locators: does not match header name",
@@ -166,6 +179,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_missing,
+        means="Whatever this disk did not write itself cannot be read until the parent is back.",
         why="The parent was deleted, renamed or lies in an SR that is not attached here. This disk itself is intact.",
         advice="Attach or restore the parent; do not detach or coalesce this disk meanwhile.",
         source="vhd_util_check_parent_locators; vhd_find_parent",
@@ -177,8 +191,24 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_other,
+        means="Read through that file, the guest's disk would be a mixture of two disks.",
         why="The parent's UUID was changed by a repair of a null UUID, or another file was put in its place.",
         advice=_RELINK,
         source="vhd_util_check_validate_parent: invalid parent uuid",
+    ),
+    Problem(
+        "VHD507",
+        "parent locator leads nowhere",
+        "Parent locator {index} leads to {named!r}, where nothing is; another one leads to {path}.",
+        ERROR,
+        REPORT,
+        _detect_astray,
+        means=(
+            "The disk reads right, for another locator leads to its parent; `vhd-util check` refuses it, and its "
+            "chain is not coalesced."
+        ),
+        why="The locator was overwritten, or a tool that moved the parent updated only some of them.",
+        advice="The disk reads right, but `vhd-util check` fails on it, so the storage manager does not coalesce it.",
+        source="vhd_util_check_parent_locators: error resolving; vhd_parent_locator_get tries the next one",
     ),
 )

@@ -25,11 +25,13 @@ class Parent:
     """What the host found where a differencing image's locators point.
 
     `path` is where it looked (None: no locator could be followed). `uuid` is the found image's (16
-    bytes; None: nothing readable there).
+    bytes; None: nothing readable there). `astray` are the locators' paths, as they are stored, at which
+    nothing is, although another locator leads to `path`.
     """
 
     path: str | None
     uuid: bytes | None = None
+    astray: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,9 @@ Fix = Callable[[VhdImage, Finding, Context], tuple[Edit, ...] | Refusal]
 class Problem:
     """One row: a code means the same for ever.
 
-    `message` is a template over the hit's facts. `done` says in the past tense what the fix did. `why`
-    tells how it comes about, `advice` what to do where smfix does not mend it, `source` where the rule
-    stands. Rows with a lower `turn` are mended first.
+    `message` is a template over the hit's facts. `done` says in the past tense what the fix did. `means`
+    tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
+    not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first.
     """
 
     code: str
@@ -83,6 +85,7 @@ class Problem:
     detect: Detect
     why: str
     source: str
+    means: str = ""
     advice: str = ""
     lossy: bool = False
     fix: Fix | None = None

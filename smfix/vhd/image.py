@@ -214,8 +214,10 @@ def _batmap(view: ByteView, footer: Footer | None, header: Header) -> Sound[Batm
         current_size = header.max_bat_size * header.block_size
     else:
         old = footer.creator_version < TAP_VERSION_1_2
-        if not footer.by_tap or footer.creator_version <= TAP_VERSION_REFUSED or (old and not known):
+        if not footer.by_tap or footer.creator_version <= TAP_VERSION_REFUSED:
             return None
+        if old and not (known and structs.parse_batmap_header(raw).version <= BATMAP_VERSION_CURRENT):
+            return None  # vhd_has_batmap: a disk of tap 1.1 may have none
         current_size = footer.current_size
     where = Extent(at, len(raw))
     if len(raw) < BATMAP_HEADER_SIZE:
