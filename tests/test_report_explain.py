@@ -33,7 +33,28 @@ def test_consent_is_told():
     assert "--confirm VHD108" in explain.full(explain.rows("VHD108")[0])
     assert "data is lost" in explain.full(explain.rows("VHD108")[0])
     assert "SAFE: repaired with --yes" in explain.full(explain.rows("VHD101")[0])
-    assert "REPORT: smfix has no repair" in explain.full(explain.rows("VHD303")[0])
+    assert "REPORT: smfix has no repair" in explain.full(explain.rows("VHD501")[0])
+    assert "It depends on the evidence." in explain.full(explain.rows("VHD303")[0])
+
+
+def test_the_words_that_a_row_uses_are_explained():
+    shown = explain.full(explain.rows("VHD301")[0])
+    assert "   words    BAT: the block allocation table" in shown
+    assert "coalesce: merging a disk into its parent" in shown
+    assert "XAPI" not in shown
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.code)
+def test_one_voice(problem):
+    """Whole sentences, the field's words in the field's spelling, nobody is blamed."""
+    for text in (problem.means, problem.why, problem.advice):
+        assert not text or text.endswith("."), text
+        assert not text or text[0].isupper() or text.startswith(("tapdisk", "qemu", "512", "`")), text
+    prose = " ".join(explain.row_text(problem))
+    for word in ("corrupt", "user error", "simply", "just ", "please", "bad ", "abort", "fail-safe"):
+        assert word not in prose.lower(), word
+    for wrong in ("Batmap", "bat ", "Footer copy", "header copy", "TapDisk", "xapi "):
+        assert wrong not in prose, wrong
 
 
 def test_a_row_without_advice_gives_none():

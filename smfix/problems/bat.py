@@ -173,6 +173,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_unreadable,
+        means="No tool opens the disk, for nothing says where its blocks lie. The blocks themselves may all be there.",
         why="The header's fields do not fit the file, or the file was cut inside the BAT.",
         advice="Keep the file as it is. Without its BAT nothing tells which block is which.",
         source="vhd_read_bat; vhd_util_check_bat",
@@ -188,6 +189,10 @@ ROWS = (
         fix=_fix_past_end,
         done="the file was extended with zeros to the block's end",
         turn=20,
+        means=(
+            "The disk is refused, and what is missing of the block is not in the file. Whether the guest had ever "
+            "written there, the finding says."
+        ),
         why=(
             "The file was truncated, a footer was appended inside the block, or a coalesce was interrupted between "
             "the BAT entry and the block."

@@ -208,6 +208,9 @@ ROWS = (
         fix=_fix_damaged,
         done="the batmap was cleared (tapdisk sets its bits again), its key hash kept",
         turn=16,
+        means=(
+            "No tool repairs or coalesces the disk. The guest's data does not depend on it: the batmap only saves work."
+        ),
         why="A writer was interrupted between the map and its checksum, or the sectors were overwritten.",
         advice="Keep the file as it is: `vhd-util repair` needs a sound batmap and fails with -22.",
         source="vhd_read_batmap; vhd_validate_batmap",
@@ -219,6 +222,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_placed,
+        means="Tools that look for the batmap refuse the disk. The guest's data is where it was.",
         why="The header or the batmap's own header was changed without the other.",
         advice="Keep the file as it is; compare `smfix show` with a healthy disk of the same size.",
         source="vhd_util_check_validate_batmap",
@@ -230,6 +234,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_fresh,
+        means="`vhd-util check` refuses the new disk; everything that reads it works.",
         why="For some sizes `vhd-util create` writes one sector less than the batmap it announces.",
         advice="Nothing is to be repaired: the first block written moves the footer.",
         source="vhd_create_batmap; vhd_write_batmap",
@@ -244,6 +249,10 @@ ROWS = (
         fix=_fix_unallocated,
         done="the bits over unallocated blocks were cleared",
         turn=26,
+        means=(
+            "Tools take these blocks for written in full although they have no place: they are refused, or read as "
+            "something else than was meant."
+        ),
         why="A BAT entry was lost, or the batmap is older than the BAT.",
         advice="A set bit over an empty entry can be the trace of a lost block: rescue the file before it is attached.",
         source="vhd_util_check_batmap",
@@ -255,6 +264,10 @@ ROWS = (
         WARNING,
         REPORT,
         _detect_not_full,
+        means=(
+            "Different tools read different data in those blocks: what the guest sees, and what a copy holds, may "
+            "not be the same."
+        ),
         why="The block's bitmap was overwritten, or the batmap's bit was set too early.",
         advice=(
             "tapdisk and coalesce read by the batmap, vhd-util by the bitmap: either edit would change what the guest "

@@ -315,6 +315,7 @@ BEYOND = Problem(
     fix=_fix_beyond,
     done="both footers were given the size that the BAT was made for",
     turn=11,
+    means="The guest sees a smaller disk than it once wrote to, and cannot reach the rest.",
     why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
     advice="Compare the size with XAPI's record. `vhd-util check` passes it; `vhd-util repair` cuts the block off.",
     source="vhd_read_bat (libvhd.c): only the entries for the current size are read",
@@ -330,6 +331,10 @@ DIFFER = Problem(
     fix=_fix_differ,
     done="the proved footer was written over the other",
     turn=8,
+    means=(
+        "Tools that read the one see another disk than tools that read the other: another size, another parent, "
+        "visible or hidden."
+    ),
     why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
     advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
     source="vhd_util_check_footer: primary and backup footers do not match",
@@ -345,6 +350,10 @@ BOTH_LOST = Problem(
     fix=_fix_no_footer,
     done="both footers were rebuilt from header, BAT, batmap and children",
     turn=8,
+    means=(
+        "Nothing in the file says any more how large the disk is and who it is. Its header and its blocks may all "
+        "be there."
+    ),
     why="Both ends of the file were overwritten or never written.",
     advice="Keep the file as it is. Its size and UUID must come from a child, XAPI or a backup (--size, --uuid).",
     source="vhd_read_footer",

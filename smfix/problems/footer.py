@@ -304,6 +304,7 @@ def _field_row(code: str, key: str, what: str) -> Problem:
         ERROR,
         REPORT,
         _detect_field(key),
+        means="Tools that check the footer refuse the disk. Its data is where it was.",
         why="Some writer meant to write this: a foreign or very old tool, or an edit by hand.",
         advice="Compare with the disk's record in XAPI; copy the disk with a tool that reads it.",
         source=f"vhd_util_check_validate_footer: {key}",
@@ -328,6 +329,7 @@ IN_USE = Problem(
     INFO,
     REPORT,
     _detect_in_use,
+    means="Nothing is wrong: every running disk can look like this.",
     why=(
         "tapdisk overwrites the footer with the first new block and puts it back when the disk closes; a "
         "resumed disk has its last sector filled with 0xC7. So every running disk fails `vhd-util check`."
@@ -347,6 +349,10 @@ PRIMARY = (
         fix=_fix_odd,
         done="padded with NUL to the next sector boundary",
         turn=30,
+        means=(
+            "The disk cannot be opened, for a footer is looked for in whole sectors. The guest's data is not "
+            "touched by this."
+        ),
         why="A write was cut short, or something was appended or cut off by hand.",
         advice="If the file ends inside a block, that (VHD301) must be mended first.",
         source="vhd_util_check_footer; vhd_util_check_bat (invalid file size)",
@@ -358,6 +364,7 @@ PRIMARY = (
         ERROR,
         REPORT,
         _detect_poison,
+        means="The disk is out of service on purpose until the resize is ended or taken back.",
         why="Before it moves metadata, a journaled resize disables the disk by this cookie; it was interrupted.",
         advice="Let the storage manager revert it from its journal (an SR scan does, or `vhd-util revert -j`).",
         source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
@@ -373,6 +380,7 @@ PRIMARY = (
         fix=_accept_loss,
         done="one guest sector accepted as lost",
         turn=10,
+        means="512 bytes that the guest had written are gone; everything else is where it was.",
         why="A resumed disk had its last sector filled with 0xC7 while the last block reached to the file's end.",
         advice="Restore that sector from a backup or let the guest check its file system.",
         source="tapdisk block-vhd.c: vhd_kill_footer",
@@ -387,9 +395,12 @@ PRIMARY = (
         fix=_fix_stray,
         done="the footer was appended at the end",
         turn=40,
+        means=(
+            "The disk cannot be opened, for nobody looks for a footer there. The guest's data is not touched by this."
+        ),
         why="Something was appended behind the footer, or the file system preallocated space there.",
         advice="Where something contradicts it, compare the disk's size with XAPI's before anything is written.",
-        source="vhd_util_check_footer; facts measured on preallocating file systems",
+        source="vhd_util_check_footer; measured on preallocating file systems",
     ),
     Problem(
         "VHD101",
@@ -401,6 +412,10 @@ PRIMARY = (
         fix=_fix_lost,
         done="the backup footer was appended as the footer",
         turn=40,
+        means=(
+            "Every tool that opens the disk as a whole refuses it, and coalesce of its chain stops. The guest's "
+            "data is not touched by this."
+        ),
         why=(
             "The footer is overwritten whenever the file grows and written back last. A crash, a killed coalesce "
             "or a full file system leaves the disk without it."
@@ -419,6 +434,7 @@ PRIMARY = (
         ERROR,
         REPORT,
         _detect_future,
+        means="`vhd-util check` refuses the disk until its time has come. Nothing is lost.",
         why="The clock of this host or of the one that made the disk was wrong. The disk is not damaged.",
         advice="Set the clock. Nothing is to be repaired.",
         source="vhd_util_check_validate_footer: TIMESTAMP_MAX_SLACK",
@@ -431,6 +447,7 @@ PRIMARY = (
         ERROR,
         REPORT,
         _detect_field("geometry"),
+        means="`vhd-util check` refuses the disk; everything that reads it works.",
         why="qemu with force_size=on writes such disks; `vhd-util check` rejects them, readers do not care.",
         advice="Nothing is to be repaired; `vhd-util check` will go on complaining.",
         source="vhd_util_check_validate_footer: geometry",
@@ -453,6 +470,10 @@ BACKUP = (
         fix=_fix_backup,
         done="the backup footer was rewritten from the footer",
         turn=15,
+        means=(
+            "The disk still opens, but `vhd-util check` refuses it, coalesce of its chain stops, and no copy is "
+            "left should the footer be lost."
+        ),
         why="The first sector was overwritten or a write to it was cut short.",
         advice="Where something contradicts the footer, it is not copied: compare the size with XAPI's.",
         source="vhd_util_check_footer",

@@ -320,6 +320,10 @@ ROWS = (
         fix=_fix_entry,
         done="the BAT entry was pointed at the block, or cleared where the block is lost",
         turn=12,
+        means=(
+            "That part of the guest's disk cannot be read, and tools that believe the entry may cut the file in the "
+            "wrong place."
+        ),
         why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers headers, clobbers footer",
@@ -334,6 +338,7 @@ ROWS = (
         fix=_fix_entry,
         done="the BAT entry was pointed at the block",
         turn=12,
+        means="The disk opens, and in that part the guest reads data that is shifted by some sectors.",
         why="A BAT sector was damaged. `vhd-util check` calls such an image valid, and the guest reads shifted data.",
         advice=_KEEP,
         source="allocate_block (libvhd.c): blocks begin on page boundaries; qemu vpc.c: back to back",
@@ -348,6 +353,7 @@ ROWS = (
         fix=_fix_entry,
         done="the BAT entry of the block that lies elsewhere was pointed at it",
         turn=13,
+        means="Two parts of the guest's disk share one place: what is written to the one changes the other.",
         why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers block",
@@ -362,6 +368,7 @@ ROWS = (
         fix=_fix_entry,
         done="the lost BAT entry was restored",
         turn=14,
+        means="Nobody reads this data; the next writer takes its place. Most often it was never promised to the guest.",
         why=(
             "tapdisk writes block and bitmap first, then the entry: a crash between leaves data that was never "
             "acknowledged. Or the entry of a living block was lost."

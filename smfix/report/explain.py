@@ -10,6 +10,7 @@ from typing import Any
 
 from smfix.errors import UsageError
 from smfix.model import Disposition
+from smfix.problems.glossary import terms
 from smfix.problems.rows import Problem
 from smfix.problems.table import PROBLEMS, row
 from smfix.report.layout import counted
@@ -17,10 +18,14 @@ from smfix.report.layout import row as labelled
 
 _CONSENT = {
     Disposition.SAFE: "SAFE: repaired with --yes or an answered prompt; proved to change no guest "
-    "sector and no living metadata.",
+    "sector and no living metadata. Where that cannot be proved, the finding says CONFIRM or REPORT.",
     Disposition.CONFIRM: "CONFIRM: repaired only with --confirm {code} besides.",
     Disposition.REPORT: "REPORT: smfix has no repair for it and writes nothing.",
 }
+_DEPENDS = (
+    "It depends on the evidence. Where that leaves one answer the finding says CONFIRM: repaired with "
+    "--confirm {code} besides. Else it says REPORT, and nothing is written."
+)
 _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 
 
@@ -49,6 +54,7 @@ def full(problem: Problem) -> str:
     lines = [
         f"{problem.code}  {problem.title}",
         labelled("says", _SLOT.sub(r"<\1>", problem.message).strip()),
+        labelled("means", problem.means),
         labelled("why", problem.why),
         labelled("weight", problem.severity.value + (", data is lost" if problem.lossy else "")),
         labelled("consent", _consent(problem)),
@@ -58,10 +64,19 @@ def full(problem: Problem) -> str:
     if problem.advice:
         lines.append(labelled("advice", problem.advice))
     lines.append(labelled("source", problem.source))
+    used = terms(" ".join(row_text(problem)))
+    lines += [labelled("" if number else "words", f"{term}: {said}") for number, (term, said) in enumerate(used)]
     return "\n".join(lines)
 
 
+def row_text(problem: Problem) -> tuple[str, ...]:
+    """Every prose text of a row."""
+    return problem.title, problem.message, problem.means, problem.why, problem.done, problem.advice
+
+
 def _consent(problem: Problem) -> str:
+    if problem.disposition is Disposition.REPORT and problem.fix is not None:
+        return _DEPENDS.format(code=problem.code)
     return _CONSENT[problem.disposition].format(code=problem.code)
 
 
@@ -77,6 +92,7 @@ def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
                 "severity": problem.severity.value,
                 "disposition": problem.disposition.value,
                 "lossy": problem.lossy,
+                "means": problem.means,
                 "why": problem.why,
                 "repair": problem.done or None,
                 "advice": problem.advice or None,
