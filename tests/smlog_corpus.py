@@ -42,5 +42,7 @@ def as_truth(incident: Incident) -> dict[str, object]:
         "state": incident.state.value,
         "copy": incident.copy,
         "candidates": list(incident.candidates),
+        "format": incident.format,
         "lines": [line.line for line in incident.evidence],
+        "proof": [line.line for line in incident.proof],
     }

@@ -183,7 +183,7 @@ class EventReader:
         if image is None:
             return None
         if linstor_volume(image.path):
-            image = replace(image, vdi=self._vdi_of_volume(at, image.path))
+            image = replace(image, vdi=self._vdi_of_volume(at, image.path), sr=sr_of(self._window, at))
         quoted = dict.fromkeys([*head, *verdict.said])
         return self._failure(at, image, verdict.kinds, verdict.weight, quoted)
 
@@ -291,7 +291,8 @@ class EventReader:
         is_qcow2 = "[qcow2]" in found.group().lower()
         for earlier in reversed(self._remembered(line)):
             if _fits(earlier, short):
-                image = ImagePath(earlier.path or "", earlier.vdi or short.digits, earlier.sr, earlier.copy)
+                sr = earlier.sr or sr_of(self._window, line)
+                image = ImagePath(earlier.path or "", earlier.vdi or short.digits, sr, earlier.copy)
                 kinds = (kind, *earlier.kinds)
                 failure = self._failure(line, image, kinds, Weight.DAMAGE, [line], earlier.evidence)
                 return replace(failure, format="qcow2" if is_qcow2 else earlier.format)

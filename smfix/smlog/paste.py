@@ -25,7 +25,9 @@ _INSIDE = re.compile(
     r"|(?:\[[0-9]{1,7}\]|<[0-9]{1,7}>) [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2})"
 )
 
-_GREPPED = re.compile(r"^(?:(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?[0-9]{1,9}[:-]|[^\s:]{0,200}SMlog[\w.-]{0,40}:|--$)")
+_GREPPED = re.compile(
+    r"^(?:(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?[0-9]{1,9}[:-](?![0-9]{2}-[0-9]{2}[T ])|[^\s:]{0,200}SMlog[\w.-]{0,40}:|--$)"
+)
 _ENOUGH = 3  # lines that grep numbered, to believe that it did
 # No message ends like that, and none goes on in a line without a prefix: an EXCEPTION, half a path.
 _NEVER_ENDS_HERE = re.compile(r": EXCEPTION |/[^\s]*[-/]$")
@@ -86,8 +88,10 @@ def _ungrepped(lines: list[Piece]) -> list[Piece]:
 
 def _unwrapped(lines: list[Piece]) -> list[Piece]:
     """Lines that were cut at a width, joined."""
-    forms = [found.form if (found := read_prefix(line.text)) else "" for line in lines]
-    every_line_prefixed = any(forms) and not {"raw", "nova", "xapi"} & set(forms)
+    forms = [_form(line.text) for line in lines]
+    if not any(forms) or "journal" in forms:
+        return lines
+    every_line_prefixed = not {"raw", "nova", "xapi"} & set(forms)
     width = max((len(line.text) for line in lines), default=0)
     hard = _is_cut_hard(lines, forms, width, every_line_prefixed=every_line_prefixed)
     joined: list[Piece] = []
@@ -103,6 +107,13 @@ def _unwrapped(lines: list[Piece]) -> list[Piece]:
         else:
             joined.append(line)
     return joined
+
+
+def _form(text: str) -> str:
+    if text.startswith('{"'):
+        return "journal"
+    found = read_prefix(text)
+    return found.form if found else ""
 
 
 def _is_cut_hard(lines: list[Piece], forms: list[str], width: int, *, every_line_prefixed: bool) -> bool:

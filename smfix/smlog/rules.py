@@ -183,8 +183,11 @@ RULES: tuple[Rule, ...] = (
         "appears-invalid",
         Says.INVALID,
         (b"appears invalid",),
-        re.compile(r"(?<!\S)['\"]?/\S{1,500} appears invalid(?:; dumping|;?\s*$)"),
-        samples=("/run/sr-mount/s/v.vhd appears invalid; dumping metadata",),
+        re.compile(r"(?:(?<!\S)['\"]?|\\n)/\S{1,500} appears invalid(?:; dumping|;?\s*$)"),
+        samples=(
+            "/run/sr-mount/s/v.vhd appears invalid; dumping metadata",
+            r"Unexpected output '/x.vhd is valid\n/run/sr-mount/s/v.vhd appears invalid; dumping metadata\n'",
+        ),
         near_misses=("/run/sr-mount/s/v.vhd is valid", "it appears invalid; dumping it"),
         source="vhd_util_dump_headers, vhd-util-check.c",
     ),
