@@ -51,7 +51,10 @@ def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
 def _named(path: str) -> str:
     """The path beside which relatives are. A volume's are beside its name, not beside its node."""
     path = os.path.abspath(path)
-    return path if read_path(path).backing is Backing.BLOCK else os.path.realpath(path)
+    name = read_path(path)
+    if name.backing is Backing.BLOCK and name.sr is not None:
+        return os.path.join(lvm.folder_of(name.sr), os.path.basename(path))
+    return path if name.backing is Backing.BLOCK else os.path.realpath(path)
 
 
 def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:

@@ -32,7 +32,7 @@ def rescan(outcomes: Iterable[tuple[str | None, Outcome | None]], setting: Setti
 
 def _scan(pool: Pool, sr: str) -> Rescan:
     try:
-        before = pool.sr(sr, fresh=True)
+        before = pool.sr(sr, age=0)
     except Unreadable as error:
         return Rescan(sr, None, done=False, message=f"not rescanned: {error}", next=_by_hand(sr))
     try:
@@ -41,7 +41,7 @@ def _scan(pool: Pool, sr: str) -> Rescan:
         told = f"not rescanned: {error}"
         return _told(before, None, told, done=False)
     try:
-        after = pool.sr(sr, fresh=True).unhealthy
+        after = pool.sr(sr, age=0).unhealthy
     except Unreadable:
         after = None
     switches = [name for name, is_on in (("gc", before.gc), ("coalesce", before.coalesce)) if not is_on]

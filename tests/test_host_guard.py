@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable
-from smfix.host import guard
+from smfix.host import guard, locks
 from smfix.host.guard import HostGuard, shared_refusal
 from smfix.host.pool import Attachment, PoolHost, Standing
 from smfix.host.storage import OpenImage, open_image
@@ -241,6 +241,11 @@ class Pool:
         self.paused_now: list[str] = []
         self.pauses: list[str] = []
         self.trouble: Unreadable | None = None
+        self.on_resume = lambda: None
+
+    def warm(self, sr: str) -> None:
+        if isinstance(self.answer, Unreadable):
+            raise self.answer
 
     def standing(self, vdi: str, sr: str) -> Standing:
         assert (vdi, sr) == (VDI, SR)
@@ -255,6 +260,7 @@ class Pool:
         self.pauses.append(vdi)
         self.paused_now.append(vdi)
         yield
+        self.on_resume()
         self.paused_now.remove(vdi)
 
 
@@ -275,6 +281,21 @@ def test_xapi_frees_a_leaf_on_shared_storage(host, vhd, sr_folder):
         assert pool.paused_now == [VDI]
         assert guarded.objection(image) is None
     assert pool.paused_now == []
+
+
+def test_sms_locks_are_free_before_the_pause_ends(host, vhd, sr_folder):
+    """XAPI may take its time to answer; a VM that starts must not wait for that."""
+    pool = Pool(FREE)
+    free = []
+
+    def look() -> None:
+        with locks.sm_locks(host.sm_locks, SR, VDI) as refusal:
+            free.append(refusal)
+
+    pool.on_resume = look
+    with opened(vhd) as image, asks(host, pool).host_locks(image):
+        assert pool.paused_now == [VDI]
+    assert free == [None]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ def test_programs_are_found_in_sbin_too(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(programs, "SBIN", (str(tmp_path),))
     assert programs.program("tool") is None
-    (tmp_path / "tool").write_text("#!/bin/sh\necho $LD_LIBRARY_PATH $LC_ALL\n")
+    (tmp_path / "tool").write_text("#!/bin/sh\necho $LD_LIBRARY_PATH $LC_ALL $SMFIX_XAPI_PASSWORD\n")
     (tmp_path / "tool").chmod(0o755)
     monkeypatch.setenv("LD_LIBRARY_PATH", "/ours")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setenv("SMFIX_XAPI_PASSWORD", "secret")
     assert programs.run([programs.program("tool")], 5) == "C\n"
 
 

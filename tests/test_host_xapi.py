@@ -111,10 +111,24 @@ def test_switches_and_memory(server, path):
     assert (pool.sr(SR).gc, pool.sr(SR).coalesce, pool.sr(SR).unhealthy) == (True, True, 1)
     server.sr["other_config"] = {"gc": "false", "coalesce": "false"}
     assert pool.sr(SR).gc is True
-    assert pool.sr(SR, fresh=True).gc is False
+    assert pool.sr(SR, age=0).gc is False
     server.sr["name_label"] = "other"
     now[0] += xapi.MEMORY
     assert pool.sr(SR).name == "other"
+    pool.close()
+
+
+def test_what_was_warmed_is_not_asked_for_behind_the_locks(server, path):
+    now = [0.0]
+    pool = Pool(Login(socket=str(path)), here=HERE, clock=Clock(lambda: now[0], lambda _s: None))
+    pool.warm(SR)
+    now[0] += 1.5 * xapi.MEMORY
+    server.calls.clear()
+    pool.standing(LEAF, SR)
+    assert server.calls == ["VDI.get_by_uuid", "VDI.get_sm_config"]
+    now[0] += xapi.MEMORY
+    pool.standing(LEAF, SR)
+    assert "VDI.get_all_records_where" in server.calls
     pool.close()
 
 
@@ -378,6 +392,8 @@ def test_a_file_wins(tmp_path):
         (GOOD.replace("https", "http"), "https://HOST"),
         (GOOD.replace("https://", "https://root:x@"), "without a user in it"),
         (GOOD.replace("xen-1.example:8443", ""), "https://HOST"),
+        (GOOD.replace("8443", "no-port"), "https://HOST"),
+        (GOOD.replace("xen-1.example:8443", "[::1"), "https://HOST"),
     ],
 )
 def test_files_that_say_something_else(tmp_path, text, said):

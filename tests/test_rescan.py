@@ -19,8 +19,8 @@ class Pool:
         self.scanned: list[str] = []
         self.trouble: dict[str, Exception] = {}
 
-    def sr(self, uuid: str, *, fresh: bool = False) -> PoolSr:
-        assert fresh
+    def sr(self, uuid: str, age: float | None = None) -> PoolSr:
+        assert age == 0
         if error := self.trouble.get("after" if self.scanned else "before"):
             raise error
         disks = {} if self.scanned else {"b": PoolDisk("b", "", False), "c": PoolDisk("c", "", True, "b")}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,7 +77,10 @@ def shared_refusal(
 
 
 class Pool(Protocol):
-    """What the guard asks of XAPI (:class:`smfix.host.xapi.Pool`). Both raise Unreadable."""
+    """What the guard asks of XAPI (:class:`smfix.host.xapi.Pool`). All raise Unreadable."""
+
+    def warm(self, sr: str) -> None:
+        """Ask beforehand what takes long."""
 
     def standing(self, vdi: str, sr: str) -> Standing:
         """What XAPI says of a disk now."""
@@ -122,9 +125,12 @@ class HostGuard:
         if self.sm_locks is None or name.sr is None:
             yield None
             return
-        with ExitStack() as held:
-            taken = locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock)
-            yield held.enter_context(taken) or self._pause(image, name, held)
+        if self.pool is not None:
+            with suppress(Unreadable):  # then it is said by who asks behind the locks
+                self.pool.warm(name.sr)
+        # SM's locks are released before the pause ends: a VM that starts here waits for them.
+        with ExitStack() as pause, locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock) as refusal:
+            yield refusal or self._pause(image, name, pause)
 
     def _pause(self, image: OpenImage, name: ImageName, held: ExitStack) -> Refusal | None:
         if self.pool is None or name.sr is None or name.vdi is None or self.hidden(image):

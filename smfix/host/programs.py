@@ -50,6 +50,7 @@ def run(words: list[str], limit: float) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment for a program of the host, without ``LD_*``, in the C locale."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "LC_"))}
+    """This process's environment for a program of the host: no ``LD_*``, no password, the C locale."""
+    dropped = ("LD_", "LC_", "SMFIX_XAPI_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return kept | {"LC_ALL": "C", "LANG": "C"}

@@ -97,11 +97,15 @@ def _remote(given: Mapping[str, Any], source: str) -> Login:
     if missing or unknown or not all(isinstance(value, str) for value in given.values()):
         what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown) or 'a value that is no text'}"
         raise UsageError(f"{source} {what}; it takes url, user, password and ca")
-    parts = urlsplit(given["url"])
-    if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+    try:
+        parts = urlsplit(given["url"])
+        is_good = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
+        is_good = is_good and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
         raise UsageError(f"{source}: the url of a pool is https://HOST, without a user in it")
-    port = f":{parts.port}" if parts.port else ""
-    return Login(None, f"https://{parts.hostname}{port}", given["user"], given["password"], given.get("ca"))
+    return Login(None, f"https://{parts.netloc}", given["user"], given["password"], given.get("ca"))
 
 
 def this_host(inventory: str | None = None) -> str | None:
@@ -138,11 +142,15 @@ class Pool:
     # ------------------------------------------------------------------ what is asked
 
     def standing(self, vdi: str, sr: str) -> Standing:
-        """What XAPI says of the disk now: attached where, at work, who is master of its SR."""
+        """What XAPI says of the disk now: attached where, at work, who is master of its SR.
+
+        What does not change from one second to the next may be twice as old as elsewhere: so that whoever has
+        called :meth:`warm` before the locks does not wait for the records of a whole SR behind them.
+        """
         ref = self._ask("VDI.get_by_uuid", vdi, limit=NOW_LIMIT)
         config = _texts(self._ask("VDI.get_sm_config", ref, limit=NOW_LIMIT))
-        hosts, coordinator = self.hosts()
-        known = self.sr(sr)
+        hosts, coordinator = self.hosts(2 * MEMORY)
+        known = self.sr(sr, 2 * MEMORY)
         masters = [coordinator] if known.shared else list(known.hosts)
         named = [hosts[one] for one in masters if one in hosts]
         return Standing(
@@ -155,10 +163,15 @@ class Pool:
             children=known.children(vdi),
         )
 
-    def sr(self, sr: str, *, fresh: bool = False) -> PoolSr:
-        """The SR with its disks, as of :data:`MEMORY` seconds ago at most, or `fresh`."""
+    def warm(self, sr: str) -> None:
+        """Have at hand what :meth:`standing` needs of the SR and the hosts. Call it before locks are taken."""
+        self.hosts()
+        self.sr(sr)
+
+    def sr(self, sr: str, age: float | None = None) -> PoolSr:
+        """The SR with its disks, as of `age` seconds ago at most (None: :data:`MEMORY`)."""
         kept = self._srs.get(sr)
-        if kept is not None and not fresh and self._clock.now() - kept[0] < MEMORY:
+        if kept is not None and self._clock.now() - kept[0] < (MEMORY if age is None else age):
             return kept[1]
         ref = self._ask("SR.get_by_uuid", sr)
         record = _record(self._ask("SR.get_record", ref))
@@ -176,6 +189,7 @@ class Pool:
             disks={disk.uuid: disk for disk in disks},
         )
         self._srs[sr] = (self._clock.now(), found)
+        self._names.clear()
         return found
 
     def attached(self, disk: PoolDisk) -> tuple[Attachment, ...]:
@@ -187,9 +201,9 @@ class Pool:
         ref = self._ask("VDI.get_SR", self._ask("VDI.get_by_uuid", vdi))
         return str(self._ask("SR.get_uuid", ref)).lower()
 
-    def hosts(self) -> tuple[Mapping[str, PoolHost], str]:
-        """The hosts of the pool by OpaqueRef, and the OpaqueRef of its coordinator."""
-        if self._hosts is None or self._clock.now() - self._hosts[0] >= MEMORY:
+    def hosts(self, age: float | None = None) -> tuple[Mapping[str, PoolHost], str]:
+        """The hosts of the pool by OpaqueRef, and the OpaqueRef of its coordinator; `age` as for :meth:`sr`."""
+        if self._hosts is None or self._clock.now() - self._hosts[0] >= (MEMORY if age is None else age):
             records = _record(self._ask("host.get_all_records"))
             hosts = {
                 ref: PoolHost(ref, _text(one, "uuid").lower(), _text(one, "name_label"), _text(one, "address"))
