@@ -22,12 +22,23 @@ _TOOK_LOCKS = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
 def rescan(outcomes: Iterable[tuple[str | None, Outcome | None]], setting: Setting) -> tuple[Rescan, ...]:
     """Scan every SR of which a disk was written, once. `outcomes`: pairs of SR UUID and what became of a disk.
 
-    Nothing without XAPI, or where the operator wants none. Never raises: what went wrong is in the values.
+    Nothing without XAPI, or where the operator wants none. Never raises: what went wrong is in the values. An
+    interrupt ends the waiting, not the run: what was repaired must still be reported.
     """
     if setting.pool is None or not setting.rescan:
         return ()
     written = [sr for sr, outcome in outcomes if sr and outcome is not None and outcome.status in _TOOK_LOCKS]
-    return tuple(_scan(setting.pool, sr) for sr in dict.fromkeys(written))
+    told: list[Rescan] = []
+    waiting = list(dict.fromkeys(written))
+    try:
+        while waiting:
+            told.append(_scan(setting.pool, waiting[0]))
+            del waiting[0]
+    except KeyboardInterrupt:
+        told += [
+            Rescan(sr, None, done=False, message="not rescanned: interrupted", next=_by_hand(sr)) for sr in waiting
+        ]
+    return tuple(told)
 
 
 def _scan(pool: Pool, sr: str) -> Rescan:

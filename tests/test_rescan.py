@@ -17,7 +17,7 @@ class Pool:
     def __init__(self, *, gc: bool = True, coalesce: bool = True) -> None:
         self.switches = (gc, coalesce)
         self.scanned: list[str] = []
-        self.trouble: dict[str, Exception] = {}
+        self.trouble: dict[str, BaseException] = {}
 
     def sr(self, uuid: str, age: float | None = None) -> PoolSr:
         assert age == 0
@@ -82,3 +82,12 @@ def test_no_answer(when, done, before, after):
     assert (told.done, told.unhealthy_before, told.unhealthy_after) == (done, before, after)
     assert told.next == (() if done else (f"xe sr-scan uuid={A}",))
     assert ("XAPI has gone" in told.message) is not done
+
+
+def test_an_interrupt_ends_the_waiting_and_not_the_report():
+    pool = Pool()
+    pool.trouble["scan"] = KeyboardInterrupt()
+    done = outcome(Status.REPAIRED)
+    told = rescan([(A, done), (B, done)], Setting(pool=pool))
+    assert [(one.sr, one.message) for one in told] == [(uuid, "not rescanned: interrupted") for uuid in (A, B)]
+    assert told[1].next == (f"xe sr-scan uuid={B}",)
