@@ -21,7 +21,7 @@ from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, ByteView, Extent, Refusal, Sound, Target
 from smfix.problems.rows import Parent
 from smfix.vhd import structs
-from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.image import Locator, VhdImage, inspect
 from smfix.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
 
 LONGEST = 64
@@ -43,9 +43,16 @@ def header_of(view: ByteView) -> Header | None:
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
     """Where the locators of the image at `path` say that its parent is: absolute, each once."""
-    folder = os.path.dirname(_named(path))
-    paths = (locator.path for locator in image.locators if locator.path and "\0" not in locator.path)
-    return tuple(dict.fromkeys(os.path.normpath(os.path.join(folder, each)) for each in paths))
+    return tuple(dict.fromkeys(place for locator in image.locators for place in _led_to(locator, path)))
+
+
+def _led_to(locator: Locator, path: str) -> tuple[str, ...]:
+    """As ``vhd_find_parent``: an absolute path as it is, then every path relative to the image's folder."""
+    text = locator.path
+    if not text or "\0" in text:
+        return ()
+    beside = os.path.normpath(f"{os.path.dirname(_named(path))}/{text}")
+    return (os.path.normpath(text), beside) if text.startswith("/") else (beside,)
 
 
 def _named(path: str) -> str:
@@ -82,9 +89,8 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
 
 def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
     """The locators' paths at which nothing is, not even a volume that is not active."""
-    folder = os.path.dirname(_named(path))
-    named = {each.path: os.path.normpath(os.path.join(folder, each.path)) for each in image.locators if each.path}
-    return tuple(text for text, place in named.items() if not os.path.exists(place) and not _is_asleep(place))
+    named = {locator.path: _led_to(locator, path) for locator in image.locators if locator.path}
+    return tuple(text for text, places in named.items() if not any(os.path.exists(p) or _is_asleep(p) for p in places))
 
 
 def _is_asleep(place: str) -> bool:

@@ -201,3 +201,14 @@ def test_a_locator_that_leads_nowhere_is_told_beside_the_parent(world):
     parent, _ = chains.parent_of(image, str(path))
     assert parent is not None
     assert parent.astray == ()
+
+
+def test_an_absolute_path_is_looked_for_beside_the_image_too(world):
+    path = world.put(world.image(LEAF, parent=BASE), LEAF)
+    world.put(world.image(BASE), BASE)
+    image = inspected(path)
+    bent = replace(image, locators=tuple(replace(each, path=f"/{BASE}.vhd") for each in image.locators))
+    assert chains.parent_places(bent, str(path)) == (f"/{BASE}.vhd", str(path.parent / f"{BASE}.vhd"))
+    parent, _ = chains.parent_of(bent, str(path))
+    assert parent is not None
+    assert parent.astray == ()
