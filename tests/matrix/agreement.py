@@ -6,6 +6,7 @@ A rule is a decision (docs/adr/0009-stricter-than-vhd-util.md), never an image: 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,8 +44,15 @@ def seen(view: ByteView, folder: str) -> tuple[VhdImage, tuple[Finding, ...]]:
     if image.footer is not None and image.footer.is_differencing:
         places = parent_places(image, f"{folder}/image.vhd")
         beside = f"{folder}/{mutants.PARENT_NAME}"
-        parent = Parent(beside, mutants.PARENT_UUID) if beside in places else Parent(", ".join(places) or None)
+        astray = tuple(loc.path for loc in image.locators if loc.path and not _leads(loc.path, beside))
+        found = beside in places
+        parent = Parent(beside, mutants.PARENT_UUID, astray) if found else Parent(", ".join(places) or None)
     return image, diagnose(image, Context(NOW, parent=parent)).findings
+
+
+def _leads(path: str, beside: str) -> bool:
+    """A locator's path leads to the parent: relative to the image's folder, whatever it begins with."""
+    return os.path.normpath(f"{os.path.dirname(beside)}/{path}") == beside
 
 
 def _blocks(finding: Finding) -> list[int]:
@@ -79,6 +87,11 @@ def _first_byte(image: VhdImage, finding: Finding) -> bool:
         areas = [header.reserved2] if finding.code == "VHD206" else [header.parent_name, locators]
     elif isinstance(image.header, Sound) and finding.code == "VHD502":
         areas = [entry.encode() for entry in image.header.value.locators if entry.code == 0]
+        if finding.code == "VHD209" and (header.parent_uuid != bytes(16) or header.parent_timestamp):
+            return False
+        if finding.code == "VHD209":
+            areas = [area for area in areas if any(area)]
+            return all(area[:1] != b"\0" for area in areas)
     return any(area[:1] != b"\0" for area in areas)
 
 
@@ -107,12 +120,13 @@ def _never_looked_at(image: VhdImage, finding: Finding) -> bool:
     return finding.facts.get("vhd_util") is None and finding.code not in SILENT
 
 
+FIRST_BYTE = "first reserved byte"
 SILENT = ("VHD207", "VHD208", "VHD211")
 """vhd_open refuses these without a word."""
 RULES: dict[str, Rule] = {
     "partial last block": _floored,
     "blocks of another size": _other_block_size,
-    "first reserved byte": _first_byte,
+    FIRST_BYTE: _first_byte,
     "32-bit end of a block": _wrapped,
     "batmap bits that libvhd does not read": _unread,
     "batmap header against the layout": _by_layout,
@@ -139,7 +153,7 @@ def _order(image: VhdImage, finding: Finding) -> tuple[int, int, int]:
         return 4, int(locator[1]), stage
     if finding.code.startswith("VHD5"):
         first = next((loc.index for loc in image.locators if loc.path is not None), 9)
-        return 4, first, 4
+        return 4, int(finding.facts.get("index", first)), 4
     return 0, 0, 0
 
 
@@ -173,9 +187,15 @@ def _other_words(image: VhdImage, errors: list[Finding], left: list[Finding], li
     touched = [int(number) for number in re.findall(r"block (\d+) ", line)]
     entries = ("VHD301", "VHD302", "VHD303", "VHD306")
     named = {block for finding in errors if finding.code in entries for block in _blocks(finding)}
+    if line.startswith("differencing header is invalid: invalid non-") and any(f.code == "VHD209" for f in errors):
+        return FIRST_BYTE
+    if line.endswith("clobbers headers") and any("invalid size" in str(f.facts["vhd_util"]) for f in errors):
+        return CAUSE
     if errors and not left and any(_other_block_size(image, finding) for finding in errors):
         return CAUSE
-    if touched and (named & set(touched) or any(_by_layout(image, finding) for finding in errors)):
+    if touched and (named & set(touched) or (named and line.startswith("batmap shows"))):
+        return CAUSE
+    if (touched or "batmap" in line) and any(_by_layout(image, finding) for finding in errors):
         return CAUSE
     if not left and image.size % SECTOR == SECTOR - 1 and line == "batmap is invalid: invalid batmap size":
         return SHORT
@@ -185,11 +205,13 @@ def _other_words(image: VhdImage, errors: list[Finding], left: list[Finding], li
 
 
 READ_ERROR = re.compile(r"error (reading|seeking to|calculating end of) (primary footer|backup footer|header|file)")
+ODD = "error reading primary footer"
+"""Of an odd length: whether the read fails depends on the file system; where it does not, no cookie is found."""
 
 
 def _same(ours: str, line: str) -> bool:
     """The same first message. One that names no field (a short file, a failed read) agrees with any."""
-    if not line or "appears invalid" in line or READ_ERROR.match(line):
+    if not line or "appears invalid" in line or READ_ERROR.match(line) or ours.startswith(ODD):
         return True
     return _plain(ours) == _plain(line)
 
