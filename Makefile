@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench soak clean
+.PHONY: help demo test lint format bench soak docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
@@ -13,6 +13,7 @@ help:
 	@echo 'make lint    ruff, ruff format, mypy --strict'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make bench   side by side with the tools people use today'
+	@echo 'make docs    the documentation site, into build/site; a dead link is a failure'
 
 demo: $(VENV)/.run
 	$(BIN)/smfix demo
@@ -37,6 +38,13 @@ bench: $(VENV)/.run
 soak: $(VENV)/.test
 	$(BIN)/python tests/soak.py --seconds 600 --write docs/soak.md
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+# What is made from the code: commands, findings, JSON, manual pages. A test holds that it is up to date.
+reference: $(VENV)/.run
+	$(BIN)/python docs/generate.py
+
 clean:
 	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -51,4 +59,8 @@ $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@ $(VENV)/.run

@@ -57,7 +57,7 @@ def full(problem: Problem) -> str:
         labelled("means", problem.means),
         labelled("why", problem.why),
         labelled("weight", problem.severity.value + (", data is lost" if problem.lossy else "")),
-        labelled("consent", _consent(problem)),
+        labelled("consent", consent(problem)),
     ]
     if problem.done:
         lines.append(labelled("repair", f"Afterwards: {problem.done}."))
@@ -74,7 +74,8 @@ def row_text(problem: Problem) -> tuple[str, ...]:
     return problem.title, problem.message, problem.means, problem.why, problem.done, problem.advice
 
 
-def _consent(problem: Problem) -> str:
+def consent(problem: Problem) -> str:
+    """Who may say yes to the repair."""
     if problem.disposition is Disposition.REPORT and problem.fix is not None:
         return _DEPENDS.format(code=problem.code)
     return _CONSENT[problem.disposition].format(code=problem.code)

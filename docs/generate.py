@@ -1,0 +1,255 @@
+"""The reference pages and the manual pages, from the code: commands, findings, JSON documents.
+
+``python docs/generate.py`` writes what has changed; a test holds that nothing has. Nothing in
+``docs/reference`` and ``docs/man`` is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from smfix.cli import EPILOG, app
+from smfix.problems.glossary import TERMS, terms
+from smfix.report import explain
+
+DOCS = Path(__file__).resolve().parent
+MADE = "<!-- Made by docs/generate.py; changes belong into the code. -->\n\n"
+_SLOT = re.compile(r"\{(\w+)[^}]*\}")
+SEE = (
+    "The documentation's site (`make docs`) has a tutorial, how-tos, every finding, and why footers vanish. "
+    "`smfix explain CODE` says of a finding what it means, why it happens, and what is done about it."
+)
+
+
+def pages() -> dict[str, str]:
+    """Every generated page: its path below ``docs/``, and its text."""
+    made = {
+        "reference/commands.md": commands(),
+        "reference/findings.md": findings(),
+        "reference/json.md": documents(),
+        "man/smfix.1": manual(),
+    }
+    made.update((f"man/smfix-{name}.1", manual_of(name, command)) for name, command in _commands())
+    return made
+
+
+def _commands() -> list[tuple[str, Any]]:
+    return list(get_command(app).commands.items())  # type: ignore[attr-defined]
+
+
+def _parts(command: Any) -> tuple[list[Any], list[Any]]:
+    """A command's arguments and its options, in the order of their declaration."""
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    return arguments, [each for each in command.params if each.param_type_name == "option"]
+
+
+def _usage(name: str, command: Any) -> str:
+    arguments, _ = _parts(command)
+    return " ".join(["smfix", name, "[OPTIONS]", *(each.metavar or each.name.upper() for each in arguments)])
+
+
+def _flag(option: Any) -> str:
+    """``--yes``, ``-y`` or ``--html FILE``."""
+    names = ", ".join(option.opts)
+    return names if option.is_flag else f"{names} {option.metavar or option.type.name.upper()}"
+
+
+def _help(parameter: Any) -> str:
+    words = " ".join((parameter.help or "").split())
+    return f"{words} Environment: `{parameter.envvar}`." if getattr(parameter, "envvar", None) else words
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    return [" ".join(part.split()) for part in (text or "").split("\n\n") if part.strip()]
+
+
+# --------------------------------------------------------------------------- pages of the site
+
+
+def commands() -> str:
+    """What each command does, takes and answers with."""
+    lines = ["# Commands\n", MADE, EPILOG, "\n"]
+    for name, command in _commands():
+        arguments, options = _parts(command)
+        lines += [f"## smfix {name}\n", *(f"{part}\n" for part in _paragraphs(command.help))]
+        lines.append(f"```\n{_usage(name, command)}\n```\n")
+        if arguments or options:
+            lines += ["| | |", "|---|---|"]
+            lines += [f"| `{_cell(each.metavar or each.name.upper())}` | {_cell(_help(each))} |" for each in arguments]
+            lines += [f"| `{_cell(_flag(each))}` | {_cell(_help(each))} |" for each in options]
+            lines.append("")
+    return "\n".join(lines).replace("\n\n\n", "\n\n")
+
+
+def findings() -> str:
+    """Every row of the problem table, and the words it uses."""
+    rows = explain.rows(None)
+    lines = [
+        "# Findings\n",
+        MADE,
+        (
+            "A finding has a code that means the same for ever. **SAFE** is repaired with `--yes` or an answered "
+            "prompt: it is proved to change no guest sector and no living metadata. **CONFIRM** is repaired only with "
+            "`--confirm CODE` besides: a sound judgement, or a loss that has already happened and must be named. "
+            "**REPORT** has no repair here. Where the evidence decides, a finding can say more or less than its "
+            "row. An `error` is what makes `vhd-util check` fail, or guest data that is known to be lost or "
+            "misplaced.\n"
+        ),
+        "| code | | consent | weight |\n|---|---|---|---|",
+    ]
+    lines += [
+        f"| [{row.code}](#{row.code.lower()}) | {_cell(row.title)} | {row.disposition.value} | {row.severity.value} |"
+        for row in rows
+    ]
+    for row in rows:
+        says = _SLOT.sub(r"<i>\1</i>", row.message.replace("<", "&lt;")).strip()
+        lines += [f"\n## {row.code}\n", f"**{row.title}** ({row.severity.value}, {row.disposition.value})\n"]
+        told = [
+            ("It says", says),
+            ("It means", row.means),
+            ("Why it happens", row.why),
+            ("Consent", explain.consent(row)),
+            ("After the repair", f"{row.done}." if row.done else ""),
+            ("What you can do", row.advice),
+            ("Where the rule stands", row.source),
+            ("Words", ", ".join(f"[{term}](#words)" for term, _ in terms(" ".join(explain.row_text(row))))),
+        ]
+        lines += [f"*{label}*: {words}\n" for label, words in told if words]
+    lines += ["\n## Words\n", *(f"**{term}**: {said}.\n" for term, said in sorted(TERMS.items(), key=_by_name))]
+    return "\n".join(lines)
+
+
+def _by_name(item: tuple[str, str]) -> str:
+    return item[0].lower()
+
+
+def documents() -> str:
+    """The JSON documents, from their schemas."""
+    lines = [
+        "# JSON\n",
+        MADE,
+        (
+            "With `--json` a command prints one document on stdout, and nothing else there. Times are ISO 8601 with an "
+            "offset, offsets and sizes are bytes, UUIDs are lower case, what is not known is `null`, and no key is ever "
+            "missing. Keys are added, never removed or renamed. The schemas are the truth; these tables are made from "
+            "them.\n"
+        ),
+    ]
+    for path in sorted((DOCS / "schema").glob("*.schema.json")):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        lines.append(f"## {schema.get('title', path.name.split('.')[0])}\n")
+        if "description" in schema:
+            lines.append(f"{schema['description']}\n")
+        lines.append(f"Schema: [{path.name}](../schema/{path.name})\n")
+        rows = list(_keys(schema, ""))
+        if rows:
+            lines += ["| key | is | |", "|---|---|---|"]
+            lines += [f"| `{key}` | {_cell(kind)} | {_cell(words)} |" for key, kind, words in rows]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _keys(schema: dict[str, Any], above: str) -> Iterator[tuple[str, str, str]]:
+    """(path, type, description) of every key, depth first."""
+    for name, about in schema.get("properties", {}).items():
+        key = f"{above}{name}"
+        yield key, _kind(about), about.get("description", "")
+        for inner in (about, *about.get("anyOf", ()), *about.get("oneOf", ())):
+            if inner.get("type") == "array" or "items" in inner:
+                yield from _keys(inner.get("items", {}), f"{key}[].")
+            else:
+                yield from _keys(inner, f"{key}.")
+
+
+def _kind(about: dict[str, Any]) -> str:
+    if "$ref" in about:
+        return str(about["$ref"]).partition(".")[0]
+    if "const" in about:
+        return f"`{json.dumps(about['const'])}`"
+    if "enum" in about:
+        return ", ".join(f"`{json.dumps(value)}`" for value in about["enum"])
+    if "anyOf" in about or "oneOf" in about:
+        return " or ".join(_kind(each) for each in about.get("anyOf") or about["oneOf"])
+    kind = about.get("type", "anything")
+    words = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    inner = about.get("items")
+    return f"{words} of {_kind(inner)}" if inner else words
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+# --------------------------------------------------------------------------- manual pages
+
+
+def manual() -> str:
+    """smfix(1)."""
+    root = get_command(app)
+    parts = [
+        _head("smfix", "repair the damaged VHD disks that a storage log names"),
+        ".SH SYNOPSIS\n.B smfix\n.I COMMAND\n[\\fIOPTIONS\\fR]",
+        ".SH DESCRIPTION\n" + "\n.PP\n".join(_roff(part) for part in _paragraphs(root.help)),
+        _roff(
+            "smfix reads the storage log of a XenServer or XCP-ng host, finds the disks that are in trouble, says "
+            "what is wrong with each, repairs what can be repaired without guessing, checks the result on a fresh "
+            "open, and can put everything back byte for byte."
+        ),
+        ".SH COMMANDS",
+    ]
+    for name, command in _commands():
+        parts.append(f".TP\n.BR smfix\\-{_roff(name)} (1)\n{_roff(_paragraphs(command.help)[0])}")
+    return "\n".join([*parts, _tail(), ""])
+
+
+def manual_of(name: str, command: Any) -> str:
+    """smfix-COMMAND(1)."""
+    arguments, options = _parts(command)
+    told = _paragraphs(command.help)
+    words = " ".join(_usage(name, command).split()[2:])
+    parts = [
+        _head(f"smfix-{name}", told[0].rstrip(".")[0].lower() + told[0].rstrip(".")[1:]),
+        f".SH SYNOPSIS\n.B smfix {_roff(name)}\n{_roff(words)}",
+        ".SH DESCRIPTION\n" + "\n.PP\n".join(_roff(part) for part in told),
+        ".SH OPTIONS",
+    ]
+    parts += [f".TP\n.I {_roff(each.metavar or each.name.upper())}\n{_roff(_help(each))}" for each in arguments]
+    parts += [f".TP\n.B {_roff(_flag(each))}\n{_roff(_help(each))}" for each in options]
+    return "\n".join([*parts, _tail(), ""])
+
+
+def _head(name: str, does: str) -> str:
+    return f'.\\" Made by docs/generate.py.\n.TH {_roff(name).upper()} 1\n.SH NAME\n{_roff(name)} \\- {_roff(does)}'
+
+
+def _tail() -> str:
+    return f".SH EXIT STATUS\n{_roff(EPILOG)}\n.SH SEE ALSO\n{_roff(SEE)}"
+
+
+def _roff(text: str) -> str:
+    """Text for troff: its escapes and its leading dots made harmless, backquotes as bold."""
+    safe = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    safe = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", safe)
+    return f"\\&{safe}" if safe.startswith(".") else safe
+
+
+def main() -> int:
+    """Write what differs; say what was written."""
+    for name, text in pages().items():
+        path = DOCS / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"docs/{name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
