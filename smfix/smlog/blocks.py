@@ -14,6 +14,7 @@ from smfix.smlog.lines import Block
 
 BLOCK = 1 << 20  # bytes read at a time
 LONGEST = 8 << 20  # bytes of a line
+_ROOM = 16  # a buffer has so much of a block more, for the beginnings of lines of any length
 
 
 class Cutter:
@@ -27,12 +28,12 @@ class Cutter:
         """The blocks of `stream`, the log with index `file`. `stream` has ``readinto``."""
         carry = b""
         while True:
-            buffer = self._buffer(len(carry) + BLOCK)
+            wanted = len(carry) + BLOCK
+            buffer = self._buffer(wanted)
             buffer[: len(carry)] = carry
-            size = len(carry) + _fill(stream, memoryview(buffer)[len(carry) :])
-            ended = size < len(buffer)
+            size = len(carry) + _fill(stream, memoryview(buffer)[len(carry) : wanted])
             end = size
-            if not ended:
+            if size == wanted:  # more may follow: the last line waits for its end
                 end = buffer.rfind(b"\n", 0, size) + 1
                 if not end and size >= LONGEST:
                     end = size
@@ -41,15 +42,16 @@ class Cutter:
                 lines = self._engine.count(buffer, b"\n", 0, end)
                 yield Block(buffer, end, file, first_line, lines)
                 first_line += lines
-            if ended:
+            if size < wanted:
                 return
 
     def _buffer(self, size: int) -> bytearray:
+        """A buffer of at least `size` bytes, a used one if it is not much larger."""
         while self._spare:
             data = self._spare.pop().data
             if isinstance(data, bytearray) and size <= len(data) <= size + BLOCK:
                 return data
-        return bytearray(size + (64 << 10 if size < 2 * BLOCK else 0))
+        return bytearray(size + BLOCK // _ROOM)
 
 
 def _fill(stream: Any, view: memoryview) -> int:

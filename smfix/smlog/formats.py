@@ -135,6 +135,7 @@ _IDENT_OF = {"raw": "SM"}
 
 # What a paste puts in front of a line: mail quotes, comments, indentation, grep's file and number.
 _QUOTED = re.compile(r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)")
+_MAIL_QUOTE = re.compile(r"^(?:\s{0,12}>\s?){1,8}")
 _GREPPED = re.compile(r"(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?(?:[0-9]{1,9}[:-])?\s?")
 _ESCAPED = re.compile(r"\\([*_\[\]<>()#+.!{}|~`-])")
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&", "&#39;": "'", "&quot;": '"', "&nbsp;": " "}
@@ -176,10 +177,7 @@ def unescape(text: str) -> str:
 
 def unquote(line: str) -> str:
     """A line without a prefix, without the mail quotes in front of it."""
-    if not line.lstrip().startswith(">"):
-        return line
-    quoted = _QUOTED.match(line)
-    return line[quoted.end() :] if quoted else line
+    return _MAIL_QUOTE.sub("", line, count=1)
 
 
 def _prefix(form: str, found: re.Match[str], stamp: Stamp) -> Prefix:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 HEX8 = r"[0-9a-fA-F]{8}"
 UUID = rf"{HEX8}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{12}}"
-_UUID_IN_TEXT = re.compile(rf"(?<![0-9a-fA-F-]){UUID}(?![0-9a-fA-F-])")
 _WHOLE_UUID = re.compile(rf"{UUID}\Z")
 _TMP = re.compile(r"tmp[A-Za-z0-9_]{1,32}\Z")
 _MAPPER = re.compile(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
@@ -51,11 +50,6 @@ class ImagePath:
 def is_uuid(text: str) -> bool:
     """True for a full UUID: 32 hex digits in five groups."""
     return _WHOLE_UUID.match(text) is not None
-
-
-def uuids(text: str) -> Iterator[str]:
-    """Every full UUID in `text`, lower case, in order. Dashes doubled by device-mapper are not."""
-    return (found.group().lower() for found in _UUID_IN_TEXT.finditer(text))
 
 
 def image_path(path: str) -> ImagePath | None:
