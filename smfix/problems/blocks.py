@@ -73,8 +73,14 @@ def clear_is_nul(image: VhdImage, header: Header, at: int) -> bool:
 def _clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:
     """[start, end) of the runs of clear bits among the first `sectors`."""
     text = format(int.from_bytes(bits, "big"), f"0{len(bits) * 8}b")[:sectors]
-    edges = [0, *(n for n in range(1, sectors) if text[n] != text[n - 1]), sectors]
-    return [(low, high) for low, high in pairwise(edges) if text[low] == "0"]
+    runs: list[tuple[int, int]] = []
+    low = text.find("0")
+    while low >= 0:
+        high = text.find("1", low)
+        high = sectors if high < 0 else high
+        runs.append((low, high))
+        low = text.find("0", high)
+    return runs
 
 
 def stray_bits(image: VhdImage) -> list[int]:
