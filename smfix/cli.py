@@ -109,6 +109,27 @@ NoRescan = Annotated[
     bool,
     typer.Option("--no-rescan", help="Leave out the SR.scan by which the storage manager goes on after repairs."),
 ]
+Policy = Annotated[
+    str | None,
+    typer.Option("--policy", metavar="FILE", help="With --follow: what may be done without asking (TOML)."),
+]
+StateDir = Annotated[
+    str | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        envvar="SMFIX_STATE_DIR",
+        help="Where --follow keeps what it knows. Default: /var/lib/smfix/follow (root) or the XDG state folder.",
+    ),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", metavar="FILE", help="With --follow: a .prom file for node-exporter's textfiles."),
+]
+UnitDir = Annotated[
+    str | None,
+    typer.Option("--unit-dir", metavar="DIR", help="Where the unit lies, where that is not /etc/systemd/system."),
+]
 Html = Annotated[
     str | None, typer.Option("--html", metavar="FILE", help="Save the report as one self-contained page, too.")
 ]
@@ -397,6 +418,18 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         int | None,
         typer.Option(metavar="YEAR", help="The year of the last line of a log that names none."),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Live, until stopped, from where the last run stopped (`--since now`: new lines only). Never asks; "
+            "writes only with --yes or a --policy that allows it. --json: one event a line.",
+        ),
+    ] = False,
+    policy: Policy = None,
+    state_dir: StateDir = None,
+    metrics: Metrics = None,
     html: Html = None,
     include_data: IncludeData = False,
     as_json: AsJson = False,
@@ -405,6 +438,19 @@ def from_log(  # noqa: PLR0913 - the options of the contract
 
     Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
     """
+    if follow and html is not None:
+        raise UsageError("--follow has no end, so it has no report to save with --html")
+    if follow:
+        from smfix import live
+
+        options = live.FollowOptions(
+            tuple(logs or (pipeline.SMLOG,)), yes, dry_run, as_json, since, until, tz, year, policy, state_dir, metrics
+        )
+        setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, None)
+        with _with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+            return live.follow(options, setting, sys.stdout, _say)
+    if not (policy is state_dir is metrics is None):
+        raise UsageError("--policy, --state-dir and --metrics go with --follow")
     page = _page(html, include_data=include_data)
     decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
     setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
@@ -609,6 +655,67 @@ def explain_(
     document = explain.document(rows)
     report = explain.listing(rows) if code is None else explain.full(rows[0])
     return _finish(report, document, "", as_json=as_json)
+
+
+@app.command(epilog=EPILOG, short_help="what the followers of this host's logs know, and what waits")
+@_guarded
+def status(*, state_dir: StateDir = None, as_json: AsJson = False) -> int:
+    """Say how each followed log stands: its incidents, how far each has come, and what it waits for."""
+    from smfix import live
+    from smfix.report import followed
+
+    followers, code = live.status(state_dir)
+    return _finish(followed.table(followers), followed.status(followers, code), "", as_json=as_json)
+
+
+service = typer.Typer(
+    name="service", help="Run `from-log --follow` as a service of systemd.", no_args_is_help=True, epilog=EPILOG
+)
+app.add_typer(service, short_help="run `from-log --follow` as a service of systemd")
+
+
+@service.command("install", epilog=EPILOG)
+@_guarded
+def service_install(
+    *,
+    log: Annotated[str, typer.Argument(metavar="[LOG]", help="The log to follow.")] = pipeline.SMLOG,
+    policy: Policy = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply every SAFE repair; else report only.")] = False,
+    metrics: Metrics = None,
+    sr_mount: SrMount = None,
+    unit_dir: UnitDir = None,
+) -> int:
+    """Write the unit, enable and start it. Without --yes and --policy it reports and repairs nothing."""
+    from smfix import live
+    from smfix import service as systemd
+
+    if policy is not None:
+        live.read_policy(policy)  # a mistake is told now, not by the service
+    options = systemd.options(log, policy=policy, yes=yes, metrics=metrics, sr_mounts=sr_mount or ())
+    writable = [] if metrics is None else [os.path.dirname(os.path.abspath(metrics))]
+    systemd.install(systemd.unit_text(systemd.program(), options, writable), unit_dir, _say)
+    return 0
+
+
+@service.command("uninstall", epilog=EPILOG)
+@_guarded
+def service_uninstall(*, unit_dir: UnitDir = None) -> int:
+    """Stop the service and take its unit away; journals and state stay."""
+    from smfix import service as systemd
+
+    systemd.uninstall(unit_dir, _say)
+    return 0
+
+
+@service.command("status", epilog=EPILOG)
+@_guarded
+def service_status(*, unit_dir: UnitDir = None) -> int:
+    """Say whether the unit is there, enabled and running; 0 when it is installed and runs."""
+    from smfix import service as systemd
+
+    found = systemd.state(unit_dir)
+    _emit(systemd.words(found) + "\n")
+    return 0 if found.installed and found.active in (None, "active") else 4
 
 
 @app.command(epilog=EPILOG, short_help="a throw-away SR with damaged disks, repaired and proved")

@@ -175,7 +175,7 @@ class Follower:
         self._remind()
         self._treat()
         now = time.monotonic()
-        if self._is_dirty or (self._has_moved() and now - self._saved_at >= _SAVED_EVERY):
+        if self._is_dirty or (self._has_moved() and now - self._saved_at >= self._patience()):
             self._save_if_possible()
         self._deliver()
         if self._asked.metrics and now - self._measured_at >= _MEASURED_EVERY:
@@ -380,6 +380,11 @@ class Follower:
 
     def _has_moved(self) -> bool:
         return self._ledger.place != self._reader.end
+
+    def _patience(self) -> float:
+        """Seconds that a position may stay unsaved; none for a new file: if it is gone later, we know of it."""
+        mark = self._ledger.position.mark
+        return _SAVED_EVERY if mark and (mark.device, mark.inode) == self._tail.identity else 0.0
 
     def _save(self) -> None:
         """Make everything durable. Raises WriteFailed."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TextIO
 
 from smfix import ledger as ledgers
 from smfix import lifecycle, policy
@@ -78,8 +78,8 @@ def read_policy(path: str) -> Policy:
 # --------------------------------------------------------------------------- following
 
 
-def follow(options: FollowOptions, setting: Setting, out: int, say: Callable[[str], None]) -> int:
-    """Follow until SIGTERM or SIGINT; 0. `out` is the descriptor that events are written to.
+def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[[str], None]) -> int:
+    """Follow until SIGTERM or SIGINT; 0. `out` is the stream whose descriptor events are written to.
 
     Raises UsageError for what cannot be meant, Unreadable, WriteFailed and Followed at the start.
     """
@@ -134,19 +134,19 @@ def _one_log(options: FollowOptions) -> str:
 class _Out:
     """Where events are told: a pipe, a file, a terminal; one that takes nothing holds nobody up at the end."""
 
-    descriptor: int
+    stream: TextIO
     as_json: bool
     wake: Wake
 
     def tell(self, document: dict[str, Any]) -> bool:
         """Write one event; False where nobody will read it."""
         data = (followed.line(document) if self.as_json else followed.sentence(document)).encode()
-        view = memoryview(data)
+        view, descriptor = memoryview(data), self.stream.fileno()
         ends: float | None = None
         while view:
-            if select.select([], [self.descriptor], [], 0.2)[1]:
+            if select.select([], [descriptor], [], 0.2)[1]:
                 try:
-                    view = view[os.write(self.descriptor, view[:_PIPE]) :]
+                    view = view[os.write(descriptor, view[:_PIPE]) :]
                 except OSError:
                     return False
             elif self.wake.stopping:

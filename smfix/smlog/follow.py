@@ -59,7 +59,10 @@ class Tail:
             self._done.extend(position.done)
             self._gaps, self._lost, self._sought = position.gaps, position.lost, position.mark
             self._may_read()
-            self._find()
+            try:
+                self._find()
+            except OSError as error:
+                self._stumble(error)
 
     # ---------------------------------------------------------------- where it is
 
@@ -327,6 +330,8 @@ class Tail:
         if self._file is not None:
             self._sought = self._mark
             self._drop()
+        if isinstance(error, FileNotFoundError):
+            return  # it was renamed between two looks
         if self._trouble != str(error):
             self._trouble = str(error)
             self.notes.append(f"{self.path}: {error.strerror or error}; it is tried again")
