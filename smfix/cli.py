@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from smfix import __version__, pipeline, scan
-from smfix.errors import SmfixError, UsageError, WriteFailed
-from smfix.model import Exit, Outcome, Record
+from smfix.errors import SmfixError, Unreadable, UsageError, WriteFailed
+from smfix.model import Exit, Outcome, Record, Verdict
 from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, picture, scanned, text
 from smfix.report.escape import operand, printable
 from smfix.report.hexdump import hexdump
@@ -36,7 +36,6 @@ _SHIELDED = 130  # what typer makes of an interrupt that it meets before we do
 
 app = typer.Typer(
     name="smfix",
-    add_completion=False,
     # rich would double the start-up, and its boxes break what people paste.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -455,6 +454,8 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     decide = _decide(yes=yes, dry_run=dry_run, as_json=as_json)
     setting = _setting(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
     names = tuple(logs or (pipeline.SMLOG,))
+    if not logs and not os.path.lexists(pipeline.SMLOG):
+        raise Unreadable(f"{pipeline.SMLOG}: No such file or directory; name the log: smfix from-log FILE")
     asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
     with _with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
         try:
@@ -489,7 +490,11 @@ def check(
         images = pipeline.check(targets, setting, parents=parents)
     document = jsondoc.check(images)
     _save(page, document, lambda pages: pages.check(page, images, setting))
-    return _finish(text.check(images), document, "", as_json=as_json)
+    hint = ""
+    if not as_json and any(image.verdict is Verdict.INVALID for image in images):
+        again = setting.command("repair", *map(operand, targets), "--dry-run")
+        hint = f"What a repair would write, and who must agree to it:\n{layout.INDENT}{again}"
+    return _finish(text.check(images), document, hint, as_json=as_json)
 
 
 @app.command(epilog=EPILOG, short_help="diagnose, plan, repair and re-validate the named images")
@@ -625,7 +630,7 @@ def journal(
 def undo(
     journal_id: Annotated[str, typer.Argument(metavar="ID", help="A journal's id, or the start of it.")],
     *,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Put it back without asking.")] = False,
     dry_run: DryRun = False,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,

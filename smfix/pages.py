@@ -92,9 +92,10 @@ def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Res
     portraits = [
         Portrait() if one.missing else lens.treated(one.path, one.sr, one.outcome) for one in images[: dossier.CARDS]
     ]
-    repaired = sum(one.outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) for one in images)
+    repaired = sum(one.outcome.status is Status.REPAIRED for one in images)
+    partly = sum(one.outcome.status is Status.PARTLY_REPAIRED for one in images)
     left = sum(not one.outcome.settled for one in images)
-    told = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left."
+    told = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
     page = html.Page("Repair report", told, cards, portraits, _environment(setting))
     return html.render(replace(page, rescans=rescans, include_data=wanted.include_data))
 

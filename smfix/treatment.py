@@ -30,6 +30,7 @@ from smfix.model import (
     Refusal,
     RepairPlan,
     Resize,
+    Severity,
     Sound,
     Status,
     Target,
@@ -242,7 +243,9 @@ def _write(
         done = apply(planned.plan, writable, means, checks, sr_root=found.root, command=setting.words)
     done = replace(done, findings=findings)
     if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
-        return replace(done, next=next_steps(path, found, setting))
+        left = dict.fromkeys(one.code for one in done.remaining if one.severity is Severity.ERROR)
+        told = tuple(command(["smfix", "explain", code]) for code in left)
+        return replace(done, next=(*next_steps(path, found, setting), *told))
     return done
 
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from smfix import cli
+from smfix import cli, pipeline
 from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 
@@ -222,6 +222,13 @@ def test_a_missing_log_is_one_line(world, as_json):
         assert run.json["exit"] == 8
     else:
         assert run.out == ""
+
+
+def test_a_machine_without_smlog_is_told_to_name_one(world, monkeypatch):
+    monkeypatch.setattr(pipeline, "SMLOG", str(world.folder / "SMlog of a host"))
+    run = world.run("from-log")
+    assert run.code == 8
+    assert run.err.endswith("No such file or directory; name the log: smfix from-log FILE\n")
 
 
 def test_a_log_without_incidents_is_zero(world):

@@ -260,10 +260,20 @@ def test_consent_alone_writes_nothing(world):
     assert done.json["images"][0]["outcome"]["lost_sectors"] == 1
 
 
+def test_a_check_that_finds_damage_says_how_to_go_on(world):
+    path = world.damaged()
+    run = world.run("check", path)
+    assert run.code == 4
+    assert run.out.endswith(f"   smfix repair {path} --dry-run --sr-mount {world.mount}\n")
+    path.write_bytes(world.image())
+    assert "smfix repair" not in world.run("check", path).out
+
+
 def test_a_missing_parent_may_remain(world):
     path = world.damaged(LEAF, parent=BASE)
     run = world.run("repair", path, "--yes", "--json")
     assert (run.code, status(run)) == (5, [("partly-repaired", None)])
+    assert run.json["images"][0]["outcome"]["next"][-1].startswith("smfix explain VHD")
     assert [finding["code"] for finding in run.json["images"][0]["outcome"]["remaining"]] == ["VHD501"]
 
 

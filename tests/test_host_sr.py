@@ -160,6 +160,21 @@ def test_a_folder_that_may_not_be_listed_is_said(mount, monkeypatch):
         locate(VdiRef("1d994938"), SR, None, [str(mount)])
 
 
+@pytest.mark.parametrize("path", [None, f"/run/sr-mount/{SR}/{VDI}.vhd"])
+def test_a_disk_that_may_not_be_looked_at_is_not_called_missing(mount, monkeypatch, path):
+    def forbidden(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "lstat", forbidden)
+    with pytest.raises(Unreadable, match="cannot look at .*Permission denied"):
+        locate(VdiRef(VDI), SR, path, [str(mount)])
+
+
+def test_a_name_too_long_to_be_a_file_is_not_there(mount):
+    path = f"/run/sr-mount/{SR}/{'x' * 300}/{VDI}.vhd"
+    assert isinstance(locate(VdiRef(VDI), SR, path, [str(mount)]), NotFound)
+
+
 def test_what_was_found_can_be_opened(mount):
     image = locate(VdiRef(VDI[:8]), None, None, [str(mount)])
     opened = open_image(image.target, sr_root=image.root)

@@ -225,6 +225,7 @@ def test_what_cannot_be_proved_is_not_done(monkeypatch):
     hopeless = planned(refooted(base(), saved=9))
     assert hopeless.plan.refusal is not None
     assert "no proved repair for VHD116" in hopeless.plan.refusal.message
+    assert hopeless.plan.refusal.next == ("smfix explain VHD116",)
 
 
 # --------------------------------------------------------------------------- losses

@@ -32,6 +32,7 @@ def test_quotes_are_cut_to_the_width():
     assert layout.clipped("log", "short") == "   log      short"
     assert len(layout.clipped("log", "x" * 200)) == layout.WIDTH
     assert layout.clipped("log", "x" * 200).endswith("x...")
+    assert layout.clipped("log", f"{'x' * 66} (rc 22)", rows=2).splitlines()[1].strip() == "(rc 22)"
 
 
 @pytest.mark.parametrize("make", [layout.wrapped, lambda text: layout.row("x", text)])

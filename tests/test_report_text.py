@@ -118,9 +118,25 @@ def test_the_sum_names_only_what_there_is():
     assert text.from_log(reading(), [treated()]).endswith("\n\n1 incident: 1 repaired, 0 left.")
 
 
+def test_what_is_repaired_in_part_is_counted_once():
+    partly = treated(outcome=outcome(Status.PARTLY_REPAIRED))
+    refused = treated(outcome=outcome(Status.REFUSED, reason=Reason.IN_USE))
+    assert text.sum_up([treated(), partly]) == "2 incidents: 1 repaired, 1 left (repaired in part)."
+    assert text.sum_up([partly, refused]) == "2 incidents: 0 repaired, 2 left (1 of them repaired in part)."
+
+
+def test_a_card_of_a_disk_without_a_uuid_has_a_heading():
+    assert text.incident(1, treated(vdi="")).startswith("1. a disk without a UUID  [repaired]\n")
+
+
 def test_a_log_without_incidents():
     quiet = reading(files=("-",), first=None, last=None, zone_assumed=False)
-    assert text.from_log(quiet, []) == ("Read 4,096 bytes of standard input.\n\nNo damaged disk is named in this log.")
+    assert text.from_log(quiet, []) == (
+        "Read 4,096 bytes of standard input.\n\nNo damaged disk is named in this log.\n"
+        "No line of it has the form of a storage log: is it the right file?"
+    )
+    assert text.from_log(reading(bytes=0, first=None, last=None), []).endswith("in this log.")
+    assert text.from_log(reading(), []).endswith("in this log.")
     assert text.log_read(reading(files=(), bytes=0)).startswith("Read 0 bytes of no file.")
 
 

@@ -10,6 +10,7 @@ An SR type is a row of `SR_TYPES`.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -137,7 +138,7 @@ def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFou
     found = [
         Found(Target(place, Backing.FILE, name.vdi, name.sr), root)
         for root, rest in places
-        if os.path.lexists(place := os.path.join(root, rest))
+        if _is_there(place := os.path.join(root, rest))
     ]
     return _verdict(found, [os.path.join(*place) for place in places])
 
@@ -196,6 +197,17 @@ def _all_volumes(sr: str, folder: str) -> tuple[Found, ...]:
     return tuple(Found(lvm.as_target(volume)) for volume in sorted(found, key=lambda volume: volume.name))
 
 
+def _is_there(path: str) -> bool:
+    """Something is at `path`, a dangling link too. Raises Unreadable where that cannot be known."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return False
+        raise Unreadable(f"cannot look at {path}: {error.strerror}") from error
+    return True
+
+
 def _names(folder: str) -> list[str]:
     """The names in a folder; none where there is no such folder. Raises Unreadable."""
     try:
@@ -223,7 +235,8 @@ def _find_files(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[Fou
             path = os.path.join(root, name)
             said = read_path(os.path.join(os.path.basename(root), name))
             wanted = name.startswith(ref) and said.life in (Life.PLAIN, Life.OLD)
-            if wanted and os.path.lexists(path):
+            # Of a search through every SR, one that does not answer must not spoil the rest.
+            if wanted and (os.path.lexists(path) if sr is None else _is_there(path)):
                 yield Found(Target(path, Backing.FILE, said.vdi, said.sr), root)
 
 

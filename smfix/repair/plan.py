@@ -204,9 +204,10 @@ def _hopeless(image: VhdImage, diagnosis: Diagnosis, context: Context) -> Refusa
 
 
 def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
-    codes = ", ".join(sorted({finding.code for finding in left}))
+    codes = sorted({finding.code for finding in left})
     why = f": {mending.refusals[0].message}" if mending.refusals else ""
-    return Refusal(Reason.NO_FIX, f"there is no proved repair for {codes}{why}")
+    more = tuple(f"smfix explain {code}" for code in codes)
+    return Refusal(Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}", more)
 
 
 def _needs_confirm(mending: _Mending, needs: tuple[str, ...]) -> Refusal:

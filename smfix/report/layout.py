@@ -58,10 +58,9 @@ def verbatim(label: str, text: str) -> str:
 
 
 def clipped(label: str, text: str, rows: int = 1) -> str:
-    """``   label    text`` folded at the width and cut after `rows` lines: a quote, whole in the JSON."""
+    """``   label    text`` folded at blanks and cut after `rows` lines: a quote, whole in the JSON."""
     room = WIDTH - len(INDENT) - LABEL
-    shown = printable(text)
-    pieces = [shown[at : at + room] for at in range(0, len(shown), room)] or [""]
+    pieces = textwrap.wrap(printable(text), room, break_on_hyphens=False) or [""]
     if len(pieces) > rows:
         pieces[rows - 1 :] = [pieces[rows - 1][: room - 3] + "..."]
     return "\n".join(f"{INDENT}{label if number == 0 else '':<{LABEL}}{piece}" for number, piece in enumerate(pieces))

@@ -33,6 +33,8 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
     parts += [_rescanned(one) for one in rescans]
     parts.append(sum_up(incidents))
+    if not incidents and reading.bytes and reading.first is None and reading.last is None:
+        parts[-1] += "\nNo line of it has the form of a storage log: is it the right file?"
     return "\n\n".join(parts)
 
 
@@ -62,7 +64,7 @@ def _files(files: Sequence[str]) -> str:
 def incident(number: int, treated: TreatedIncident) -> str:
     """One incident as a card."""
     told = treated.incident
-    lines = [f"{number}. {treated.vdi}  [{_headline(treated)}]"]
+    lines = [f"{number}. {treated.vdi or 'a disk without a UUID'}  [{_headline(treated)}]"]
     if told.host is not None:
         lines.append(row("host", told.host))
     lines.append(row("SR", _with_name(treated.sr or "the log does not say", treated.names.sr)))
@@ -72,11 +74,12 @@ def incident(number: int, treated: TreatedIncident) -> str:
     runs = counted(told.count, "report")
     lines.append(row("seen", f"{span(told.first_seen, told.last_seen)} ({runs})"))
     lines.append(row("kinds", ", ".join(told.kinds)))
-    lines += _evidence(treated)
     if treated.outcome is None:
         lines.append(row("result", "resolved, as a later line of the log shows; nothing to do"))
     else:
         lines.append(_outcome(treated.outcome))
+    # What is wrong and what to type is read first; the proof of it stands behind.
+    lines += _evidence(treated)
     return "\n".join(lines)
 
 
@@ -171,11 +174,12 @@ def edit_words(edit: Edit) -> str:
 
 
 def sum_up(incidents: Sequence[TreatedIncident]) -> str:
-    """All incidents in one line: how many were repaired, are sound, were resolved before, are left."""
+    """All incidents in one line, each counted once: repaired, sound, resolved before, left."""
     if not incidents:
         return "No damaged disk is named in this log."
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
-    repaired = sum(one.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) for one in outcomes)
+    repaired = sum(one.status is Status.REPAIRED for one in outcomes)
+    partly = sum(one.status is Status.PARTLY_REPAIRED for one in outcomes)
     valid = sum(one.status is Status.VALID for one in outcomes)
     resolved = len(incidents) - len(outcomes)
     left = sum(one.left for one in incidents)
@@ -184,8 +188,15 @@ def sum_up(incidents: Sequence[TreatedIncident]) -> str:
         words.append(f"{valid} sound by now,")
     if resolved:
         words.append(f"{resolved} resolved before,")
-    words.append(f"{left} left.")
+    words.append(f"{left} left{partly_of(left, partly)}.")
     return " ".join(words)
+
+
+def partly_of(left: int, partly: int) -> str:
+    """Behind ``7 left``: how many of those were written to, for what was repaired in part is left too."""
+    if not partly:
+        return ""
+    return " (repaired in part)" if partly == left else f" ({partly} of them repaired in part)"
 
 
 # --------------------------------------------------------------------------- check and repair
