@@ -137,9 +137,9 @@ def documents() -> str:
         MADE,
         (
             "With `--json` a command prints one document on stdout, and nothing else there. Times are ISO 8601 with an "
-            "offset, offsets and sizes are bytes, UUIDs are lower case, what is not known is `null`, and no key is ever "
-            "missing. Keys are added, never removed or renamed. The schemas are the truth; these tables are made from "
-            "them.\n"
+            "offset, offsets and sizes are bytes, UUIDs are lower case, what is not known is `null`, and no key is "
+            "ever missing. Keys are added, never removed or renamed. The schemas are the truth; these tables are made "
+            "from them.\n"
         ),
     ]
     for path in sorted((DOCS / "schema").glob("*.schema.json")):

@@ -104,6 +104,15 @@ def test_what_there_is_not_is_a_usage_error(capsys):
     assert "smfix: No such command 'no-such-command'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "word", "offers"), [("smfix re", 1, ["repair"]), ("smfix check --p", 2, ["--parents"])]
+)
+def test_the_shell_can_complete(line, word, offers):
+    asked = {**os.environ, "_SMFIX_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
+    done = subprocess.run(SMFIX, env=asked, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == offers
+
+
 def test_no_command_is_the_help_and_a_usage_error(capsys):
     assert cli.run([]) == 16
     err = capsys.readouterr().err

@@ -64,7 +64,9 @@ def test_every_page_is_in_the_sites_navigation():
     named = set(re.findall(r"(\S+\.md)", nav))
     pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
     assert named <= pages
-    assert {page for page in pages - named if not page.startswith("adr/")} == set()
+    # Decisions and results of measurements may stand beside it.
+    prose = {page for page in pages if page.startswith(("howto/", "explanation/", "reference/"))}
+    assert prose <= named
 
 
 def test_the_tutorial_works(tmp_path, capsys, monkeypatch):

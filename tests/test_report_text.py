@@ -35,15 +35,15 @@ def test_a_card_says_it_all():
    path     {PATH}
    seen     2012-05-15 00:18:35.127755 to 00:18:35.129850+00:00 (1 report)
    kinds    footer-invalid, coalesce-corrupted
-   log      SMlog:1
-            [26919] FAILED: (errno 22) stdout: 'primary
    found    VHD101 the footer at the end is gone; the backup footer is sound and
             nothing contradicts it
    wrote    NUL from the old end to byte 2,048
             512 bytes at offset 2,048
    result   repaired: one finding cleared; checked again on a fresh open
    undo     smfix undo 20251122-221903-3f9a1c
-   next     xe sr-scan uuid=7a142a29-9556-ee47-1e04-1a8517813369"""
+   next     xe sr-scan uuid=7a142a29-9556-ee47-1e04-1a8517813369
+   log      SMlog:1
+            [26919] FAILED: (errno 22) stdout: 'primary"""
     )
 
 
