@@ -19,6 +19,7 @@ from images import (
     device,
     empty,
     footer_of,
+    header_of,
     lost_footer,
     planned,
     put,
@@ -100,6 +101,21 @@ def test_an_impossible_entry_without_a_place_is_cleared_and_the_block_named_lost
     assert made.plan.lost_sectors == SECTORS
     assert made.plan.lost[0].offset == 3 * BLOCK_SIZE
     assert repaired(raw, "VHD302") == base()
+
+
+def test_a_block_that_qemu_wrote_over_the_batmap_is_not_called_lost():
+    behind_bat = header_of(empty()).bat_extent.end
+    data = bytes(range(256)) * (BLOCK_SIZE // 256)
+    raw = with_entry(empty()[:behind_bat] + bytes([0xFF]) * SECTOR + data + empty()[-512:], 0, behind_bat // SECTOR)
+    made = planned(raw, "VHD302", "VHD401")
+    assert codes(made)[0] == "VHD302"
+    finding = made.diagnosis.findings[0]
+    assert finding.disposition is Disposition.REPORT
+    assert not finding.lossy
+    assert "the guest's data is in it" in finding.message
+    assert made.plan.edits == ()
+    assert made.plan.refusal is not None
+    assert made.plan.refusal.reason is Reason.NO_FIX
 
 
 def test_of_a_partial_last_block_only_what_the_guest_has_is_lost():

@@ -105,8 +105,9 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     # A block that the batmap calls full and the BAT has lost claims a place as well.
     claimants = sorted({*wrong, *stray_bits(image)})
     doubt = held_open(context) or unclear(image, places, frozenset(wrong))
-    answer = {} if doubt else forced(image, claimants, places)
-    gone = not places and not doubt and len(wrong) <= NAMED
+    written = {block for block, at in wrong.items() if _written_over(image, at)}
+    answer = {} if doubt or written else forced(image, claimants, places)
+    gone = not places and not doubt and not written and len(wrong) <= NAMED
     for block in sorted(wrong)[:NAMED]:
         at = wrong[block]
         where, clobbers = _where(image, wrong, at)
@@ -116,12 +117,29 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
             "where": where,
             "candidates": [place.offset for place in places],
             "entry": UNUSED * SECTOR if gone else answer.get(block),
-            "found": _found(answer.get(block), places, doubt=doubt),
+            "found": _WRITTEN if block in written else _found(answer.get(block), places, doubt=doubt or bool(written)),
             "others": len(wrong) - 1,
             "lost": [whole_block(image, header, block)] if gone and header else [],
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers {clobbers}" if clobbers else None
         yield Hit(facts, check, disposition=CONFIRM if gone or block in answer else REPORT, lossy=gone)
+
+
+_WRITTEN = (
+    "A block stands there all the same, over the batmap or the parent locators: a writer that knows neither "
+    "(qemu) puts it there, and the guest's data is in it."
+)
+
+
+def _written_over(image: VhdImage, at: int) -> bool:
+    """A block has been written at `at`, behind the BAT, over a batmap that is none any more.
+
+    Source: qemu's vpc.c puts a disk's first block right behind the BAT.
+    """
+    header = image.geometry
+    if header is None or isinstance(image.batmap, Sound) or not header.bat_extent.end <= at < image.end_of_headers:
+        return False
+    return block_shaped(image, header, at)
 
 
 def whole_block(image: VhdImage, header: Header, block: int) -> list[int]:
