@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ import typer
 from smfix import __version__, pipeline, scan
 from smfix.errors import SmfixError, Unreadable, UsageError, WriteFailed
 from smfix.model import Exit, Outcome, Record, Verdict
-from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, picture, scanned, text
+from smfix.report import exitcode, explain, journals, jsondoc, layout, metadata, meter, picture, scanned, text
 from smfix.report.escape import operand, printable
 from smfix.report.hexdump import hexdump
 
@@ -305,6 +306,7 @@ def _decide(*, yes: bool, dry_run: bool, as_json: bool) -> pipeline.Decide | Non
 
 def _ask(path: str, outcome: Outcome) -> bool:
     """Show the plan, ask; anything but yes is no."""
+    _redraw("")
     _emit("\n" + text.proposal(path, outcome) + "\n")
     return _answer("   Write this? [y/N] ")
 
@@ -328,11 +330,27 @@ def _ask_back(record: Record) -> bool:
     return _answer("   Put it back? [y/N] ")
 
 
-def _progress(done: int, total: int) -> None:
-    """How far the log is read, for somebody who watches; `total` 0: nobody knows."""
-    if sys.stderr.isatty():
-        share = f"{100 * done // total} %" if total else f"{done >> 20} MiB"
-        _redraw(f"smfix: reading the log: {share}" if done < total or not total else "")
+class _Meter:
+    """How far a work is, for somebody who watches: one line on stderr, ten times a second at most."""
+
+    def __init__(self, say: Callable[[int, int, float], str]) -> None:
+        self._say, self._last = say, 0.0
+        self._begun: float | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self._begun = now if self._begun is None else self._begun
+        if sys.stderr.isatty() and (now - self._last >= 0.1 or done >= total > 0):
+            self._last = now
+            _redraw("smfix: " + self._say(done, total, now - self._begun) if done < total or not total else "")
+
+
+def _reading() -> _Meter:
+    return _Meter(lambda done, total, seconds: meter.of_bytes("reading the log", done, total, seconds))
+
+
+def _counting(what: str, noun: str) -> _Meter:
+    return _Meter(lambda done, total, seconds: meter.of_items(what, done, total, seconds, noun))
 
 
 def _redraw(line: str) -> None:
@@ -459,7 +477,8 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
     with _with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
         try:
-            reading, incidents = pipeline.from_log(asked, setting, _progress)
+            disks = _counting("looking at the disks", "disk")
+            reading, incidents = pipeline.from_log(asked, setting, _reading(), disks)
         finally:
             _redraw("")
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in incidents], setting)
@@ -534,7 +553,10 @@ def repair(  # noqa: PLR0913 - the options of the contract
         given_uuid=pipeline.given_uuid(uuid),
     )
     with _with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
-        images = pipeline.repair(targets, setting)
+        try:
+            images = pipeline.repair(targets, setting, _counting("looking at the disks", "disk"))
+        finally:
+            _redraw("")
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
     planned = pipeline.planned([image.outcome for image in images])
     hint = _how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
@@ -561,17 +583,13 @@ def scan_(
     page = _page(html, include_data=include_data)
     try:
         with _with_pool(_setting(sr_mount, None, None, None, None), xapi_login) as setting:
-            images = scan.scan(targets or (), sr_mount or (), _scanned, setting.pool)
+            images = scan.scan(targets or (), sr_mount or (), _counting("scanning", "image"), setting.pool)
     finally:
         _redraw("")
     report = "" if as_json else scanned.text(images)
     document = scanned.document(images)
     _save(page, document, lambda pages: pages.of_scan(page, images, setting))
     return _finish(report, document, "", as_json=as_json)
-
-
-def _scanned(done: int, total: int) -> None:
-    _redraw(f"smfix: scanning: {done:,} of {total:,} images")
 
 
 @app.command(epilog=EPILOG, short_help="metadata as `vhd-util read -p` prints it")

@@ -115,12 +115,17 @@ class LogQuestion:
         return (*map(operand, self.names), *said)
 
 
+Progress = Callable[[int, int], None]
+"""Whoever is told how much of how much is done; a total of 0: nobody knows."""
+
+
 def from_log(
-    asked: LogQuestion, setting: Setting, progress: Callable[[int, int], None] | None = None
+    asked: LogQuestion, setting: Setting, progress: Progress | None = None, each: Progress | None = None
 ) -> tuple[LogReading, tuple[TreatedIncident, ...]]:
     """Every incident of the logs, in their order, with what became of its disk.
 
-    Parents are treated before their children. Raises Unreadable for a log, UsageError for an option.
+    Parents are treated before their children. `progress` is told of bytes read, `each` of disks treated. Raises
+    Unreadable for a log, UsageError for an option.
     """
     from smfix.smlog.source import read_logs  # only here: the other commands start without it
 
@@ -133,6 +138,8 @@ def from_log(
     treated: dict[int, TreatedIncident] = {}
     for index in chains.parents_first([place if isinstance(place, Found) else None for place in places]):
         incident = reading.incidents[index]
+        if each is not None:
+            each(len(treated), len(places))
         treated[index] = treat_incident(ids[index], incident, places[index], setting)
     return reading, tuple(treated[index] for index in range(len(places)))
 
@@ -252,7 +259,7 @@ def given_uuid(text: str | None) -> bytes | None:
     return bytes.fromhex(text.replace("-", ""))
 
 
-def repair(targets: Sequence[str], setting: Setting) -> tuple[TreatedImage, ...]:
+def repair(targets: Sequence[str], setting: Setting, each: Progress | None = None) -> tuple[TreatedImage, ...]:
     """What became of every image that the targets name, parents first. Raises UsageError."""
     images = _resolved(targets, setting)
     if len(images) > 1 and (setting.given_size is not None or setting.given_uuid is not None):
@@ -260,6 +267,8 @@ def repair(targets: Sequence[str], setting: Setting) -> tuple[TreatedImage, ...]
     treated: dict[int, TreatedImage] = {}
     for index in chains.parents_first([image if isinstance(image, Found) else None for image in images]):
         image = images[index]
+        if each is not None:
+            each(len(treated), len(images))
         if isinstance(image, Found):
             target = image.target
             treated[index] = TreatedImage(target.path, treat(image, setting), names=setting.names(target), sr=target.sr)

@@ -329,11 +329,15 @@ def test_progress_is_for_terminals_only(world, monkeypatch):
 
 def test_progress_in_numbers(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    cli._progress(1, 4)
-    cli._progress(3 << 20, 0)
-    cli._progress(4, 4)
+    read = cli._reading()
+    read(1, 4)
+    read(2, 4)  # too soon after the one before
+    read(4, 4)
+    cli._reading()(3 << 20, 0)
+    cli._counting("looking at the disks", "disk")(1, 8)
     assert capsys.readouterr().err == (
-        "\rsmfix: reading the log: 25 %\x1b[K\rsmfix: reading the log: 3 MiB\x1b[K\r\x1b[K"
+        "\rsmfix: reading the log: 25 %\x1b[K\r\x1b[K\rsmfix: reading the log: 3 MiB\x1b[K"
+        "\rsmfix: looking at the disks: 1 of 8 disks\x1b[K"
     )
 
 
