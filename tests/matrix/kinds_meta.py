@@ -41,6 +41,8 @@ for _name, _text, _make in (
      _header(lambda s: s.header[:SECTOR] + s.rng.randbytes(SECTOR))),
     ("sealed-entries", "max_bat_size halved, with a good checksum",
      _header(lambda s: seal_header(changed(s.header, ENTRIES, struct.pack(">I", max(1, s.found.bat_entries // 2)))))),
+    ("sealed-entries-more", "max_bat_size 2,097,152 more, with a good checksum",
+     _header(lambda s: seal_header(changed(s.header, ENTRIES, struct.pack(">I", s.found.bat_entries | 1 << 21))))),
     ("sealed-table", "table offset one sector on, with a good checksum",
      _header(lambda s: seal_header(changed(s.header, TABLE, struct.pack(">Q", s.found.table_at + SECTOR))))),
     ("sealed-block-size", "block size 1 MiB, with a good checksum",
