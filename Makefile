@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench soak docs reference clean
+.PHONY: help demo test lint format bench soak matrix docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
 	@echo 'make test    all tests, then 100 % branch coverage of the pure modules'
 	@echo 'make lint    ruff, ruff format, mypy --strict'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
+	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
 	@echo 'make bench   side by side with the tools people use today'
 	@echo 'make docs    the documentation site, into build/site; a dead link is a failure'
 
@@ -37,6 +38,10 @@ bench: $(VENV)/.run
 
 soak: $(VENV)/.test
 	$(BIN)/python tests/soak.py --seconds 600 --write docs/soak.md
+
+# Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/matrix.md.
+matrix: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/matrix.md
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --quiet
