@@ -24,7 +24,8 @@ def test_one_sound_image():
         "/sr: 1 image",
         "  a  valid, 16 MiB disk, 3 MiB file",
         "",
-        "1 image: 1 valid; 0 with a size that is no multiple of 512; the longest chain has 1 image.",
+        "1 image: 1 valid; 0 with a size that is no multiple of 512; the longest chain",
+        "has 1 image.",
     ]
 
 
@@ -46,7 +47,7 @@ def test_what_is_said_of_an_image(placed, said):
 def test_what_is_wrong_stands_below_and_infos_do_not():
     told = lines(image(Verdict.INVALID, findings=(LOST_FOOTER, CLOCK), depth=1))
     assert told[1:3] == ["    a  INVALID, 3 MiB file", "      VHD101 footer lost"]
-    assert len(told) == 5
+    assert len(told) == 6
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNREADABLE, Verdict.NOT_A_VHD])
@@ -61,7 +62,13 @@ def test_a_deep_chain_stays_on_the_screen_and_a_missing_size_is_not_said():
 
 
 def test_no_image():
-    assert (
-        scanned.text(())
-        == ("\n0 images: ; 0 with a size that is no multiple of 512; the longest chain has 0 images.").strip()
-    )
+    assert scanned.sum_up(()) == "0 images: ; 0 with a size that is no multiple of 512; the longest chain has 0 images."
+    assert max(map(len, lines())) <= 80
+
+
+def test_what_is_long_is_folded_under_itself():
+    name = "5b0c1a7e-3a52-4a05-9f0e-6d1f6e0b7c11"
+    long = CheckedImage(f"/sr/{name}.vhd", Verdict.INVALID, 5 * MIB)
+    told = lines(ScannedImage(long, depth=1, virtual_size=16 * MIB, aligned=False))
+    assert told[1] == f"    {name}  INVALID, 16 MiB disk, 5 MiB file, size"
+    assert told[2] == " " * 42 + "no multiple of 512"

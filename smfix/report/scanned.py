@@ -12,7 +12,7 @@ from smfix.model import CheckedImage, Exit, InUse, ScannedImage, Severity, Verdi
 from smfix.report import exitcode
 from smfix.report.escape import printable
 from smfix.report.jsondoc import finding, names
-from smfix.report.layout import counted
+from smfix.report.layout import counted, folded, wrapped
 
 TIES = {
     "parent-missing": "parent not here",
@@ -30,7 +30,7 @@ def text(images: Sequence[ScannedImage]) -> str:
         lines = [f"{printable(folder)}: {counted(len(here), 'image')}"]
         lines += [line for image in here for line in _lines(image)]
         parts.append("\n".join(lines))
-    parts.append(sum_up(images))
+    parts.append(wrapped(sum_up(images)))
     return "\n\n".join(parts)
 
 
@@ -41,7 +41,7 @@ def _lines(image: ScannedImage) -> Iterator[str]:
     name = printable(basename(checked.path).removesuffix(".vhd"))
     if image.names.vdi:
         name += f" ({printable(image.names.vdi)})"
-    yield f"{indent}{name}  {', '.join(words(image))}"
+    yield folded(f"{indent}{name}  ", ", ".join(words(image)))
     wrong = [one for one in checked.findings if one.severity is not Severity.INFO]
     yield from (f"{indent}  {one.code} {printable(one.title)}" for one in wrong)
     if checked.verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD) and checked.note:
