@@ -112,6 +112,18 @@ def test_the_batmaps_word_does_not_decide_between_two_places():
     assert disposition(raw, "VHD304") is Disposition.REPORT
 
 
+@pytest.mark.parametrize("entry", [0, 0x20000000, UNUSED])
+@pytest.mark.parametrize("order", [(4, 0, 1), (1, 0, 4)])
+def test_a_block_whose_last_byte_was_cut_off_is_not_made_whole_by_padding(entry, order):
+    """Padded to whole sectors, the file holds the block's shape again, and nobody would name the sector."""
+    image = made(*order)
+    raw = with_entry(image.to_bytes()[: -SECTOR - 1], order[-1], entry)
+    plan = planned(raw, *EVERYTHING)
+    names = {n for lost in plan.plan.lost for n in range(lost.offset // SECTOR, lost.end // SECTOR)}
+    placed = {f.code for f in plan.plan.fixes} & {"VHD302", "VHD303", "VHD304", "VHD404"}
+    assert not placed or (order[-1] + 1) * SECTORS - 1 in names
+
+
 # --------------------------------------------------------------------------- what is unclear
 
 
