@@ -26,7 +26,7 @@ from smfix.smlog.names import (
     linstor_volume,
     short_name,
 )
-from smfix.smlog.processes import same_run, sr_of, started_between
+from smfix.smlog.processes import run_before, same_run, sr_of, srs_named, started_between
 from smfix.smlog.records import RECORD_LINES, Record, read_record
 from smfix.smlog.rules import Rule, Says
 from smfix.smlog.stamps import Stamp
@@ -264,9 +264,7 @@ class EventReader:
             )
 
     def _scan_named(self, line: Line) -> Iterator[Failure]:
-        for other in islice(self._window.of_process_before(line), _PROCESS_LINES):
-            if not same_run(other.stamp, line.stamp):
-                return
+        for other in islice(run_before(self._window, line), _PROCESS_LINES):
             if found := _SCAN_NAMED.search(other.text):
                 image = ImagePath("", (found["vdi"] or found["load"]).lower(), sr_of(self._window, line))
                 yield self._failure(other, image, ("scan-error",), Weight.DAMAGE, [other])
@@ -308,9 +306,12 @@ class EventReader:
         digits = short.digits
         if not digits or short.temporary:
             return ImagePath("", digits, sr_of(self._window, line)), ()
-        for other in self._window.of_process_before(line):
-            if not same_run(other.stamp, line.stamp):
-                break
+        sr: str | None = None
+        for other in run_before(self._window, line):
+            named = srs_named(other.text)
+            if sr is not None and named - {sr}:
+                break  # it names another SR: another run
+            sr = sr or next(iter(named), None)
             found = _images(other.text, digits, None)
             if found:
                 return (found[0], ()) if len(found) == 1 else self._undecided(line, digits, found)
@@ -339,11 +340,14 @@ class EventReader:
         if line.pid is None:
             return []
         floor = self._window.place(line.at) - REACH_BACK
-        return [
+        found = [
             earlier
             for earlier in self._complaints.get((line.host, line.pid), [])
             if earlier.place >= floor and same_run(earlier.stamp, line.stamp)
         ]
+        while found and started_between(self._window, line, found[0].place):
+            del found[0]
+        return found
 
     def _remember(self, failure: Failure) -> None:
         if failure.pid is None:

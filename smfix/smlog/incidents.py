@@ -157,7 +157,8 @@ class Register:
         """The incident that `event` is another report of."""
         known = self._by_path.get(event.path or "")
         if known is not None and (not known.vdi or not event.vdi or known.vdi == event.vdi):
-            self._name(known, event.vdi)
+            if event.vdi:
+                self._name(known, event.vdi)
             return known
         if not event.vdi:
             return None
@@ -174,7 +175,7 @@ class Register:
         """The digits (or the bare path) have found their name."""
         if vdi[:8] != gathered.vdi[:8]:
             self._by_digits.setdefault(vdi[:8], []).append(gathered)
-        gathered.vdi = vdi or gathered.vdi
+        gathered.vdi = vdi
 
 
 def _is_one(one: Gathering, event: Failure) -> bool:

@@ -18,6 +18,8 @@ LARGEST = 1 << 20  # bytes; what is larger is a log
 _WIDTHS = frozenset({80, 100, 120, 132})  # terminals: one line cut there is enough of a sign
 _NARROWEST = 60
 _SHORTEST_CUT = 36  # characters of a line that a mail program would have broken
+_WIDEST_MAIL = 100  # characters; a log whose lines are longer was not broken by a mail program
+_BROKEN = 2  # lines that go on in the next, to believe that it was
 
 _INSIDE = re.compile(
     rf"(?<=\s)(?=(?:{'|'.join(MONTHS)}) {{1,2}}[0-9]{{1,2}} [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}} "
@@ -26,11 +28,10 @@ _INSIDE = re.compile(
 )
 
 _GREPPED = re.compile(
-    r"^(?:(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?[0-9]{1,9}[:-](?![0-9]{2}-[0-9]{2}[T ])|[^\s:]{0,200}SMlog[\w.-]{0,40}:|--$)"
+    r"^(?:(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?[0-9]{1,9}[:-](?![0-9]{2}-[0-9]{2}[T ])"
+    r"|[^\s:]{0,200}SMlog[\w.-]{0,40}:|--$)"
 )
 _ENOUGH = 3  # lines that grep numbered, to believe that it did
-# No message ends like that, and none goes on in a line without a prefix: an EXCEPTION, half a path.
-_NEVER_ENDS_HERE = re.compile(r": EXCEPTION |/[^\s]*[-/]$")
 
 
 class Piece(NamedTuple):
@@ -92,8 +93,9 @@ def _unwrapped(lines: list[Piece]) -> list[Piece]:
     if not any(forms) or "journal" in forms:
         return lines
     every_line_prefixed = not {"raw", "nova", "xapi"} & set(forms)
-    width = max((len(line.text) for line in lines), default=0)
+    width = max(len(line.text) for line in lines)
     hard = _is_cut_hard(lines, forms, width, every_line_prefixed=every_line_prefixed)
+    mailed = every_line_prefixed and _is_mailed(lines, forms)
     joined: list[Piece] = []
     for index, line in enumerate(lines):
         before = lines[index - 1].text if index else ""
@@ -101,12 +103,22 @@ def _unwrapped(lines: list[Piece]) -> list[Piece]:
             joined.append(line)
         elif hard and len(before) == width:
             joined[-1] = Piece(joined[-1].text + line.text, joined[-1].number)
-        elif _was_broken(before, line.text, width) and (every_line_prefixed or _NEVER_ENDS_HERE.search(before)):
+        elif (mailed or _never_ends_so(before)) and _was_broken(before, line.text, width):
             glue = "" if before.endswith(("/", "-")) else " "
             joined[-1] = Piece(joined[-1].text + glue + line.text.strip(), joined[-1].number)
         else:
             joined.append(line)
     return joined
+
+
+def _is_mailed(lines: list[Piece], forms: list[str]) -> bool:
+    """True where a mail program broke the lines: none is long, and several go on in the next."""
+    longest = max(len(line.text) for line, form in zip(lines, forms, strict=True) if form)
+    broken = sum(
+        bool(forms[index]) and not forms[index + 1] and _was_broken(line.text, lines[index + 1].text, longest)
+        for index, line in enumerate(lines[:-1])
+    )
+    return longest <= _WIDEST_MAIL and broken >= _BROKEN
 
 
 def _form(text: str) -> str:
@@ -131,8 +143,14 @@ def _is_cut_hard(lines: list[Piece], forms: list[str], width: int, *, every_line
     return cut >= 2 or (cut == 1 and width in _WIDTHS)
 
 
+def _never_ends_so(before: str) -> bool:
+    """True for what no message ends with, nor goes on in a line of its own: an EXCEPTION, half a path."""
+    last = before.rsplit(maxsplit=1)[-1] if before.strip() else ""
+    return ": EXCEPTION " in before or ("/" in last and last.endswith(("-", "/")))
+
+
 def _was_broken(before: str, text: str, width: int) -> bool:
     """True where a mail program would have broken the line: the next word had no room."""
     word = text.split(maxsplit=1)[0] if text.strip() else ""
-    had_room = len(before) + 1 + len(word) <= min(width, 100)
+    had_room = len(before) + 1 + len(word) <= min(width, _WIDEST_MAIL)
     return not had_room and (len(before) >= _SHORTEST_CUT or before.endswith(("/", "-")))

@@ -9,6 +9,7 @@ Source: the messages of cleanup.py, lock.py, lvmcache.py, ipc.py and SRCommand.p
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 
 from smfix.smlog.lines import Line, Window, pid_needles
@@ -17,6 +18,7 @@ from smfix.smlog.stamps import Stamp
 
 SILENCE = timedelta(hours=24)
 LENT = timedelta(minutes=10)
+_A_YEAR = timedelta(days=365)
 _HANDOVERS = 3  # A daemonises to B, B to C
 
 # From the most direct to the least; each names an SR in full.
@@ -45,13 +47,14 @@ def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
     """
     if first is None or second is None:
         return None
-    year = first.year or second.year or 2000
+    is_leap_day = (first.month, first.day) == (2, 29) or (second.month, second.day) == (2, 29)
+    year = first.year or second.year or (2000 if is_leap_day else 2001)
     one, other = first.at(first.year or year), second.at(second.year or year)
     if one is None or other is None:
         return None
     gap = abs(other - one)
     if first.year is None or second.year is None:
-        gap = min(gap, abs(timedelta(days=365) - gap))
+        gap = min(gap, abs(_A_YEAR - gap))
     return gap
 
 
@@ -64,6 +67,30 @@ def same_run(first: Stamp | None, second: Stamp | None) -> bool:
 def starts_run(line: Line) -> bool:
     """True for the line with which a garbage collector or an SM command begins."""
     return _START.match(line.text) is not None
+
+
+def run_before(window: Window, line: Line) -> Iterator[Line]:
+    """The earlier lines of the run in which `line` was written, nearest first.
+
+    A run ends where its first line is, where another process handed its work over to this pid, and
+    where the pid is silent for a day.
+    """
+    if line.pid is None:
+        return
+    last = line
+    for other in window.naming_before(line.at, pid_needles(line.pid)):
+        if other.host != line.host:
+            continue
+        if other.pid != line.pid:
+            if _passes_to(other) == line.pid:
+                return
+            continue
+        if not same_run(other.stamp, last.stamp):
+            return
+        yield other
+        last = other
+        if starts_run(other):
+            return
 
 
 def started_between(window: Window, line: Line, place: int) -> bool:
@@ -91,22 +118,16 @@ def srs_named(text: str) -> set[str]:
 
 
 def sr_of(window: Window, line: Line) -> str | None:
-    """The SR on which the process that wrote `line` works: the last one its run has named.
+    """The SR on which the process that wrote `line` works: the last one that its run has named.
 
-    None where it named none, or several at once. A daemonised garbage collector inherits the SR of
+    None where it named none, or two in one line. A daemonised garbage collector inherits the SR of
     the process it came from.
     """
     for _ in range(_HANDOVERS):
-        last = line
-        for other in window.of_process_before(line):
-            if not same_run(other.stamp, last.stamp):
-                break
-            last = other
+        for other in run_before(window, line):
             named = srs_named(other.text)
             if named and (other.ident == "SMGC" or _is_recent(other, line)):
                 return named.pop() if len(named) == 1 else None
-            if starts_run(other):
-                break
         origin = _handed_over_by(window, line)
         if origin is None:
             return None
@@ -121,10 +142,9 @@ def _is_recent(other: Line, line: Line) -> bool:
 
 def _handed_over_by(window: Window, line: Line) -> Line | None:
     """The line with which another process passed its work on to the one that wrote `line`."""
-    if line.pid is None:
-        return None
+    needles = pid_needles(line.pid) if line.pid is not None else ()
     for near in (window.naming_before, window.naming_after):  # their order can be reversed
-        for other in near(line.at, pid_needles(line.pid)):
+        for other in near(line.at, needles):
             if not same_run(other.stamp, line.stamp):
                 break
             if _passes_to(other) == line.pid and other.host == line.host:

@@ -1,0 +1,82 @@
+"""What proves an incident over, and what only looks like it."""
+
+from __future__ import annotations
+
+import pytest
+
+from smfix.smlog.proofs import Strength, read_proofs
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, check, gc, line_at, said, window_of
+
+OK = said("  pread SUCCESS")
+A, P, C = "1d994938", "2e994938", "3f994938"
+
+
+def proofs_of(lines: list[str], number: int = 1, wanted=None) -> list[tuple[str, str | None, Strength, int]]:
+    window = window_of(lines)
+    found = read_proofs(window, line_at(window, number), wanted, 0)
+    return [(proof.vdi, proof.sr, proof.strength, len(proof.evidence)) for proof in found]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([check(), OK], [(VDI, SR, Strength.CHECKED, 2)]),
+        ([check(LV), said("x", 3), OK], [(VDI, SR, Strength.CHECKED, 2)]),
+        ([check(PATH, "-B"), OK], [(VDI, SR, Strength.CHECKED_FAST, 2)]),
+        ([check(PATH, "-i"), OK], []),
+        ([check(), said("FAILED in util.pread")], []),
+        ([check()], []),
+        ([check("/etc/fstab"), OK], []),
+        ([said(f"['/usr/sbin/vhd-util', 'check', '-n', '{PATH}']"), said("SUCCESS")], [(VDI, SR, Strength.CHECKED, 2)]),
+        ([said(f"['/sbin/lvremove', '-f', '{LV}']"), OK], [(VDI, SR, Strength.GONE, 2)]),
+        ([said(f"['/sbin/lvremove', '-f', '{LV}']"), said("FAILED in")], []),
+        ([said(f"['/sbin/lvremove', '-f', '{LV}', 'x']"), OK], []),
+        ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?)")], [(A, None, Strength.GONE, 1)]),
+        ([gc(f"Deleting unlinked VDI *OLD_{A[:4]}(1.000G/2.000M?)")], []),
+        ([gc(f"VDI {A}[VHD](1.000G//2.000M|n) disappeared since last scan")], [(A, None, Strength.GONE, 1)]),
+        ([gc("Found 1 VDIs for deletion:")], []),
+        ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?) not", at="Aug  9 12:00:00")], [(A, None, Strength.GONE, 1)]),
+        ([said("['check']")], []),
+    ],
+)
+def test_proofs(lines, expected):
+    assert proofs_of(lines) == expected
+
+
+def test_only_what_is_asked_for():
+    assert proofs_of([check(), OK], wanted={"0" * 8}) == []
+    assert proofs_of([check(), OK], wanted={VDI[:8]}) != []
+    assert proofs_of([said(f"['/sbin/lvremove', '-f', '{LV}']"), OK], wanted=set()) == []
+    assert proofs_of([gc(f"Deleting unlinked VDI *{A}(1G)")], wanted=set()) == []
+
+
+RELINKED = gc(f"  Relinking {C}(1G) from *{A}(1G) to *{P}(1G)")
+RUNNING, DONE = gc(f"  Running VHD coalesce on *{A}(1G)"), gc("  Child process completed successfully")
+
+
+def test_a_whole_coalesce_proves_both():
+    lines = [gc(f"=== SR {SR}: gc ==="), RUNNING, DONE, gc("x"), RELINKED]
+    assert proofs_of(lines, 5) == [(A, SR, Strength.CHECKED, 3), (P, SR, Strength.CHECKED_FAST, 3)]
+    assert proofs_of(lines, 5, wanted={P}) != []
+    assert proofs_of(lines, 5, wanted={C}) == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [RUNNING],
+        [DONE],
+        [],
+        [gc(f"  Running VHD coalesce on *{C}(1G)"), DONE],
+        [RUNNING, DONE, gc("==> Coalesce apparently already done: skipping")],
+        [RUNNING.replace("Aug  9", "Aug  1"), DONE.replace("Aug  9", "Aug  1")],
+        [RUNNING, DONE, *[gc("x")] * 500],
+    ],
+)
+def test_half_a_coalesce_proves_nothing(before):
+    assert proofs_of([*before, RELINKED], len(before) + 1) == []
+
+
+def test_the_sr_of_short_names_is_the_runs():
+    lines = [gc(f"=== SR {SR2}: gc ==="), gc(f"Deleting unlinked VDI *{VDI2[:8]}(1G)")]
+    assert proofs_of(lines, 2) == [(VDI2[:8], SR2, Strength.GONE, 1)]

@@ -1,0 +1,93 @@
+"""The pass over the blocks: any blocks, any engine, the same events."""
+
+from __future__ import annotations
+
+import pytest
+
+from smfix.smlog import lines as lines_module
+from smfix.smlog import sweep as sweep_module
+from smfix.smlog.engine import PlainEngine
+from smfix.smlog.events import Failure
+from smfix.smlog.proofs import Proof
+from smfix.smlog.sweep import Looking, Sweep
+from smlog_text import PATH, SR, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
+
+DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
+RUN = [check(), *failed(DUMP), corrupted()]
+OK = said("  pread SUCCESS")
+OTHER = PATH.replace(VDI, VDI2)
+LOG = [gc(f"=== SR {SR}: gc ==="), check(), OK, *RUN, check(OTHER), OK, check(), OK, *RUN, said("end")]
+
+
+def kinds(found: list[object]) -> list[str]:
+    return [type(event).__name__ for event in found]
+
+
+@pytest.mark.parametrize("per_block", [1, 2, 3, 5, 100])
+def test_any_blocks_tell_the_same(per_block):
+    whole = [(event.place, kinds([event])) for event in events_of(LOG)]
+    assert [(event.place, kinds([event])) for event in events_of(LOG, per_block)] == whole
+    assert kinds(events_of(LOG, per_block)) == ["Failure", "Failure", "Proof", "Failure", "Failure"]
+
+
+def test_what_a_sweep_looks_for():
+    assert kinds(events_of(LOG, looking=Looking.FAILURES)) == ["Failure"] * 4
+    assert kinds(events_of(LOG, looking=Looking.ALL)).count("Proof") == 3
+    assert events_of(LOG, looking=Looking.PROOFS) == []
+
+
+def test_proofs_that_are_asked_for():
+    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=frozenset({VDI2[:8]}))
+    found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
+    assert [event.vdi for event in found] == [VDI2]
+
+
+def test_a_part_tells_only_what_lies_in_it():
+    first, second, third = blocks_of(LOG, 7)
+    place = 1000
+    sweep = Sweep(PlainEngine(), looking=Looking.FAILURES, place=place, begin=place + first.size)
+    found = [*sweep.feed(first), *sweep.feed(second)]
+    sweep.close()
+    found += [*sweep.feed(third), *sweep.finish()]
+    inside = [
+        event
+        for event in events_of(LOG, looking=Looking.FAILURES)
+        if first.size <= event.place < first.size + second.size
+    ]
+    assert [event.place - place for event in found] == [event.place for event in inside]
+    assert found
+
+
+def test_blocks_out_of_reach_are_given_back(monkeypatch):
+    monkeypatch.setattr(lines_module, "REACH_BACK", 300)
+    monkeypatch.setattr(sweep_module, "REACH_AHEAD", 300)
+    sweep = Sweep(PlainEngine())
+    found = []
+    for block in blocks_of([*LOG, *LOG], 2):
+        found.extend(sweep.feed(block))
+    assert len(sweep.spare) > 5
+    found.extend(sweep.finish())
+    assert {event.vdi for event in found if isinstance(event, Failure)} == {VDI}
+
+
+def test_the_vdis_in_question_are_bounded(monkeypatch):
+    monkeypatch.setattr(sweep_module, "_MOST_WANTED", 0)
+    assert not [event for event in events_of(LOG) if isinstance(event, Proof)]
+
+
+def test_a_proof_on_a_line_of_any_length():
+    end = said("Deleting unlinked VDI *" + VDI[:8] + "(1G)" + "x" * 9000)
+    assert kinds(events_of([*RUN, end])) == ["Failure", "Failure", "Proof"]
+    far = said("x" * 9000 + "Deleting unlinked VDI *" + VDI[:8] + "(1G)")
+    assert kinds(events_of([*RUN, far])) == ["Failure", "Failure"]
+    last = [*RUN, said(f"Deleting unlinked VDI *{VDI[:8]}(1G)")]
+    assert kinds(events_of(last)) == ["Failure", "Failure", "Proof"]
+
+
+def test_noise_is_counted():
+    sweep = Sweep(PlainEngine())
+    for block in blocks_of([said("['/sbin/vgs']"), *failed("x"), gc("gc: EXCEPTION <type 'x.KeyError'>, 'y'")]):
+        list(sweep.feed(block))
+    list(sweep.finish())
+    (tally,) = sweep.tally()
+    assert [count for _, count in tally.noise] == [1, 1]
