@@ -273,6 +273,8 @@ class Follower:
         else:
             until = denied.until if denied is not None else None
             case.life = lifecycle.treated(case.life, outcome.status, outcome.reason, _now(), until)
+            if case.proof is not None and outcome.settled:  # the log has said already that it is over
+                case.life = lifecycle.proved(case.life, _now())
         case.document = jsondoc.incident(treated)
         foreseen = self._remedies.foreseen.pop(case.id, outcome)
         looked = foreseen is not None and _was_diagnosed(foreseen)

@@ -19,7 +19,7 @@ from smfix.host.errand import Errand
 from smfix.host.sr import Found, sr_mounts
 from smfix.ledger import Case, Ledger
 from smfix.lifecycle import DAY, attempted
-from smfix.model import Incident, Outcome, Reason, Record, Status, TreatedIncident
+from smfix.model import Incident, Outcome, Reason, Record, State, Status, TreatedIncident
 from smfix.pipeline import Setting
 from smfix.policy import Policy
 
@@ -28,6 +28,7 @@ PATIENCE = 60.0
 _DAMAGED_AGAIN = (Reason.NO_FIX, Reason.NEEDS_CONFIRM)
 _WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
 _SILENT = "the storage has not answered for {:g} s; the disk was not looked at"
+_SOUND = Outcome(Status.VALID, "the image is sound")
 _STEP = 0.2  # seconds between two looks whether we are to stop
 _AT_ONCE = 64  # incidents treated before the log is looked at again
 
@@ -196,10 +197,12 @@ class Remedies:
         """The outcome as a follower tells it: what was denied, what came back, what was done unseen."""
         outcome = treated.outcome
         denied = self._denied.pop(treated.id, None)
-        if outcome is None:
-            return treated, None
-        last = self.repaired_at(treated.path)
         case = self.ledger.cases[treated.id]
+        if outcome is None:
+            # The log calls it over; the repair that made it so may not have been told yet.
+            unseen = case.life.trying and treated.path and self._unseen(_SOUND, treated.path, case.life.trying)
+            return (replace(treated, state=State.OPEN, outcome=unseen), None) if unseen else (treated, None)
+        last = self.repaired_at(treated.path)
         if denied is not None and outcome.status is Status.WOULD_REPAIR:
             step = () if denied.reason is Reason.STALE else outcome.next
             outcome = replace(

@@ -160,7 +160,8 @@ def test_an_exception_finds_its_record_across_a_kill_and_a_rotation(live, world)
     assert path.read_bytes()[-512:] == world.image()[-512:]
 
 
-def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch):
+@pytest.mark.parametrize("is_proved", [False, True])
+def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch, is_proved):
     world.damaged()
     live.start().append(failed())
     settle = Follower._settle
@@ -176,8 +177,10 @@ def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch
         live.until(lambda: False)
     live.kill()
     monkeypatch.setattr(Follower, "_settle", settle)
-    live.start().until(lambda: "repaired" in live.names())
-    outcome = live.last()
+    if is_proved:
+        live.append(CHECKED.format(sr=SR, vdi=BASE))
+    live.start().until(lambda: "repaired" in live.names() and (not is_proved or live.names()[-1] == "confirmed"))
+    outcome = next(one for one in live.told if one["event"] == "repaired")["incident"]["outcome"]
     assert outcome["status"] == "repaired"
     assert outcome["journal"]
     assert outcome["undo"].startswith(f"smfix undo {outcome['journal']}")

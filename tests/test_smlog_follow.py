@@ -208,7 +208,7 @@ def test_what_is_deleted_while_nobody_reads_is_counted_and_said(tmp_path):
     tail = Tail(host.log, tail.position)
     assert read_all(tail) == ["new\n"]
     assert tail.position.gaps == 1
-    assert "is gone" in tail.notes[0]
+    assert "is deleted or cut off" in tail.notes[0]
     tail.close()
 
 
@@ -223,7 +223,7 @@ def test_a_log_that_was_cut_off_without_a_copy_is_read_from_its_beginning(tmp_pa
     got = read_all(tail)
     assert got == [f"after the cut {number}\n" for number in range(30)]
     assert tail.position.gaps == 1
-    assert "cut off" in tail.notes[0]
+    assert "deleted or cut off" in tail.notes[0]
     tail.close()
 
 

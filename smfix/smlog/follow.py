@@ -24,7 +24,7 @@ from dataclasses import replace
 
 from smfix.errors import Unreadable
 from smfix.smlog.marks import HEAD, Chunk, Head, Mark, Position, head
-from smfix.smlog.rotated import LogFile, Sibling, first_bytes, open_log, siblings
+from smfix.smlog.rotated import LogFile, Sibling, first_bytes, open_log, open_sibling, siblings
 from smfix.smlog.unpack import Damaged
 
 CHUNK = 1 << 20
@@ -179,7 +179,7 @@ class Tail:
             there = siblings(self.path)
             at = self._index(there)
             if not start and at is not None and at + 1 < len(there):
-                older = open_log(there[at + 1].path)
+                older = open_sibling(there[at + 1])
                 try:
                     chunks = _end_of(older, reach - mark.offset) + chunks
                 finally:
@@ -235,9 +235,8 @@ class Tail:
                 self._take(file, mark)
                 return True
             if mark.head.size:
-                self._lose(
-                    f"{self.path}: the file that was read up to byte {mark.offset} is gone", mark.seen - mark.offset
-                )
+                where = f"{self.path}: what was read up to byte {mark.offset} is deleted or cut off"
+                self._lose(where, mark.seen - mark.offset)
                 self._remember(mark.head)
             self._sought = None
         unknown = self._unknown(there)
@@ -254,11 +253,7 @@ class Tail:
         return unknown
 
     def _open(self, one: Sibling) -> bool:
-        file = open_log(one.path)
-        if (file.device, file.inode) != (one.device, one.inode):  # renamed since: look again
-            file.close()
-            return False
-        self._take(file)
+        self._take(open_sibling(one))
         return True
 
     def _newer(self) -> list[Sibling]:
@@ -272,14 +267,13 @@ class Tail:
         return there[:at] if at is not None else self._unknown(there)
 
     def _index(self, there: list[Sibling]) -> int | None:
-        """Which of them is the file at hand: by inode, else by what it says; None: none."""
+        """Which of them is the file at hand: by inode, else by what it says; None: none. Raises OSError."""
         for index, one in enumerate(there):
             if (one.device, one.inode) == self.identity:
                 return index
         for index in reversed(range(len(there))):
-            with suppress(OSError):
-                if self._mark.head.fits(first_bytes(there[index])):
-                    return index
+            if self._mark.head.fits(first_bytes(there[index])):
+                return index
         return None
 
     def _finish(self) -> None:
@@ -295,13 +289,15 @@ class Tail:
             # A head of a few bytes fits many files: those that were read to their end are none of them.
             if one in others and any(done.fits(first_bytes(one)) for done in self._done):
                 continue
+            file = open_sibling(one)
             try:
-                file = open_log(one.path)
-            except FileNotFoundError:
-                continue
-            with suppress(Damaged):
                 if _says(file, mark):
                     return file
+            except Damaged:
+                pass
+            except OSError:
+                file.close()
+                raise
             file.close()
         return None
 
@@ -309,16 +305,8 @@ class Tail:
 
     def _rewritten(self) -> None:
         """The file at hand no longer says what was read in it: it was cut off, perhaps after a copy."""
-        mark, name = self._mark, self.file
+        self._sought = self._mark
         self._drop()
-        copy = self._again(mark, siblings(self.path))
-        if copy is not None:
-            self._take(copy, mark)
-            return
-        self._lose(
-            f"{name} was cut off at byte {mark.offset} or before, and no file holds the rest", mark.seen - mark.offset
-        )
-        self._remember(mark.head)
 
     def _lose(self, what: str, seen: int) -> None:
         self._gaps += 1

@@ -107,9 +107,18 @@ def open_log(path: str) -> LogFile:
         raise
 
 
+def open_sibling(one: Sibling) -> LogFile:
+    """The file that had this name when the set was looked at. Raises OSError; also where it was renamed since."""
+    file = open_log(one.path)
+    if (file.device, file.inode) != (one.device, one.inode):
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "it was renamed meanwhile", one.path)
+    return file
+
+
 def first_bytes(one: Sibling) -> bytes:
     """The first HEAD bytes of a file; nothing of a package that cannot be unpacked. Raises OSError."""
-    file = open_log(one.path)
+    file = open_sibling(one)
     try:
         return file.read(0, HEAD)
     except Damaged:
