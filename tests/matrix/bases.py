@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from matrix import reader, writer
@@ -24,6 +25,11 @@ SCRATCH = "ee000000-0000-4000-8000-0000000000ee"
 MIB = 1 << 20
 
 
+@cache
+def _bytes_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
 @dataclass(frozen=True)
 class Base:
     """One made base. `image` is the file under test, `relatives` what lies beside it; `truth` is its guest disk."""
@@ -32,8 +38,6 @@ class Base:
     tool: str
     note: str
     folder: Path
-    truth: bytes
-    parent_truth: bytes | None
 
     @property
     def image(self) -> Path:
@@ -41,7 +45,29 @@ class Base:
 
     @property
     def relatives(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if path != self.image)
+        return sorted(path for path in self.folder.iterdir() if path.suffix == ".vhd" and path != self.image)
+
+    @property
+    def truth(self) -> bytes:
+        return _bytes_of(self.folder / "truth")
+
+    @property
+    def parent_truth(self) -> bytes | None:
+        path = self.folder / "truth of the parent"
+        return _bytes_of(path) if path.exists() else None
+
+
+def read_truth(base: Base) -> Base:
+    """Read the guest disk with the independent reader, once, and keep it beside the image."""
+    parent = base.folder / f"{PARENT}.vhd"
+    if parent.exists():
+        above = reader.guest(parent.read_bytes())
+        assert above is not None, base.name
+        (base.folder / "truth of the parent").write_bytes(above)
+    got = reader.guest(base.image.read_bytes(), base.parent_truth)
+    assert got is not None, base.name
+    (base.folder / "truth").write_bytes(got)
+    return base
 
 
 @dataclass(frozen=True)
@@ -234,16 +260,6 @@ def make(recipe: Recipe, home: Path) -> Base:
     folder = home / recipe.name
     folder.mkdir(parents=True)
     recipe.make(folder)
-    parent_truth = None
-    parent = folder / f"{PARENT}.vhd"
-    if parent.exists():
-        above = reader.guest(parent.read_bytes())
-        assert above is not None
-        assert not above.unreadable
-        parent_truth = bytes(above.data)
-    got = reader.guest((folder / f"{VDI}.vhd").read_bytes(), parent_truth)
-    assert got is not None, recipe.name
-    assert not got.unreadable, recipe.name
     for name in os.listdir(folder):
         assert name.endswith(".vhd"), name
-    return Base(recipe.name, recipe.tool, recipe.note, folder, bytes(got.data), parent_truth)
+    return read_truth(Base(recipe.name, recipe.tool, recipe.note, folder))

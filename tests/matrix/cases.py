@@ -94,13 +94,13 @@ def run_case(base: Base, kind: Kind, work: Path, *, peers: bool = True, tool: bo
         return None
     path, journals = work / base.image.name, work.parent / "journals"
     judge = Judge(sample, base.truth, base.parent_truth, damaged)
-    path.write_bytes(damaged.raw)
+    overwrite(path, damaged.raw)
     before = _said(path, tool=tool)
     seen, codes = treatments.verdict(path, journals)
     results = {}
     for name, consent in (("safe", False), ("consent", True)):
         treatments.fresh(journals)
-        path.write_bytes(damaged.raw)
+        overwrite(path, damaged.raw)
         treated = treatments.smfix(path, journals, consent=consent)
         outcome = treated.outcome
         got = judge.measure(path)
@@ -117,7 +117,7 @@ def run_case(base: Base, kind: Kind, work: Path, *, peers: bool = True, tool: bo
         results[name] = result
     if peers and before != "valid":
         for name in treatments.PEERS:
-            path.write_bytes(damaged.raw)
+            overwrite(path, damaged.raw)
             code = treatments.peer(name, path)
             result = _result(judge.measure(path), set(), _said(path, tool=tool), len(damaged.raw))
             result.claim = "repaired" if code == 0 else f"exit {code}"
@@ -141,6 +141,13 @@ def _result(got: Measured, named: set[int], check: str, size: int) -> Result:
         unnamed=len(got.wrong - named), lost=got.lost, beyond=got.beyond, shrunk=got.size < size, size=got.size,
         named=len(named),
     )  # fmt: skip
+
+
+def overwrite(path: Path, raw: bytes) -> None:
+    """Write the file in place: its memory is used again."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(raw)
+        file.truncate()
 
 
 def place(base: Base, work: Path) -> Path:

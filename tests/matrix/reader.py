@@ -136,39 +136,35 @@ def _batmap(raw, footer: bytes, at: int, current: int) -> tuple[int | None, int,
     return at, map_at, bits
 
 
-@dataclass
-class Guest:
-    """What the guest reads: its disk, and the sectors that cannot be read at all."""
-
-    data: bytearray
-    unreadable: set[int]
-
-
-def guest(raw, parent: bytes | None = None) -> Guest | None:
-    """The guest disk of `raw` over its parent's disk; None: nothing opens it.
+def guest(raw, parent: bytes | None = None) -> bytes | None:
+    """The guest disk of `raw` over its parent's disk; None: nothing opens it, or some of it cannot be read.
 
     `parent` are the bytes of the parent's guest disk (NUL behind its end).
     """
     found = layout(raw)
-    return None if found is None else read_by(found, raw, parent)
+    if found is None:
+        return None
+    pieces = [read_block(found, raw, parent, block) for block in range(-(-found.size // found.block_size))]
+    return None if any(missing for _, missing in pieces) else b"".join(piece for piece, _ in pieces)
 
 
-def read_by(found: Layout, raw, parent: bytes | None) -> Guest:
-    data = bytearray(found.size)
-    unreadable: set[int] = set()
-    if found.kind == 4 and parent is not None:
-        shared = min(len(parent), found.size)
-        data[:shared] = parent[:shared]
-    for block, at in found.allocated():
-        for low, high in written(found, raw, block, at):
-            start = block * found.block_size + low * SECTOR
-            stop = min(block * found.block_size + high * SECTOR, found.size)
-            from_file = at + found.bitmap_size + low * SECTOR
-            piece = bytes(raw[from_file : from_file + stop - start])
-            data[start : start + len(piece)] = piece
-            if len(piece) < stop - start:
-                unreadable.update(range((start + len(piece)) // SECTOR, -(-stop // SECTOR)))
-    return Guest(data, unreadable)
+def read_block(found: Layout, raw, parent: bytes | None, block: int) -> tuple[bytes, set[int]]:
+    """What the guest reads of one block, and the guest sectors that cannot be read at all."""
+    start = block * found.block_size
+    length = min(found.block_size, found.size - start)
+    at = found.bat[block]
+    under = b"" if found.kind != 4 or parent is None else parent[start : start + length]
+    if at is None:
+        return under.ljust(length, b"\0"), set()
+    data = bytearray(under.ljust(length, b"\0"))
+    missing: set[int] = set()
+    for low, high in written(found, raw, block, at):
+        first, stop = low * SECTOR, min(high * SECTOR, length)
+        piece = bytes(raw[at + found.bitmap_size + first : at + found.bitmap_size + stop])
+        data[first : first + len(piece)] = piece
+        if len(piece) < stop - first:
+            missing.update(range((start + first + len(piece)) // SECTOR, -(-(start + stop) // SECTOR)))
+    return bytes(data), missing
 
 
 def written(found: Layout, raw, block: int, at: int) -> list[tuple[int, int]]:
@@ -196,17 +192,19 @@ def runs(bits: bytes, count: int) -> list[tuple[int, int]]:
     return found
 
 
-def wrong_sectors(got: Guest | None, truth: bytes) -> set[int]:
-    """The guest sectors that `got` does not read as `truth` has them; all where nothing opens it."""
-    everything = -(-len(truth) // SECTOR)
-    if got is None:
-        return set(range(everything))
-    wrong = {sector for sector in got.unreadable if sector < everything}
-    step = 1 << 16
-    for start in range(0, max(len(truth), len(got.data)), step):
-        if got.data[start : start + step] == truth[start : start + step]:
+def wrong_sectors(found: Layout | None, raw, parent: bytes | None, truth: bytes) -> set[int]:
+    """The guest sectors that do not read as `truth` has them; all of them where nothing opens it."""
+    if found is None:
+        return set(range(-(-len(truth) // SECTOR)))
+    wrong = set(range(min(found.size, len(truth)) // SECTOR, -(-max(found.size, len(truth)) // SECTOR)))
+    for block in range(-(-found.size // found.block_size)):
+        start = block * found.block_size
+        piece, missing = read_block(found, raw, parent, block)
+        right = truth[start : start + len(piece)]
+        wrong |= missing
+        if piece == right:
             continue
-        for at in range(start, start + step, SECTOR):
-            if got.data[at : at + SECTOR] != truth[at : at + SECTOR]:
-                wrong.add(at // SECTOR)
+        for at in range(0, len(piece), SECTOR):
+            if piece[at : at + SECTOR] != right[at : at + SECTOR]:
+                wrong.add((start + at) // SECTOR)
     return wrong

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from matrix import reader, writer
-from matrix.bases import CHILD, PARENT, VDI, Base
+from matrix import writer
+from matrix.bases import CHILD, PARENT, VDI, Base, read_truth
 from matrix.damage import seal_footer
 from matrix.writer import ALL
 from smfix.vhd.make import ParentRef, sparse
@@ -58,9 +58,4 @@ def make(name: str, home: Path) -> Base:
     folder = home / name
     folder.mkdir()
     MAKERS[name](folder)
-    parent = folder / f"{PARENT}.vhd"
-    above = reader.guest(parent.read_bytes()) if parent.exists() else None
-    parent_truth = None if above is None else bytes(above.data)
-    got = reader.guest((folder / f"{VDI}.vhd").read_bytes(), parent_truth)
-    assert got is not None
-    return Base(name, "smfix.vhd.make", "made without tools", folder, bytes(got.data), parent_truth)
+    return read_truth(Base(name, "smfix.vhd.make", "made without tools", folder))
