@@ -43,14 +43,21 @@ for _name, _text, _make in (
      _header(lambda s: seal_header(changed(s.header, ENTRIES, struct.pack(">I", max(1, s.found.bat_entries // 2)))))),
     ("sealed-entries-more", "max_bat_size 2,097,152 more, with a good checksum",
      _header(lambda s: seal_header(changed(s.header, ENTRIES, struct.pack(">I", s.found.bat_entries | 1 << 21))))),
-    ("sealed-table", "table offset one sector on, with a good checksum",
-     _header(lambda s: seal_header(changed(s.header, TABLE, struct.pack(">Q", s.found.table_at + SECTOR))))),
     ("sealed-block-size", "block size 1 MiB, with a good checksum",
      _header(lambda s: seal_header(changed(s.header, BLOCK, struct.pack(">I", 1 << 20))))),
     ("and-backup", "backup footer and header overwritten (the first 1536 bytes)",
      lambda s: s.with_bytes((0, bytes(1536)))),
 ):  # fmt: skip
     KINDS.add(f"header-{_name}", f"header: {_text}", _make)
+
+
+@KINDS.kind("header-sealed-table", "header: table offset one sector on, with a good checksum")
+def _sealed_table(s: Sample) -> Damaged:
+    raw = s.with_bytes(
+        (s.found.header_at, seal_header(changed(s.header, TABLE, struct.pack(">Q", s.found.table_at + SECTOR))))
+    )
+    told = s.is_tap
+    return Damaged(bytes(raw), silent=None if told else "without a batmap only the header says where the BAT lies")
 
 
 def _differencing(make: Make) -> Make:
