@@ -307,7 +307,7 @@ def test_a_damaged_header_leaves_nothing_behind_it():
     assert image.end_of_data == image.end_of_headers == 1536
 
 
-@pytest.mark.parametrize("block_size", [0, 1, 256, 511])
+@pytest.mark.parametrize("block_size", [0, 1, 256, 511, 4 << 20, 1 << 31])
 def test_a_header_whose_block_size_nothing_can_be_done_with(block_size):
     image = seen(reheaded(base(), block_size=block_size))
     assert isinstance(image.header, Sound)

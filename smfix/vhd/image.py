@@ -21,6 +21,7 @@ from smfix.vhd.structs import (
     BATMAP_COOKIE,
     BATMAP_HEADER_SIZE,
     BATMAP_VERSION_CURRENT,
+    BLOCK_SIZE,
     FOOTER_COOKIE,
     FOOTER_SIZE,
     HEADER_COOKIE,
@@ -116,8 +117,8 @@ class VhdImage:
 
     @property
     def geometry(self) -> Header | None:
-        """The header where it is sound and its block size can be worked with."""
-        if isinstance(self.header, Sound) and self.header.value.block_size >= SECTOR:
+        """The header where it is sound and of a block size that libvhd opens and that holds a sector."""
+        if isinstance(self.header, Sound) and SECTOR <= self.header.value.block_size <= BLOCK_SIZE:
             return self.header.value
         return None
 
