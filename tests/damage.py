@@ -35,12 +35,13 @@ def _stale(footer: Footer, what: str) -> dict[str, Any]:
     """Fields of a footer that was right once, or of another disk."""
     if what in ("smaller", "larger"):
         size = footer.current_size + (BLOCK_SIZE if what == "larger" else -BLOCK_SIZE)
-        return {"current_size": max(size, BLOCK_SIZE), "geometry": geometry_for(max(size, BLOCK_SIZE))}
+        size = min(max(size, BLOCK_SIZE), 1 << 40)
+        return {"current_size": size, "geometry": geometry_for(size)}
     fields: dict[str, dict[str, Any]] = {
-        "hidden": {"hidden": 1 - footer.hidden},
-        "timestamp": {"timestamp": footer.timestamp + 1},
+        "hidden": {"hidden": int(not footer.hidden)},
+        "timestamp": {"timestamp": footer.timestamp ^ 1},
         "uuid": {"uuid": bytes(reversed(footer.uuid))},
-        "type": {"type": 7 - footer.type},
+        "type": {"type": 7 - footer.type if footer.type in (3, 4) else 4},
     }
     return fields[what]
 

@@ -58,13 +58,11 @@ def guest_map(raw: bytes) -> dict[int, int]:
         bits = raw[entry * 512 : entry * 512 + per_block // 8]
         if block // 8 < len(batmap) and batmap[block // 8] >> (7 - block % 8) & 1:
             bits = b"\xff" * (per_block // 8)
-        for index in range(per_block):
-            sector = block * per_block + index
-            if sector * 512 >= size:
-                break
-            written = index // 8 < len(bits) and bits[index // 8] >> (7 - index % 8) & 1
-            if written and data + index * 512 + 512 <= len(raw):
-                where[sector] = data + index * 512
+        last = min(per_block, -(-size // 512) - block * per_block, (len(raw) - data) // 512)
+        for at, byte in enumerate(bits[: -(-max(0, last) // 8)]):
+            for bit in range(8) if byte else ():
+                if byte >> (7 - bit) & 1 and at * 8 + bit < last:
+                    where[block * per_block + at * 8 + bit] = data + (at * 8 + bit) * 512
     return where
 
 
