@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from report_values import CLOCK, LOST_FOOTER
-from smfix.model import CheckedImage, InUse, ScannedImage, Verdict
+from smfix.model import CheckedImage, InUse, Names, ScannedImage, Verdict
 from smfix.report import scanned
 
 MIB = 1 << 20
@@ -59,6 +59,11 @@ def test_the_note_of_what_is_no_image(verdict):
 def test_a_deep_chain_stays_on_the_screen_and_a_missing_size_is_not_said():
     unread = ScannedImage(CheckedImage("/sr/b.vhd", Verdict.UNREADABLE), depth=99)
     assert lines(unread)[1] == " " * 42 + "b  UNREADABLE"
+
+
+def test_what_the_pool_calls_it():
+    told = image(names=Names(vdi="data \x1b"))
+    assert lines(told)[1].startswith("  a (data \\x1b)  valid")
 
 
 def test_no_image():

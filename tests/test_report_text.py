@@ -4,6 +4,7 @@ from report_values import (
     CLOCK,
     LOST_FOOTER,
     PATH,
+    SR,
     VDI,
     incident,
     outcome,
@@ -14,7 +15,9 @@ from report_values import (
 from smfix.model import (
     CheckedImage,
     Evidence,
+    Names,
     Reason,
+    Rescan,
     Resize,
     State,
     Status,
@@ -45,6 +48,22 @@ def test_a_card_says_it_all():
    log      SMlog:1
             [26919] FAILED: (errno 22) stdout: 'primary"""
     )
+
+
+def test_what_the_pool_calls_them_and_what_became_of_the_srs():
+    card = text.incident(1, treated(names=Names("data", "fast", ("web", "mail"))))
+    assert f"SR       {SR} (fast)" in card
+    assert "\n   disk     data\n   VMs      web, mail\n" in card
+    rescans = [
+        Rescan(SR, "fast", True, "scanned", 2, 1, next=("xe sr-list",)),
+        Rescan(SR, None, True, "scanned", 2, None),
+        Rescan(SR, None, False, "left out"),
+    ]
+    told = text.from_log(reading(), [treated()], rescans)
+    assert f"   SR       {SR} (fast): scanned\n" in told
+    assert "   chains   unhealthy: 2 before the scan, 1 right after it\n   next     xe sr-list\n" in told
+    assert "2 before the scan, unknown right after it" in told
+    assert f"   SR       {SR}: left out\n" in told
 
 
 def test_a_resolved_incident_has_nothing_to_do():

@@ -239,10 +239,10 @@ def of_check(image: CheckedImage) -> Card:
 def of_scan(image: ScannedImage) -> Card:
     """An image that `scan` met."""
     card = of_check(image.checked)
-    rows = _sr(image.sr, Names())
+    rows = _sr(image.sr, image.names)
     rows += [("guest's disk", counted(image.virtual_size, "byte"))] if image.virtual_size is not None else []
     rows += [("held open", image.in_use.value)]
-    return replace(card, rows=(*card.rows, *rows))
+    return replace(card, names=image.names, rows=(*card.rows, *rows))
 
 
 def _with_outcome(card: Card, value: Outcome) -> Card:
