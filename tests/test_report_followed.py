@@ -81,3 +81,7 @@ def test_metrics():
         "# TYPE smfix_repairs_total counter\n"
         "smfix_repairs_total{} 0.5\n"
     )
+
+
+def test_a_state_that_cannot_be_read_is_shown():
+    assert followed.table([_follower(note="x\x1b: no state")]) == "x\\x1b: no state"

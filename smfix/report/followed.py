@@ -68,6 +68,8 @@ def table(followers: Sequence[Document]) -> str:
 
 
 def _follower(one: Document) -> str:
+    if one.get("note"):  # its state cannot be read
+        return printable(one["note"])
     state = f"followed by process {one['pid']}" if one["running"] else "nobody follows it now"
     read = f"{counted(one['unread'], 'byte')} unread" if one["unread"] is not None else "not there now"
     lines = [f"{one['log']}: {state}; {read}"]

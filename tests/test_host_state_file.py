@@ -1,0 +1,75 @@
+"""A follower's state: all or nothing on disk, held by one, read bounded."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from smfix.errors import Unreadable, WriteFailed
+from smfix.host import state_file
+from smfix.host.state_file import Followed, StateFile, read_state, state_files, write_whole
+
+
+def test_it_is_saved_and_loaded(tmp_path):
+    state = StateFile(str(tmp_path / "state"), "/var/log/SMlog")
+    state.hold()
+    assert state.load() is None
+    state.save("one")
+    state.save("two")
+    assert state.load() == "two"
+    assert state_files(state.folder) == [state.path]
+    assert os.stat(state.path).st_mode & 0o777 == 0o600
+    assert os.stat(state.folder).st_mode & 0o777 == 0o700
+    state.release()
+    state.release()
+
+
+def test_one_follower_holds_a_log(tmp_path):
+    first, second = (StateFile(str(tmp_path), "/log") for _ in range(2))
+    assert not second.is_held()
+    first.hold()
+    assert second.is_held()
+    with pytest.raises(Followed):
+        second.hold()
+    StateFile(str(tmp_path), "/other").hold()
+    first.release()
+    assert not second.is_held()
+    second.hold()
+    second.release()
+
+
+def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    write_whole(str(path), b"old", durable=True)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state_file.os, "write", full)
+    with pytest.raises(WriteFailed, match="No space left"):
+        write_whole(str(path), b"new", durable=True)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_must_not_be_read_is_said(tmp_path, monkeypatch):
+    assert read_state(str(tmp_path / "none")) is None
+    assert state_files(str(tmp_path / "none")) == []
+    with pytest.raises(Unreadable):
+        read_state(str(tmp_path))
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(Unreadable):
+        state_files(str(tmp_path / "file"))
+    monkeypatch.setattr(state_file, "MOST_BYTES", 0)
+    with pytest.raises(Unreadable, match="larger than any"):
+        read_state(str(tmp_path / "file"))
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(WriteFailed, match="--state-dir"):
+        StateFile(str(tmp_path / "file"), "/log").hold()
+    with pytest.raises(WriteFailed):
+        StateFile(str(tmp_path), "/log").set_aside()
