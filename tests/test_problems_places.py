@@ -103,6 +103,14 @@ def test_an_impossible_entry_without_a_place_is_cleared_and_the_block_named_lost
     assert repaired(raw, "VHD302") == base()
 
 
+def test_where_most_entries_look_wrong_the_header_is_doubted_and_none_is_cleared():
+    raw = reheaded(base(), max_bat_size=1 << 19)
+    made = planned(raw, "VHD302")
+    assert "VHD302" in codes(made)
+    assert not any(finding.lossy for finding in made.diagnosis.findings)
+    assert made.plan.edits == ()
+
+
 def test_a_block_that_qemu_wrote_over_the_batmap_is_not_called_lost():
     behind_bat = header_of(empty()).bat_extent.end
     data = bytes(range(256)) * (BLOCK_SIZE // 256)

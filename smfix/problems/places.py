@@ -107,7 +107,9 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     doubt = held_open(context) or unclear(image, places, frozenset(wrong))
     written = {block for block, at in wrong.items() if _written_over(image, at)}
     answer = {} if doubt or written else forced(image, claimants, places)
-    gone = not places and not doubt and not written and len(wrong) <= NAMED
+    # Where most entries look wrong, the header is: then no entry is cleared.
+    few = len(wrong) <= min(NAMED, max(1, sum(1 for _ in image.blocks()) // 4))
+    gone = not places and not doubt and not written and few
     for block in sorted(wrong)[:NAMED]:
         at = wrong[block]
         where, clobbers = _where(image, wrong, at)
