@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench soak matrix docs reference clean
+.PHONY: help demo test lint format bench soak matrix fuzz docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
@@ -13,6 +13,7 @@ help:
 	@echo 'make lint    ruff, ruff format, mypy --strict'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
+	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
 	@echo 'make bench   side by side with the tools people use today'
 	@echo 'make docs    the documentation site, into build/site; a dead link is a failure'
 
@@ -43,6 +44,15 @@ soak: $(VENV)/.test
 matrix: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/matrix.md
 
+# A million executions of what is small, a hundred thousand of what reads whole images.
+FUZZ = PYTHONPATH=tests $(BIN)/python -m fuzz
+fuzz: $(VENV)/.fuzz
+	@mkdir -p build/fuzz/structs build/fuzz/journal build/fuzz/image build/fuzz/plan
+	$(FUZZ) structs -runs=1000000 -max_len=1536 build/fuzz/structs tests/fuzz/seeds/structs
+	$(FUZZ) journal -runs=1000000 -max_len=4096 build/fuzz/journal tests/fuzz/seeds/journal
+	$(FUZZ) image -runs=100000 -max_len=96 build/fuzz/image tests/fuzz/seeds/image
+	$(FUZZ) plan -runs=100000 -max_len=96 build/fuzz/plan tests/fuzz/seeds/plan
+
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --quiet
 
@@ -65,6 +75,10 @@ $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	@touch $@
 
 $(VENV)/.docs: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 SECTOR = 512
 UNUSED = 0xFFFFFFFF
 GUEST_LIMIT = 256 << 20
-"""A damaged footer may promise a disk of any size; no base is larger than this."""
+"""A damaged footer may promise a disk of any size; a larger one than this is never read as the base was."""
 
 
 def byte_sum(raw: bytes) -> int:
@@ -102,7 +102,7 @@ def layout(raw) -> Layout | None:
     if not header_is_sound(header):
         return None
     table_at, _, entries, block_size = struct.unpack_from(">QIII", header, 16)
-    if not block_size or block_size % SECTOR or current > GUEST_LIMIT:
+    if not block_size or block_size % SECTOR:
         return None
     blocks = -(-current // block_size)
     if blocks > entries or table_at + blocks * 4 > size:
@@ -194,7 +194,7 @@ def runs(bits: bytes, count: int) -> list[tuple[int, int]]:
 
 def wrong_sectors(found: Layout | None, raw, parent: bytes | None, truth: bytes) -> set[int]:
     """The guest sectors that do not read as `truth` has them; all of them where nothing opens it."""
-    if found is None:
+    if found is None or found.size > GUEST_LIMIT:
         return set(range(-(-len(truth) // SECTOR)))
     wrong = set(range(min(found.size, len(truth)) // SECTOR, -(-max(found.size, len(truth)) // SECTOR)))
     for block in range(-(-found.size // found.block_size)):
