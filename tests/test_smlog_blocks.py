@@ -81,3 +81,17 @@ def test_buffers_that_do_not_fit_are_not(small):
     assert [bytes(block.data[: block.size]) for block in Cutter(PlainEngine(), spare).cut(io.BytesIO(b"a\nb"), 0)] == [
         b"a\nb"
     ]
+
+
+def test_what_came_before_a_failure_is_handed_out_first(small):
+    class Failing(Trickle):
+        def readinto(self, buffer):
+            if not self._data:
+                raise OSError(5, "Input/output error")
+            return super().readinto(buffer)
+
+    blocks = Cutter(PlainEngine(), []).cut(Failing(b"one\ntwo\nthree\nfour and half", 5), 0)
+    parts: list[bytes] = []
+    with pytest.raises(OSError, match="Input/output error"):
+        parts.extend(bytes(block.data[: block.size]) for block in blocks)
+    assert b"".join(parts) == b"one\ntwo\nthree\nfour and half"

@@ -18,7 +18,7 @@ from typing import Any
 from smfix.errors import Unreadable
 from smfix.smlog import rotation, tarball
 from smfix.smlog.paste import Mended
-from smfix.smlog.unpack import Damaged, Unpacked, packing
+from smfix.smlog.unpack import MOST_TIMES, Damaged, Unpacked, packing
 
 HEAD = 512  # bytes that tell what a file is
 DATABASE = "xapi-db.xml"
@@ -27,6 +27,7 @@ _MOST_ZIPPED = 50_000  # members of a zip; its directory is read whole
 _LONGEST_ZIP_DIRECTORY = 32 << 20  # bytes
 _MOST_LOGS = 1_000
 _MOST_SPOOLED = 8 << 30  # bytes of an archive's members that are kept on disk while they are read
+_FREELY = 1 << 20  # packed bytes that any member of a zip is taken to have
 _ENDINGS = (".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 Open = Callable[[], Any]
@@ -326,6 +327,6 @@ class _ZipMember(io.RawIOBase):
         except Exception as error:
             raise Damaged(f"it cannot be unpacked ({error})") from error
         self._given += count
-        if self._given > 400 * max(1 << 20, self._packed):
-            raise Damaged("it unpacks to more than 400 times its size")
+        if self._given > MOST_TIMES * max(_FREELY, self._packed):
+            raise Damaged(f"it unpacks to more than {MOST_TIMES} times its size")
         return count

@@ -25,13 +25,17 @@ class Cutter:
         self._spare = spare
 
     def cut(self, stream: Any, file: int, first_line: int = 1) -> Iterator[Block]:
-        """The blocks of `stream`, the log with index `file`. `stream` has ``readinto``."""
+        """The blocks of `stream`, the log with index `file`. `stream` has ``readinto``.
+
+        Where reading fails, what came before is handed out before the error is.
+        """
         carry = b""
         while True:
             wanted = len(carry) + BLOCK
             buffer = self._buffer(wanted)
             buffer[: len(carry)] = carry
-            size = len(carry) + _fill(stream, memoryview(buffer)[len(carry) : wanted])
+            count, failure = _fill(stream, memoryview(buffer)[len(carry) : wanted])
+            size = len(carry) + count
             end = size
             if size == wanted:  # more may follow: the last line waits for its end
                 end = buffer.rfind(b"\n", 0, size) + 1
@@ -42,6 +46,8 @@ class Cutter:
                 lines = self._engine.count(buffer, b"\n", 0, end)
                 yield Block(buffer, end, file, first_line, lines)
                 first_line += lines
+            if failure is not None:
+                raise failure
             if size < wanted:
                 return
 
@@ -54,12 +60,15 @@ class Cutter:
         return bytearray(size + BLOCK // _ROOM)
 
 
-def _fill(stream: Any, view: memoryview) -> int:
-    """Read until `view` is full or the stream ends; how much (bytes)."""
+def _fill(stream: Any, view: memoryview) -> tuple[int, Exception | None]:
+    """Read until `view` is full, the stream ends or fails; how much (bytes), and why it failed."""
     filled = 0
     while filled < len(view):
-        count = stream.readinto(view[filled:])
+        try:
+            count = stream.readinto(view[filled:])
+        except Exception as error:  # noqa: BLE001 - raised again, once what was read is handed out
+            return filled, error
         if not count:
             break
         filled += count
-    return filled
+    return filled, None

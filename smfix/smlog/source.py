@@ -80,8 +80,9 @@ def read_logs(
     ]
     last = max((moment for moment, _ in stamps), default=None)
     files = tuple(log.name for log in logs)
+    unread = _unread(logs, views)
     databases = _databases(found.databases, found.notes) if register.found else []
-    notes = [*found.notes, *_about_logs(logs, views), *_about_times(files, calendars, last, span, since, year)]
+    notes = [*found.notes, *unread, *_about_times(files, calendars, last, span, since, year)]
     if register.left_out:
         notes.append(f"{register.left_out} reports name more disks than there can be: left out")
     return LogReading(
@@ -93,6 +94,7 @@ def read_logs(
         zone_assumed=tz is None and any(stamp.zone is None for _, stamp in stamps),
         incidents=tuple(_with_names(incident(gathered, files, time_of), databases) for gathered in register.found),
         notes=tuple(notes),
+        unread=tuple(unread),
         noise=tuple(sorted(collected.noise.items(), key=lambda item: (-item[1], item[0]))),
     )
 
@@ -168,15 +170,16 @@ def _reporter(progress: Progress | None, logs: list[Log]) -> Callable[[int], Non
     return report
 
 
-def _about_logs(logs: list[Log], views: list[Seen]) -> list[str]:
-    """What there is to say of logs that ended early."""
-    notes = []
-    for log, view in zip(logs, views, strict=True):
-        if view.failure is not None:
-            if not view.size:
-                raise Unreadable(f"{log.name}: {view.failure}")
-            notes.append(f"{log.name}: {view.failure}; what came before was read")
-    return notes
+def _unread(logs: list[Log], views: list[Seen]) -> list[str]:
+    """What could not be read, and why. Raises Unreadable where nothing could."""
+    failed = [
+        f"{log.name}: {view.failure}" + ("; what came before was read" if view.size else "")
+        for log, view in zip(logs, views, strict=True)
+        if view.failure is not None
+    ]
+    if failed and not any(view.size for view in views):
+        raise Unreadable(failed[0])
+    return failed
 
 
 def _about_times(

@@ -46,9 +46,9 @@ class Unpacked(io.RawIOBase):
         self._packed = b""
         self._taken = 0
         self._given = 0
+        self._given_before = 0  # by the members before this one
         self._make = _decompressors(kind)
         self._decompressor = self._make()
-        self._started = False
         self._ended = False
 
     def readable(self) -> bool:
@@ -64,14 +64,8 @@ class Unpacked(io.RawIOBase):
 
     def _next(self, count: int) -> bytes:
         while not self._ended:
-            if self._decompressor.eof:
-                self._packed = self._decompressor.unused_data or self._more()
-                self._packed = self._packed.lstrip(b"\0")  # tapes and some tools pad with NUL
-                if not self._packed:
-                    self._ended = True
-                    break
-                self._decompressor = self._make()
-                self._started = False
+            if self._decompressor.eof and not self._next_member():
+                break
             if not self._packed and _wants_input(self._decompressor):
                 self._packed = self._more()
                 if not self._packed:
@@ -81,12 +75,25 @@ class Unpacked(io.RawIOBase):
                 return data
         return b""
 
+    def _next_member(self) -> bool:
+        """False where nothing follows a whole member."""
+        self._packed = (self._decompressor.unused_data or self._more()).lstrip(b"\0")  # some tools pad
+        self._ended = not self._packed
+        self._decompressor = self._make()
+        self._given_before = self._given
+        return not self._ended
+
+    @property
+    def _is_garbage(self) -> bool:
+        """Nothing came of what follows a whole member: gzip ignores that too."""
+        return 0 < self._given == self._given_before
+
     def _last(self, count: int) -> bytes:
         """No packed bytes follow: what the decompressor still holds, or a stream cut off."""
-        data = self._unpack(count) if self._started else b""
+        data = self._unpack(count) if self._taken else b""
         if not data and not self._decompressor.eof:
             self._ended = True
-            if self._started:
+            if self._taken and not self._is_garbage:
                 raise Damaged("it ends before its time")
         return data
 
@@ -94,11 +101,10 @@ class Unpacked(io.RawIOBase):
         try:
             data, self._packed = _decompress(self._decompressor, self._packed, count)
         except Exception as error:  # each library has its own
-            if not self._started and self._given:
-                self._ended = True  # garbage behind a whole member: gzip ignores it too
+            self._ended = True
+            if self._is_garbage:
                 return b""
             raise Damaged("its compression is damaged") from error
-        self._started = True
         self._given += len(data)
         if self._given > _FREELY and self._given > MOST_TIMES * self._taken:
             raise Damaged(f"it unpacks to more than {MOST_TIMES} times its size")

@@ -33,8 +33,8 @@ def read_everything(reading: Reading, take: Take, wanted: Callable[[], frozenset
     `wanted` tells (first eight digits) about which VDIs the events so far have been.
     """
     groups = divide(reading, _ways(reading))
-    if len(groups) == 1:
-        return _one_pass(reading, groups[0], Looking.BOTH, take)
+    if len(groups) <= 1:
+        return _one_pass(reading, [part for group in groups for part in group], Looking.BOTH, take)
     if all(log.path is not None for log in reading.logs):
         # Plain text is read faster twice than all proofs are handed over.
         seen = _side_by_side(reading, groups, (Looking.FAILURES, Looking.FAILURES), frozenset(), take)
