@@ -369,7 +369,8 @@ class Incident:
 class LogReading:
     """What a set of logs holds. `bytes` is what was read, unpacked; `notes` is said to the user.
 
-    `noise` counts the lines that were set aside, by the reason, the most frequent first.
+    `noise` counts the lines that were set aside, by the reason, the most frequent first. `unread` are the
+    logs of which nothing or only the beginning could be read, each with the reason (also in `notes`).
     """
 
     files: tuple[str, ...]
@@ -381,6 +382,7 @@ class LogReading:
     incidents: tuple[Incident, ...]
     notes: tuple[str, ...] = ()
     noise: tuple[tuple[str, int], ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 class Backing(Enum):
