@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from matrix import mutants, reader
@@ -171,12 +170,6 @@ def _reads_the_same(before: ByteView, after: ByteView, made: Planned) -> None:
             for shift in range(0, stop - start, step):
                 part = Extent(place + shift, min(step, stop - start - shift))
                 assert before.read(part) == after.read(part), f"block {block} was written over"
-
-
-def body_of_a_journal() -> bytes:
-    """A small journal's body: the seed from which the fuzzer finds the others."""
-    steps = [{"op": "resize", "size": 1024}, {"op": "write", "offset": 512, "before": "", "after": "QUJD"}]
-    return json.dumps({"id": "x", "steps": steps, "fixes": [], "lost": [], "old_size": 512, "new_size": 1024}).encode()
 
 
 TARGETS = {"structs": structures, "journal": journal, "image": image, "plan": planned}
