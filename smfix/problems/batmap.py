@@ -21,7 +21,7 @@ from smfix.problems.places import NAMED, lost_entries, misplaced, overlapping, s
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.bat import BAT_LIMIT, Bat
-from smfix.vhd.image import Batmap, VhdImage
+from smfix.vhd.image import MAP_OVER_BLOCKS, Batmap, VhdImage
 from smfix.vhd.structs import (
     BATMAP_COOKIE,
     BATMAP_HEADER_SIZE,
@@ -86,7 +86,9 @@ def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
         fits = _layout_header(image) is not None
         facts = {"reasons": "; ".join(image.batmap.reasons)}
         check = "error calculating end of metadata: -22"
-        yield Hit(facts, check, disposition=SAFE if fits else REPORT)
+        # A map that sums right is read, wherever it lies: to clear it may change what the guest reads.
+        mend = CONFIRM if MAP_OVER_BLOCKS in image.batmap.reasons else SAFE
+        yield Hit(facts, check, disposition=mend if fits else REPORT)
 
 
 def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:

@@ -42,6 +42,8 @@ from smfix.vhd.structs import (
 
 TAIL_SCAN = 32 << 20
 """Bytes searched for a stray footer at each end of the tail."""
+MAP_OVER_BLOCKS = "its map would lie over blocks"
+"""Said of a batmap whose header, which has no checksum, lays the map over blocks, unlike the layout."""
 LOCATOR_LIMIT = 1 << 16
 """Bytes of one parent locator that are read at most."""
 MARK = b"\xc7" * SECTOR
@@ -265,7 +267,7 @@ def _in_layout(
     claimed = batmap.value.header.map_extent
     if claimed == usual or not bat.value.covering(claimed, header.block_space):
         return batmap
-    return Damaged(batmap.value.header.encode(), ("its map would lie over blocks",), batmap.where)
+    return Damaged(batmap.value.header.encode(), (MAP_OVER_BLOCKS,), batmap.where)
 
 
 def _locators(view: ByteView, footer: Footer | None, header: Header) -> tuple[Locator, ...]:
