@@ -121,6 +121,5 @@ if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     begun = time.perf_counter()
     read_lines, found = run(count, int(sys.argv[2]) if len(sys.argv) > 2 else 1)
-    print(
-        f"{read_lines} mutated lines, {found} incidents, {time.perf_counter() - begun:.0f} s: no traceback, no invented name"
-    )
+    seconds = time.perf_counter() - begun
+    print(f"{read_lines} mutated lines, {found} incidents, {seconds:.0f} s: no traceback, no invented name")
