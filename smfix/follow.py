@@ -47,7 +47,7 @@ _CATCHING_UP = 5.0  # seconds that a report may wait while the log is behind
 _SAVED_EVERY = 5.0  # seconds, where only the position has moved
 _MEASURED_EVERY = 15.0
 _GATHER = 0.02  # seconds in which lines gather while somebody writes
-_IN_HAND = 0.05
+_IN_HAND = 0.02  # seconds, while a record or a hook is waited for
 
 
 @dataclass(frozen=True, slots=True)
