@@ -73,6 +73,8 @@ class FollowQuestion:
 class Follower:
     """Follows one log. `tell` prints an event (False: nobody listens), `say` a line for the operator.
 
+    `listens` says whether somebody still reads the events: a reader may go away between two of them.
+
     Raises what holding and reading the state raise: WriteFailed, Unreadable, Followed.
     """
 
@@ -83,7 +85,9 @@ class Follower:
         wake: Wake,
         tell: Callable[[Document], bool],
         say: Callable[[str], None],
+        listens: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._listens = listens
         self._asked, self._wake, self._tell, self._say = asked, wake, tell, say
         self._policy = asked.policy
         self._is_damaged = False
@@ -164,7 +168,7 @@ class Follower:
             self._stop()
 
     def _ends(self) -> bool:
-        return self._wake.stopping or self._nobody_listens
+        return self._wake.stopping or self._nobody_listens or not self._listens()
 
     def round(self) -> bool:
         """Everything there is to do now; True where the log gave something."""

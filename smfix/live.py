@@ -106,8 +106,8 @@ def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[
     )
     wake = Wake(os.path.dirname(log), use_inotify=options.inotify)
     with wake:
-        tell = _Out(out, options.as_json, wake).tell
-        Follower(asked, setting, wake, tell, say).run()
+        to = _Out(out, options.as_json, wake)
+        Follower(asked, setting, wake, to.tell, say, to.listens).run()
     return 0
 
 
@@ -137,6 +137,12 @@ class _Out:
     stream: TextIO
     as_json: bool
     wake: Wake
+
+    def listens(self) -> bool:
+        """False for a pipe whose reader has gone away."""
+        poll = select.poll()
+        poll.register(self.stream.fileno(), 0)
+        return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
     def tell(self, document: dict[str, Any]) -> bool:
         """Write one event; False where nobody will read it."""

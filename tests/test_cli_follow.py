@@ -159,10 +159,15 @@ def test_a_reader_that_goes_away_ends_it(world):
     world.damaged()
     world.smlog(failed())
     process = world.start("from-log", world.log, "-f", "--json", "--yes", "--state-dir", world.folder / "follow")
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(15) == 0
-    process.stderr.close()
+    try:
+        while "repaired" not in process.stdout.readline():
+            pass
+        process.stdout.close()  # between two events
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 @pytest.mark.parametrize(
