@@ -179,7 +179,10 @@ def test_a_later_report_reopens():
 
 def test_a_proof_of_nothing():
     assert register_of(PROOF).found == []
-    assert register_of(EVENT).digits() == {VDI[:8]}
+
+
+def test_the_first_proof_is_the_one_that_is_told():
+    assert register_of(EVENT, PROOF, replace(PROOF, place=250)).found[0].proof is PROOF
 
 
 def test_from_the_lines():

@@ -473,15 +473,20 @@ def test_threads_and_small_logs_are_read_here(tmp_path, small, monkeypatch):
     assert read(path).incidents
 
 
-def test_many_proofs_are_bounded(tmp_path, small, monkeypatch):
-    ways(monkeypatch, 2)
-    monkeypatch.setattr(workers_module, "_MOST_PROOFS", 1)
+def test_a_later_part_proves_what_an_earlier_one_reported(tmp_path, small, monkeypatch):
     monkeypatch.setattr(workers_module, "_AT_ONCE", 2)
     (tmp_path / "SMlog.1.gz").write_bytes(gzip.compress(text_of([*RUN, *LONG])))
     other = PATH.replace(VDI, VDI2)
     lines = [*LONG, *RUN, check(other, pid=5), said("  pread SUCCESS", 5), check(pid=5), said("  pread SUCCESS", 5)]
     (tmp_path / "SMlog").write_bytes(text_of([*lines, *LONG[:20]]))
-    assert brief(read(tmp_path))[0][3] == "resolved"
+    for count in (1, 2):
+        ways(monkeypatch, count)
+        assert brief(read(tmp_path))[0][3] == "resolved"
+    (tmp_path / "later").write_bytes(text_of([check(pid=5, at="Aug 11 12:00:00"), said("  pread SUCCESS", 5)]))
+    (tmp_path / "first").write_bytes(text_of(RUN))
+    for count in (1, 2):
+        ways(monkeypatch, count)
+        assert brief(read(tmp_path / "first", tmp_path / "later")) == [(VDI, SR, 1, "resolved")]
 
 
 def test_a_log_without_line_ends_is_not_cut(tmp_path, small, monkeypatch):

@@ -8,7 +8,7 @@ from smfix.smlog import lines as lines_module
 from smfix.smlog import sweep as sweep_module
 from smfix.smlog.engine import PlainEngine
 from smfix.smlog.events import Failure
-from smfix.smlog.proofs import Proof
+from smfix.smlog.proofs import Proof, Strength
 from smfix.smlog.sweep import Looking, Sweep
 from smlog_text import PATH, SR, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
 
@@ -31,29 +31,54 @@ def test_any_blocks_tell_the_same(per_block):
 
 
 def test_what_a_sweep_looks_for():
-    assert kinds(events_of(LOG, looking=Looking.FAILURES)) == ["Failure"] * 4
+    assert kinds(events_of(LOG, looking=Looking.BOTH)).count("Proof") == 1
     assert kinds(events_of(LOG, looking=Looking.ALL)).count("Proof") == 3
-    assert events_of(LOG, looking=Looking.PROOFS) == []
 
 
-def test_proofs_that_are_asked_for():
-    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=frozenset({VDI2[:8]}))
+def test_vdis_that_were_reported_before():
+    wanted = {VDI2[:8]}
+    sweep = Sweep(PlainEngine(), wanted=wanted)
     found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
-    assert [event.vdi for event in found] == [VDI2]
+    assert [event.vdi for event in found if isinstance(event, Proof)] == [VDI2, VDI]
+    assert wanted == {VDI[:8], VDI2[:8]}
+
+
+def test_the_first_proof_after_each_report_is_told():
+    again = [*LOG, check(), OK, check(), OK, check(PATH, "-B"), OK, check(PATH, "-B"), OK, *RUN, check(), OK]
+    strengths = [event.strength for event in events_of(again) if isinstance(event, Proof)]
+    assert strengths == [Strength.CHECKED, Strength.CHECKED, Strength.CHECKED_FAST, Strength.CHECKED]
+    deleted = gc(f"Deleting unlinked VDI *{VDI[:8]}(1G)")
+    assert kinds(events_of([*RUN, deleted, deleted])) == ["Failure", "Failure", "Proof"]
+
+
+RELINK = [
+    gc(f"  Running VHD coalesce on *{VDI[:8]}(1G)"),
+    gc("  Child process completed successfully"),
+    gc(f"  Relinking 3f994938(1G) from *{VDI[:8]}(1G) to *{VDI2[:8]}(1G)"),
+]
+
+
+def test_a_coalesce_is_asked_only_where_no_check_said_it_before():
+    assert kinds(events_of([*RUN, *RELINK])) == ["Failure", "Failure", "Proof", "Proof"]
+    checked = [*RUN, check(), OK, check(OTHER, "-B"), OK, *RELINK]
+    assert kinds(events_of(checked, looking=Looking.ALL)) == ["Failure", "Failure", "Proof", "Proof"]
+    assert len(events_of([*RUN, check(), OK, *RELINK], looking=Looking.ALL)) == 5
+
+
+def test_the_commands_that_are_remembered_are_bounded(monkeypatch):
+    monkeypatch.setattr(sweep_module, "_MOST_TOLD", 1)
+    lines = [*RUN, check(), OK, check(OTHER), OK, check(), OK]
+    assert kinds(events_of(lines, looking=Looking.ALL)) == ["Failure", "Failure", "Proof", "Proof"]
 
 
 def test_a_part_tells_only_what_lies_in_it():
     first, second, third = blocks_of(LOG, 7)
     place = 1000
-    sweep = Sweep(PlainEngine(), looking=Looking.FAILURES, place=place, begin=place + first.size)
+    sweep = Sweep(PlainEngine(), place=place, begin=place + first.size)
     found = [*sweep.feed(first), *sweep.feed(second)]
     sweep.close()
     found += [*sweep.feed(third), *sweep.finish()]
-    inside = [
-        event
-        for event in events_of(LOG, looking=Looking.FAILURES)
-        if first.size <= event.place < first.size + second.size
-    ]
+    inside = [event for event in events_of(LOG) if first.size <= event.place < first.size + second.size]
     assert [event.place - place for event in found] == [event.place for event in inside]
     assert found
 

@@ -94,8 +94,8 @@ class Gathering:
         return before is not None and same_run(before.stamp, event.stamp) and not event.fresh
 
     def settle(self, proof: Proof) -> None:
-        """Take `proof` if it covers everything this incident was reported for."""
-        if self.last is not None and proof.place > self.last.place and self._covered_by(proof):
+        """Take `proof` if it is the first that covers everything this incident was reported for."""
+        if self.proof is None and self.last is not None and proof.place > self.last.place and self._covered_by(proof):
             self.proof = proof
 
     def _covered_by(self, proof: Proof) -> bool:
@@ -122,10 +122,6 @@ class Register:
         self.left_out = 0  # reports beyond the bounds
         self._by_digits: dict[str, list[Gathering]] = {}
         self._by_path: dict[str, Gathering] = {}  # of images whose path names no VDI
-
-    def digits(self) -> frozenset[str]:
-        """The first eight digits of every VDI that was reported."""
-        return frozenset(digits for digits in self._by_digits if digits)
 
     def take(self, event: Failure | Proof) -> None:
         """File a report, or settle what a proof covers."""

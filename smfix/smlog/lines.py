@@ -115,6 +115,7 @@ class Window:
         self._starts: list[int] = []  # where each block starts in the logical text (bytes)
         self._end = start
         self._cache: OrderedDict[Position, Line] = OrderedDict()
+        self._counted = (-1, 0, 0)  # block, offset and number of the line asked for last
         self._searched = 0
         self._pushed = 0
 
@@ -191,7 +192,12 @@ class Window:
         block = self.block(at.block)
         if block.numbers:
             return block.numbers[block.data.count(b"\n", 0, at.offset)]
-        return block.first_line + self._engine.count(block.data, b"\n", 0, at.offset)
+        serial, offset, lines = self._counted
+        if serial != at.block or offset > at.offset:
+            offset, lines = 0, block.first_line
+        lines += self._engine.count(block.data, b"\n", offset, at.offset)
+        self._counted = (at.block, at.offset, lines)
+        return lines
 
     def file(self, at: Position) -> int:
         """The index of the line's file."""

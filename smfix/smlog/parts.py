@@ -115,9 +115,9 @@ def _line_start(log: Log, goal: int) -> int | None:
 
 
 def read_part(
-    reading: Reading, part: Part, looking: Looking, wanted: frozenset[str], seen: dict[int, Seen]
+    reading: Reading, part: Part, looking: Looking, seen: dict[int, Seen], wanted: set[str]
 ) -> Iterator[Event]:
-    """What lies in `part`. `seen` is filled; events name the logs by index."""
+    """What lies in `part`; events name the logs by index. `seen` is filled, `wanted` added to (see Sweep)."""
     begin = part.number * _ROOM + _ROOM // 2
     before = list(_text_before(reading, part))
     sweep = Sweep(

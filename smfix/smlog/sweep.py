@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from smfix.smlog.engine import Engine, hits
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Window
-from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Wanted, read_proofs
+from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, Wanted, read_proofs
 from smfix.smlog.rules import ANCHORS
 
 
@@ -30,24 +30,35 @@ class Tally:
 
 Event = Failure | Proof | Tally
 _EIGHT_DIGITS = re.compile(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")
-_PROOF_LINE = 4000  # bytes around an anchor in which a VDI is named
+_PROOF_BEFORE, _PROOF_BEHIND = 100, 4000  # bytes around an anchor in which a VDI is named
 _MOST_WANTED = 100_000  # VDIs in question; a log that names more is no log
+_MOST_TOLD = 20_000  # commands remembered, so that no repetition is read again
+_RELINKING = b"Relinking "
 
 
 class Looking(Enum):
     """What a pass looks for."""
 
-    FAILURES = "reports only"
     BOTH = "reports, and from the first one on what proves an incident over"
-    ALL = "reports, and every proof about any VDI"
-    PROOFS = "proofs about the VDIs that are asked for"
+    ALL = "reports, and every proof about any VDI: the first reports may lie in an earlier part"
+
+
+@dataclass(slots=True)
+class _Proved:
+    """What has been proved of one VDI since its last report, and by which commands."""
+
+    keys: set[tuple[object, ...]] = field(default_factory=set)
+    strengths: set[Strength] = field(default_factory=set)
+    commands: set[bytes] = field(default_factory=set)
 
 
 class Sweep:
     """The pass over one set of logs (`origin` tells sets without host names apart).
 
     `place` is where the first block lies in the logical text of all logs (bytes); events before
-    `begin`, and in what is fed after `close`, belong to somebody else's pass and are not told.
+    `begin`, and in what is fed after `close`, belong to somebody else's pass and are not told. Of
+    what proves the same of a VDI, the first after each report is told. `wanted` are the VDIs (eight
+    digits) that were reported; the pass adds to it.
     """
 
     def __init__(
@@ -55,7 +66,7 @@ class Sweep:
         engine: Engine,
         *,
         looking: Looking = Looking.BOTH,
-        wanted: frozenset[str] = frozenset(),
+        wanted: set[str] | None = None,
         origin: int = 0,
         place: int = 0,
         begin: int = 0,
@@ -63,11 +74,14 @@ class Sweep:
         self._engine = engine
         self._window = Window(place, engine)
         self._reader = EventReader(self._window, origin)
-        self._looking = looking
+        self._all = looking is Looking.ALL
         self._origin = origin
         self._begin = begin
         self._end: int | None = None
-        self._wanted: set[str] = set(wanted)
+        self._wanted = set() if wanted is None else wanted
+        self._asked = {digits.encode("ascii") for digits in self._wanted}
+        self._proved: dict[str, _Proved] = {}
+        self._told: set[bytes] = set()  # commands that prove nothing new
         self._waiting: list[int] = []
         self.spare: list[Block] = []  # blocks that are no longer used
 
@@ -93,8 +107,8 @@ class Sweep:
 
     def _work_off(self, serial: int) -> Iterator[Event]:
         block = self._window.block(serial)
-        reports = [] if self._looking is Looking.PROOFS else hits(self._engine, ANCHORS, block.data, block.size)
-        if self._looking in (Looking.ALL, Looking.PROOFS) or self._wanted:
+        reports = hits(self._engine, ANCHORS, block.data, block.size)
+        if self._all or self._asked:
             yield from self._both_of(serial, block, reports)
         else:
             yield from self._reports_of(serial, block, reports)
@@ -112,43 +126,66 @@ class Sweep:
             done = self._window.line_end(line.at)
             for event in self._reader.read(line):
                 yield from self._tell(event)
-            if self._wanted:
+            if self._asked:
                 yield from self._both_of(serial, block, reports[index + 1 :], done)
                 return
 
     def _both_of(self, serial: int, block: Block, reports: list[int], done: int = -1) -> Iterator[Event]:
         proofs = hits(self._engine, PROOF_ANCHORS, block.data, block.size)
-        wanted: Wanted = None if self._looking is Looking.ALL else self._wanted
         for hit, is_proof in sorted([*((h, 0) for h in reports), *((p, 1) for p in proofs)]):
             if hit < done:
                 continue
-            if is_proof and not self._is_asked(block, hit):
-                continue
-            line = self._window.line_around(serial, hit)
             if is_proof:
-                for proof in read_proofs(self._window, line, wanted, self._origin):
-                    yield from self._tell(proof)
+                yield from self._proofs_at(serial, block, hit)
             else:
+                line = self._window.line_around(serial, hit)
                 done = self._window.line_end(line.at)
                 for event in self._reader.read(line):
                     yield from self._tell(event)
 
-    def _is_asked(self, block: Block, hit: int) -> bool:
-        """False where the line around `hit` names no VDI in question: most lines, so no decoding."""
-        if self._looking is Looking.ALL:
-            return True
-        start = block.data.rfind(b"\n", max(0, hit - _PROOF_LINE), hit) + 1
-        end = block.data.find(b"\n", hit, hit + _PROOF_LINE)
-        text = block.data[start : end if end >= 0 else hit + _PROOF_LINE].lower()
-        return any(digits.decode("ascii") in self._wanted for digits in _EIGHT_DIGITS.findall(text))
+    def _proofs_at(self, serial: int, block: Block, hit: int) -> Iterator[Event]:
+        """What is proved around `hit`. Most hits are of no interest, and that is seen without decoding."""
+        data = block.data
+        end = data.find(b"\n", hit, min(hit + _PROOF_BEHIND, block.size))
+        end = end if end >= 0 else min(hit + _PROOF_BEHIND, block.size)
+        command = bytes(data[hit:end])
+        if command in self._told:
+            return
+        digits = _EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), end)
+        if not self._all and self._asked.isdisjoint(digits):
+            return
+        if command.startswith(_RELINKING) and self._is_checked(digits):
+            return
+        line = self._window.line_around(serial, hit)
+        wanted: Wanted = None if self._all else self._wanted
+        for proof in read_proofs(self._window, line, wanted, self._origin):
+            yield from self._prove(proof, command)
 
-    def _tell(self, event: Event) -> Iterator[Event]:
-        if (
-            self._looking is Looking.BOTH
-            and isinstance(event, Failure)
-            and event.vdi
-            and len(self._wanted) < _MOST_WANTED
-        ):
-            self._wanted.add(event.vdi[:8])
+    def _is_checked(self, digits: list[bytes]) -> bool:
+        """True where both images of a coalesce have passed a check already: it proves no more."""
+        known = [self._proved.get(one.decode("ascii")) for one in digits[-2:]]
+        return len(known) == 2 and all(one is not None and one.strengths for one in known)
+
+    def _prove(self, proof: Proof, command: bytes) -> Iterator[Event]:
+        key = (proof.voice, proof.vdi, proof.sr, proof.strength)
+        proved = self._proved.setdefault(proof.vdi[:8], _Proved())
+        if len(proof.vdi) == 36:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told.add(command)
+            proved.commands.add(command)
+            proved.strengths.add(proof.strength)
+        if key not in proved.keys:
+            proved.keys.add(key)
+            yield from self._tell(proof)
+
+    def _tell(self, event: Failure | Proof) -> Iterator[Event]:
+        if isinstance(event, Failure) and event.vdi:
+            digits = event.vdi[:8]
+            if len(self._wanted) < _MOST_WANTED:
+                self._wanted.add(digits)
+                self._asked.add(digits.encode("ascii"))
+            if proved := self._proved.pop(digits, None):
+                self._told -= proved.commands
         if event.place >= self._begin and (self._end is None or event.place < self._end):
             yield event

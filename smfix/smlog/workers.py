@@ -15,63 +15,26 @@ from typing import Any, BinaryIO
 
 from smfix.errors import Unreadable
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, placed, read_part
-from smfix.smlog.proofs import Proof, Strength
 from smfix.smlog.sweep import Event, Looking
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
 _AT_ONCE = 64  # events handed over together
 _PIPE = 1 << 20  # bytes of a pipe that may wait
-_MOST_PROOFS = 50_000  # latest proofs kept by a reader that does not know which are wanted
 F_SETPIPE_SZ = 1031
 
 Take = Callable[[Event], None]
 
 
-def read_everything(reading: Reading, take: Take, wanted: Callable[[], frozenset[str]]) -> dict[int, Seen]:
-    """Give every event to `take`, in order; what was seen of each log.
-
-    `wanted` tells (first eight digits) about which VDIs the events so far have been.
-    """
-    groups = divide(reading, _ways(reading))
-    if len(groups) <= 1:
-        return _one_pass(reading, [part for group in groups for part in group], Looking.BOTH, take)
-    if all(log.path is not None for log in reading.logs):
-        # Plain text is read faster twice than all proofs are handed over.
-        seen = _side_by_side(reading, groups, (Looking.FAILURES, Looking.FAILURES), frozenset(), take)
-        if asked := wanted():
-            _side_by_side(reading, groups, (Looking.PROOFS, Looking.PROOFS), asked, take)
-        return seen
-    return _side_by_side(reading, groups, (Looking.BOTH, Looking.ALL), frozenset(), take)
-
-
-def _ways(reading: Reading) -> int:
-    if sum(cost(log) for log in reading.logs) < _WORTH_IT or threading.active_count() > 1:
-        return 1
-    return max(1, len(os.sched_getaffinity(0)))
-
-
-def _one_pass(reading: Reading, parts: list[Part], looking: Looking, take: Take) -> dict[int, Seen]:
-    seen: dict[int, Seen] = {}
-    for part in parts:
-        for event in read_part(reading, part, looking, frozenset(), seen):
-            take(event)
-    return seen
-
-
-def _side_by_side(
-    reading: Reading,
-    groups: list[list[Part]],
-    looking: tuple[Looking, Looking],
-    wanted: frozenset[str],
-    take: Take,
-) -> dict[int, Seen]:
-    """Read each group in a process of its own; the first one here."""
+def read_everything(reading: Reading, take: Take) -> dict[int, Seen]:
+    """Give every event to `take`, in order; what was seen of each log."""
+    groups = divide(reading, _ways(reading)) or [[]]
     others: list[tuple[int, BinaryIO]] = []
     try:
-        others.extend(_fork(reading, group, looking[1], wanted) for group in groups[1:])
+        others.extend(_fork(reading, group) for group in groups[1:])
         seen: dict[int, Seen] = {}
+        wanted: set[str] = set()
         for part in groups[0]:
-            for event in read_part(reading, part, looking[0], wanted, seen):
+            for event in read_part(reading, part, Looking.BOTH, seen, wanted):
                 take(event)
         for _, pipe in others:
             lines_before = {index: view.lines for index, view in seen.items()}
@@ -86,7 +49,13 @@ def _side_by_side(
             os.waitpid(pid, 0)
 
 
-def _fork(reading: Reading, parts: list[Part], looking: Looking, wanted: frozenset[str]) -> tuple[int, BinaryIO]:
+def _ways(reading: Reading) -> int:
+    if sum(cost(log) for log in reading.logs) < _WORTH_IT or threading.active_count() > 1:
+        return 1
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def _fork(reading: Reading, parts: list[Part]) -> tuple[int, BinaryIO]:
     receiving, sending = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -95,7 +64,7 @@ def _fork(reading: Reading, parts: list[Part], looking: Looking, wanted: frozens
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             with os.fdopen(sending, "wb", buffering=0) as pipe:
                 _widen(sending)
-                _send_all(pipe, reading, parts, looking, wanted)
+                _send_all(pipe, reading, parts)
         finally:
             os._exit(0)
     os.close(sending)
@@ -109,35 +78,23 @@ def _widen(descriptor: int) -> None:
         fcntl.fcntl(descriptor, F_SETPIPE_SZ, _PIPE)
 
 
-def _send_all(pipe: Any, reading: Reading, parts: list[Part], looking: Looking, wanted: frozenset[str]) -> None:
+def _send_all(pipe: Any, reading: Reading, parts: list[Part]) -> None:
     import pickle
 
     seen: dict[int, Seen] = {}
     reading.read = lambda _count: None
-    latest: dict[tuple[Any, ...], Proof] = {}
     batch: list[Event] = []
     try:
         for part in parts:
-            for event in read_part(reading, part, looking, wanted, seen):
-                if isinstance(event, Proof) and looking is Looking.ALL:
-                    _keep(latest, event)
-                    continue
+            for event in read_part(reading, part, Looking.ALL, seen, set()):
                 batch.append(event)
                 if len(batch) >= _AT_ONCE:
                     pickle.dump(("events", batch), pipe)
                     batch = []
-        pickle.dump(("events", batch + sorted(latest.values(), key=lambda proof: proof.place)), pipe)
+        pickle.dump(("events", batch), pipe)
         pickle.dump(("seen", seen), pipe)
     except Unreadable as error:
         pickle.dump(("unreadable", str(error)), pipe)
-
-
-def _keep(latest: dict[tuple[Any, ...], Proof], proof: Proof) -> None:
-    key = (proof.voice, proof.vdi, proof.sr, proof.strength is Strength.CHECKED_FAST)
-    latest.pop(key, None)
-    latest[key] = proof
-    if len(latest) > _MOST_PROOFS:
-        del latest[next(iter(latest))]
 
 
 def _received(pipe: BinaryIO, seen: dict[int, Seen]) -> Iterator[Event]:
