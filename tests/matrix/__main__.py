@@ -28,6 +28,7 @@ def main() -> int:
     """Run what was asked for; 0 when every number that must be 0 is 0."""
     parser = argparse.ArgumentParser(prog="python -m matrix", description=__doc__)
     parser.add_argument("--only", default="", help="kinds whose name contains one of these words (comma)")
+    parser.add_argument("--skip", default="none", help="but not those whose name contains one of these")
     parser.add_argument("--base", default="", help="bases whose name contains one of these words (comma)")
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--report", type=Path, help="write the report there (markdown)")
@@ -37,7 +38,7 @@ def main() -> int:
         done, seconds = [_loaded(entry) for entry in json.loads(options.load.read_text())], 0.0
     else:
         begun = time.monotonic()
-        done = _run(options.only, options.base)
+        done = _run(options.only, options.skip, options.base)
         seconds = time.monotonic() - begun
     if options.json:
         options.json.write_text(json.dumps([dataclasses.asdict(case) for case in done], indent=1))
@@ -57,12 +58,12 @@ def _asked(words: str, name: str) -> bool:
     return any(word in name for word in words.split(","))
 
 
-def _run(only: str, base_name: str) -> list[cases.Case]:
+def _run(only: str, skip: str, base_name: str) -> list[cases.Case]:
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     home = Path(tempfile.mkdtemp(prefix="smfix-matrix-", dir=os.environ.get("SMFIX_MATRIX_DIR", fast)))
     try:
         made = [bases.make(recipe, home / "bases") for recipe in bases.RECIPES if _asked(base_name, recipe.name)]
-        names = [kind.name for kind in KINDS if _asked(only, kind.name)]
+        names = [kind.name for kind in KINDS if _asked(only, kind.name) and not _asked(skip, kind.name)]
         jobs = [(base, str(home), names[start::8]) for base in made for start in range(8)]
         done: list[cases.Case] = []
         with multiprocessing.Pool(min(os.cpu_count() or 1, 8)) as pool:
