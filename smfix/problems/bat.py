@@ -104,6 +104,16 @@ def _interrupted(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
     return stands and end <= at < end + ALIGNMENT and at + header.bitmap_size > room(image)
 
 
+def _next_in_line(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
+    """The block begins exactly where a writer puts the next one: behind the previous end, on a page boundary for tap.
+
+    Then its entry is right, and what its bitmap calls unwritten is what an interrupted coalesce had copied so far.
+    """
+    end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
+    page = structs.round_up(end + header.bitmap_size, ALIGNMENT) - header.bitmap_size
+    return at == (page if image.footer is not None and image.footer.by_tap else end)
+
+
 def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
     layout = _layout(image)
     if layout is None or held_open(context):
@@ -118,7 +128,7 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
     for at, block in sorted(reaching, key=lambda spot: spot[1])[:NAMED]:
         lost, whole = missing_part(image, header, at, block)
         single = len(reaching) == 1 and not wrong
-        if whole and not lost and clear_is_nul(image, header, at):
+        if whole and not lost and (clear_is_nul(image, header, at) or _next_in_line(image, header, bat, at)):
             disposition, lossy = SAFE, False
         elif not whole and not image.full(block) and single and _interrupted(image, header, bat, at):
             proved = _held_by_child(context, image, block)
