@@ -239,6 +239,50 @@ def test_in_a_foreign_image_blocks_lie_back_to_back(by):
     assert repaired(raw, "VHD306", *made.plan.needs) == qemu()
 
 
+def gapped(sectors: int, of: bytes = b"") -> tuple[bytes, int]:
+    """Blocks 0 and 1, between them NUL for `sectors` sectors, `of` at its end; and where block 1 begins."""
+    raw = small()
+    at = bat_entry(raw, 1) * SECTOR
+    gap = bytes(sectors * SECTOR - len(of)) + of
+    return with_entry(raw[:at] + gap + raw[at:], 1, at // SECTOR + sectors), at + len(gap)
+
+
+@pytest.mark.parametrize("by", [16, 2048, 4000])
+def test_an_entry_inside_its_own_block_behind_a_gap(by):
+    """On a page boundary, and it overlaps nothing: `vhd-util check` calls it valid."""
+    raw, at = gapped(0)
+    content = raw[at : at + BLOCK_SIZE + SECTOR]
+    written = b"\xff" * SECTOR + b"guest" * (BLOCK_SIZE // 5) + bytes(BLOCK_SIZE % 5)
+    full = put(raw[:-SECTOR] + bytes(4096 * SECTOR) + raw[-SECTOR:], at, written)
+    assert len(content) == len(written)
+    made = planned(with_entry(full, 1, at // SECTOR + by))
+    assert codes(made) == ["VHD306"]
+    assert repaired(with_entry(full, 1, at // SECTOR + by), "VHD306") == full
+
+
+def test_an_entry_inside_its_own_block_in_a_foreign_image():
+    block = max((0, 2), key=lambda number: bat_entry(qemu(), number))
+    raw = qemu()
+    at = bat_entry(raw, block) * SECTOR
+    written = b"\xff" * SECTOR + b"guest" * 400_000
+    tail = put(raw[:-SECTOR] + bytes(BLOCK_SIZE) + raw[-SECTOR:], at, written)
+    moved = with_entry(tail, block, at // SECTOR + 2048)
+    assert shifted(seen(moved)) == {block: (at + 2048 * SECTOR, at)}
+
+
+@pytest.mark.parametrize("sectors", [8, 16, 2048])
+def test_a_gap_before_a_block_that_has_the_shape_is_nothing(sectors):
+    raw, _ = gapped(sectors)
+    assert shifted(seen(raw)) == {}
+    assert codes(planned(raw)) == []
+
+
+def test_a_gap_without_a_block_in_it_tells_nothing_of_the_entry_behind():
+    raw, at = gapped(2048)
+    assert shifted(seen(put(raw, at, b"\xf0" + bytes(500)))) == {}
+    assert shifted(seen(put(raw, at, bytes(SECTOR)))) == {}
+
+
 def test_an_image_that_follows_no_rule_is_left_alone():
     blocks = {n: some(n, (0, 1)) for n in range(20)}
     made = sparse(20 * BLOCK_SIZE, UUID, blocks, timestamp=1000)

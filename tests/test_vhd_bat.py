@@ -210,6 +210,23 @@ def test_gaps_are_the_runs_without_a_block(entries, start, end, without):
     assert bat.gaps(SPACE, begin, stop, without=without) == runs
 
 
+@given(ENTRIES, st.integers(0, 60), st.integers(1, 9))
+def test_narrow_gaps_are_those_before_a_block_that_hold_none(entries, start, least):
+    bat = bat_of(*entries)
+    behind, runs = start * SECTOR, []
+    for at, block in bat.placements(start * SECTOR):
+        if least * SECTOR <= at - behind < SPACE:
+            runs.append((Extent(behind, at - behind), block))
+        behind = at + SPACE
+    assert list(bat.narrow(SPACE, least * SECTOR, start * SECTOR)) == runs
+
+
+def test_narrow_gaps_are_bounded_and_none_without_blocks():
+    bat = bat_of(*range(0, 1000, 15))
+    assert len(list(bat.narrow(SPACE, SECTOR, 0))) == GAPS - 1
+    assert list(bat_of(UNUSED).narrow(SPACE, SECTOR, 0)) == []
+
+
 def test_gaps_are_bounded():
     bat = bat_of(*range(0, 100 * 40, 40))
     assert len(bat.gaps(SPACE, 0, 10000 * SECTOR)) == GAPS

@@ -187,7 +187,8 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
     """Block -> (entry, right place) of the few entries that stand some sectors beside their block.
 
     An image's blocks all begin by one rule: on page boundaries (tap) or back to back (qemu). An entry that
-    breaks the rule, where no block begins, while one begins a few sectors beside it by the rule, is off.
+    breaks the rule, where no block begins, while one begins a few sectors beside it by the rule, is off. So is
+    one that begins somewhere inside the block that stands in the gap before it.
     """
     found = layout(image)
     if found is None or image.footer is None or found[0].block_size < PAGE:
@@ -204,7 +205,22 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
         places = [spot for spot in _beside(image, header, bat, at) if block_shaped(image, header, spot)]
         if len(places) == 1 and not block_shaped(image, header, at):
             off[block] = (at, places[0])
+    behind = _behind_gaps(image, header, bat, by_page=image.footer.by_tap)
+    off.update((block, (at, spot)) for block, at, spot in behind if block not in off)
     return off
+
+
+def _behind_gaps(image: VhdImage, header: Header, bat: Bat, *, by_page: bool) -> Iterator[tuple[int, int, int]]:
+    """(block, entry, right place) of entries behind a gap in which a block begins, and reaches across the entry."""
+    for gap, block in bat.narrow(header.block_space, PAGE + SECTOR, image.end_of_headers):
+        at, spot = gap.end, gap.offset
+        if by_page:
+            spot = structs.round_up(spot + header.bitmap_size, PAGE) - header.bitmap_size
+        others = bat.covering(Extent(spot, header.block_space), header.block_space)
+        if others != [(at, block)] or not any(image.bitmap(header, at)) or block_shaped(image, header, at):
+            continue
+        if block_shaped(image, header, spot):
+            yield block, at, spot
 
 
 def _beside(image: VhdImage, header: Header, bat: Bat, at: int) -> list[int]:

@@ -130,6 +130,23 @@ class Bat:
             found.append(Extent(at, end - at))
         return found
 
+    def narrow(self, space: int, least: int, start: int) -> Iterator[tuple[Extent, int]]:
+        """Runs of `least` bytes or more behind `start`, too small for a block of `space` bytes, and the block behind.
+
+        Only between blocks, and before the first; the first :data:`GAPS`.
+        """
+        low = self._index(start)
+        starts = self._starts[low:] if low else self._starts
+        wide = [0] if starts else []
+        if self._widest * SECTOR >= space + least:
+            few, many = (space + least) // SECTOR, 2 * space // SECTOR
+            wide += [n for n, gap in enumerate(map(sub, starts[1:], starts), 1) if few <= gap < many]
+        for index in wide[:GAPS]:
+            at = starts[index - 1] * SECTOR + space if index else start
+            run = Extent(at, starts[index] * SECTOR - at)
+            if least <= run.length < space:
+                yield run, self._owners[low + index]
+
     def off_page(self, lead: int, page: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         """(offset, block) of blocks in [start, end) that do not have a page boundary `lead` bytes behind their start.
 
