@@ -16,7 +16,7 @@ from smfix.smlog.engine import fastest_engine
 from smfix.smlog.incidents import Gathering, Register
 from smfix.smlog.lines import Block
 from smfix.smlog.paste import mend
-from smfix.smlog.sweep import Looking, Sweep, Tally
+from smfix.smlog.sweep import Sweep, Tally
 from smlog_corpus import TRUTHS, log_of
 
 JUNK = [
@@ -67,7 +67,7 @@ def read(text: bytes, chance: random.Random) -> Register:
     """What a sweep over `text`, in blocks of any size, finds."""
     if paste := mend(text):
         text = paste.data
-    sweep = Sweep(fastest_engine(), looking=chance.choice((Looking.BOTH, Looking.ALL)))
+    sweep = Sweep(fastest_engine())
     register = Register()
     lines = text.split(b"\n")
     step = chance.choice((3, 50, 100_000))

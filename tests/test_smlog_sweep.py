@@ -30,9 +30,12 @@ def test_any_blocks_tell_the_same(per_block):
     assert kinds(events_of(LOG, per_block)) == ["Failure", "Failure", "Proof", "Failure", "Failure"]
 
 
-def test_what_a_sweep_looks_for():
-    assert kinds(events_of(LOG, looking=Looking.BOTH)).count("Proof") == 1
-    assert kinds(events_of(LOG, looking=Looking.ALL)).count("Proof") == 3
+def test_proofs_only():
+    wanted = {VDI2[:8]}
+    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=wanted)
+    found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
+    assert [(type(event), event.vdi) for event in found] == [(Proof, VDI2)]
+    assert wanted == {VDI2[:8]}
 
 
 def test_vdis_that_were_reported_before():
@@ -59,16 +62,33 @@ RELINK = [
 
 
 def test_a_coalesce_is_asked_only_where_no_check_said_it_before():
-    assert kinds(events_of([*RUN, *RELINK])) == ["Failure", "Failure", "Proof", "Proof"]
-    checked = [*RUN, check(), OK, check(OTHER, "-B"), OK, *RELINK]
-    assert kinds(events_of(checked, looking=Looking.ALL)) == ["Failure", "Failure", "Proof", "Proof"]
-    assert len(events_of([*RUN, check(), OK, *RELINK], looking=Looking.ALL)) == 5
+    assert kinds(events_of([*RUN, *RELINK])) == ["Failure", "Failure", "Proof"]
+    assert kinds(events_of([*RUN, check(), OK, *RELINK])) == ["Failure", "Failure", "Proof"]
+    other = [line.replace(VDI, VDI2) for line in RUN]
+    assert len(events_of([*RUN, *other, *RELINK])) == 6
+    assert len(events_of([*RUN, *other, check(), OK, *RELINK])) == 7
+    assert len(events_of([*RUN, *other, check(), OK, check(OTHER), OK, *RELINK])) == 6
 
 
 def test_the_commands_that_are_remembered_are_bounded(monkeypatch):
     monkeypatch.setattr(sweep_module, "_MOST_TOLD", 1)
-    lines = [*RUN, check(), OK, check(OTHER), OK, check(), OK]
-    assert kinds(events_of(lines, looking=Looking.ALL)) == ["Failure", "Failure", "Proof", "Proof"]
+    lines = [*RUN, check(), OK, check(OTHER), OK, check(PATH, "-B"), OK, check(), OK, check(OTHER, "-B"), OK]
+    assert kinds(events_of(lines)) == ["Failure", "Failure", "Proof", "Proof"]
+
+
+@pytest.mark.parametrize(
+    ("command", "digits"),
+    [
+        (f"'check', '-n', '{PATH}', '-B']", VDI[:8]),
+        (f"'check', '-n', '/dev/VG_XenStorage-{SR}/VHD-{VDI}']", VDI[:8]),
+        (f"lvremove', '-f', '/dev/VG_XenStorage-{SR}/QCOW2-{VDI}']", VDI[:8]),
+        (f"'check', '-n', '/run/sr-mount/{SR}/OLD_{VDI}.vhd']", None),
+        ("unlinked VDI *1d994938(1G)", None),
+        ("'check'", None),
+    ],
+)
+def test_digits_of_a_command(command, digits):
+    assert sweep_module._digits_of(command.encode()) == ([digits.encode()] if digits else [])
 
 
 def test_a_part_tells_only_what_lies_in_it():

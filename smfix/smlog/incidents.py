@@ -123,6 +123,10 @@ class Register:
         self._by_digits: dict[str, list[Gathering]] = {}
         self._by_path: dict[str, Gathering] = {}  # of images whose path names no VDI
 
+    def open_vdis(self) -> frozenset[str]:
+        """The first eight digits of the VDIs whose incidents nothing has proved over so far."""
+        return frozenset(one.vdi[:8] for one in self.found if one.proof is None and one.vdi)
+
     def take(self, event: Failure | Proof) -> None:
         """File a report, or settle what a proof covers."""
         if isinstance(event, Proof):

@@ -39,9 +39,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Neighbouring segments of one set. `number` orders the parts; `origin` is the set's index."""
+    """Neighbouring segments of one set; `origin` is the set's index.
 
-    number: int
+    `place` is where it begins in the logical text of all logs (bytes): it orders what parts tell.
+    """
+
+    place: int
     origin: int
     segments: tuple[Segment, ...]
 
@@ -65,41 +68,79 @@ class Reading:
     sets: list[list[int]]
     engine: Engine
     read: Callable[[int], None] = field(default=lambda _count: None)
+    sizes: dict[int, int] = field(default_factory=dict)  # of plain text, once it has been read
+
+    def size(self, segment: Segment) -> int:
+        """The bytes of plain text in `segment`. Of a packed log they are known once it has been read."""
+        log = self.logs[segment.log]
+        if log.path is None:
+            return self.sizes.get(segment.log, 0)
+        return cost(log, segment)
 
 
-def cost(log: Log) -> int:
-    """What reading `log` costs, in bytes of plain text."""
-    return log.size if log.path is not None else log.size * _UNPACKS_TO * _PACKED_COSTS
+def everything(reading: Reading) -> list[Part]:
+    """One part for each set."""
+    return numbered(
+        [Part(0, origin, tuple(Segment(log) for log in members)) for origin, members in enumerate(reading.sets)]
+    )
 
 
-def divide(reading: Reading, ways: int) -> list[list[Part]]:
-    """All parts, as `ways` groups of about the same cost (fewer where a log cannot be cut)."""
-    total = sum(cost(log) for log in reading.logs)
+def numbered(parts: list[Part]) -> list[Part]:
+    """`parts` with places in their order, and room for any length between them."""
+    return [replace(part, place=number * _ROOM + _ROOM // 2) for number, part in enumerate(parts)]
+
+
+def cost(log: Log, segment: Segment | None = None) -> int:
+    """What reading `log` (or a segment of it) costs, in bytes of plain text."""
+    if log.path is None:
+        return log.size * _UNPACKS_TO * _PACKED_COSTS
+    begin, end = (segment.begin, segment.end) if segment else (0, None)
+    return (log.size if end is None else end) - begin
+
+
+def divide(reading: Reading, parts: list[Part], ways: int) -> list[list[Part]]:
+    """`parts` as up to `ways` groups of about the same cost; plain logs are cut between two lines.
+
+    Places go on counting through what was cut: that is right where every log's size is what is read.
+    """
+    total = sum(cost(reading.logs[one.log], one) for part in parts for one in part.segments)
     groups: list[list[Part]] = [[]]
-    spent, number = 0, 0
-    for origin, members in enumerate(reading.sets):
+    spent = 0
+    for part in parts:
         segments: list[Segment] = []
-        for index in members:
-            log, begin = reading.logs[index], 0
-            while len(groups) < ways and spent + cost(log) - begin > total * len(groups) // ways:
-                goal = total * len(groups) // ways - spent + begin
-                cut = _line_start(log, goal) if log.path is not None else 0
-                if cut is None or not begin <= cut < log.size or (log.path is None and not segments and not groups[-1]):
+        place = part.place
+        for whole in part.segments:
+            log, rest = reading.logs[whole.log], whole
+            while len(groups) < ways and spent + cost(log, rest) > total * len(groups) // ways:
+                cut = _cut(log, rest, total * len(groups) // ways - spent)
+                if cut is None:
                     break
-                if cut > begin:
-                    segments.append(Segment(index, begin, cut))
+                if cut > rest.begin:
+                    segments.append(replace(rest, end=cut))
                 if segments:
-                    groups[-1].append(Part(number, origin, tuple(segments)))
-                    number, segments = number + 1, []
+                    groups[-1].append(replace(part, place=place, segments=tuple(segments)))
+                    place += sum(reading.size(one) for one in segments)
+                    segments = []
                 groups.append([])
-                spent, begin = spent + cut - begin, cut
+                spent, rest = spent + cut - rest.begin, replace(rest, begin=cut)
                 if log.path is None:
                     break
-            segments.append(Segment(index, begin))
-            spent += cost(log) - begin
-        groups[-1].append(Part(number, origin, tuple(segments)))
-        number += 1
+            segments.append(rest)
+            spent += cost(log, rest)
+        groups[-1].append(replace(part, place=place, segments=tuple(segments)))
     return [group for group in groups if group]
+
+
+def _cut(log: Log, segment: Segment, goal: int) -> int | None:
+    """Where to cut a segment, about `goal` bytes behind its begin; None: nowhere.
+
+    A packed log is not cut: the next group starts with it, if most of it lies behind the goal.
+    """
+    if log.path is None:
+        return segment.begin if 2 * goal < cost(log) else None
+    end = log.size if segment.end is None else segment.end
+    cut = _line_start(log, segment.begin + max(0, goal))
+    return cut if cut is not None and segment.begin <= cut < end else None
 
 
 def _line_start(log: Log, goal: int) -> int | None:
@@ -115,18 +156,17 @@ def _line_start(log: Log, goal: int) -> int | None:
 
 
 def read_part(
-    reading: Reading, part: Part, looking: Looking, seen: dict[int, Seen], wanted: set[str]
+    reading: Reading, part: Part, looking: Looking, wanted: set[str], seen: dict[int, Seen]
 ) -> Iterator[Event]:
-    """What lies in `part`; events name the logs by index. `seen` is filled, `wanted` added to (see Sweep)."""
-    begin = part.number * _ROOM + _ROOM // 2
+    """What lies in `part`; events name the logs by index. `seen` is filled, `wanted` added to."""
     before = list(_text_before(reading, part))
     sweep = Sweep(
         reading.engine,
         looking=looking,
         wanted=wanted,
         origin=part.origin,
-        place=begin - sum(block.size for block in before),
-        begin=begin,
+        place=part.place - sum(block.size for block in before),
+        begin=part.place,
     )
     for block in before:
         yield from sweep.feed(block)

@@ -64,7 +64,7 @@ def read_logs(
     logs = [log for members in found.sets for log in members]
     reading = Reading(logs, _indexes(found.sets), fastest_engine(), _reporter(progress, logs))
     collected = _Collected(keep=span.is_bounded)
-    seen = read_everything(reading, collected.take)
+    seen = read_everything(reading, collected.take, collected.register.open_vdis)
     views = [seen.get(index, Seen()) for index in range(len(logs))]
     calendars = [Calendar(localize, log.written, view.last, year) for log, view in zip(logs, views, strict=True)]
 

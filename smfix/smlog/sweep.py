@@ -15,7 +15,7 @@ from enum import Enum
 from smfix.smlog.engine import Engine, hits
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Window
-from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, Wanted, read_proofs
+from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
 from smfix.smlog.rules import ANCHORS
 
 
@@ -40,7 +40,7 @@ class Looking(Enum):
     """What a pass looks for."""
 
     BOTH = "reports, and from the first one on what proves an incident over"
-    ALL = "reports, and every proof about any VDI: the first reports may lie in an earlier part"
+    PROOFS = "what proves the incidents over that an earlier part reported"
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Sweep:
     `place` is where the first block lies in the logical text of all logs (bytes); events before
     `begin`, and in what is fed after `close`, belong to somebody else's pass and are not told. Of
     what proves the same of a VDI, the first after each report is told. `wanted` are the VDIs (eight
-    digits) that were reported; the pass adds to it.
+    digits) that were reported so far; the pass adds to it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Sweep:
         self._engine = engine
         self._window = Window(place, engine)
         self._reader = EventReader(self._window, origin)
-        self._all = looking is Looking.ALL
+        self._only_proofs = looking is Looking.PROOFS
         self._origin = origin
         self._begin = begin
         self._end: int | None = None
@@ -82,6 +82,7 @@ class Sweep:
         self._asked = {digits.encode("ascii") for digits in self._wanted}
         self._proved: dict[str, _Proved] = {}
         self._told: set[bytes] = set()  # commands that prove nothing new
+        self._dull: set[bytes] = set()  # commands about VDIs that are not in question
         self._waiting: list[int] = []
         self.spare: list[Block] = []  # blocks that are no longer used
 
@@ -107,8 +108,8 @@ class Sweep:
 
     def _work_off(self, serial: int) -> Iterator[Event]:
         block = self._window.block(serial)
-        reports = hits(self._engine, ANCHORS, block.data, block.size)
-        if self._all or self._asked:
+        reports = [] if self._only_proofs else hits(self._engine, ANCHORS, block.data, block.size)
+        if self._asked:
             yield from self._both_of(serial, block, reports)
         else:
             yield from self._reports_of(serial, block, reports)
@@ -136,35 +137,43 @@ class Sweep:
             if hit < done:
                 continue
             if is_proof:
-                yield from self._proofs_at(serial, block, hit)
+                command = self._of_interest(block, hit)
+                if command is not None:
+                    yield from self._proofs_at(serial, hit, command)
             else:
                 line = self._window.line_around(serial, hit)
                 done = self._window.line_end(line.at)
                 for event in self._reader.read(line):
                     yield from self._tell(event)
 
-    def _proofs_at(self, serial: int, block: Block, hit: int) -> Iterator[Event]:
-        """What is proved around `hit`. Most hits are of no interest, and that is seen without decoding."""
-        data = block.data
-        end = data.find(b"\n", hit, min(hit + _PROOF_BEHIND, block.size))
-        end = end if end >= 0 else min(hit + _PROOF_BEHIND, block.size)
+    def _of_interest(self, block: Block, hit: int) -> bytes | None:
+        """The text from `hit` to the line's end, None where it proves nothing new: most often, so no decoding."""
+        data, limit = block.data, min(hit + _PROOF_BEHIND, block.size)
+        end = data.find(b"\n", hit, limit)
+        if end < 0:
+            end = limit
         command = bytes(data[hit:end])
-        if command in self._told:
-            return
-        digits = _EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), end)
-        if not self._all and self._asked.isdisjoint(digits):
-            return
-        if command.startswith(_RELINKING) and self._is_checked(digits):
-            return
-        line = self._window.line_around(serial, hit)
-        wanted: Wanted = None if self._all else self._wanted
-        for proof in read_proofs(self._window, line, wanted, self._origin):
-            yield from self._prove(proof, command)
+        if command in self._told or command in self._dull:
+            return None
+        digits = _digits_of(command) or _EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), end)
+        if self._asked.isdisjoint(digits):
+            if len(self._dull) >= _MOST_TOLD:
+                self._dull.clear()
+            self._dull.add(command)
+            return None
+        is_known = command.startswith(_RELINKING) and self._is_checked(digits)
+        return None if is_known else command
 
     def _is_checked(self, digits: list[bytes]) -> bool:
-        """True where both images of a coalesce have passed a check already: it proves no more."""
-        known = [self._proved.get(one.decode("ascii")) for one in digits[-2:]]
-        return len(known) == 2 and all(one is not None and one.strengths for one in known)
+        """True where the images in question of a coalesce have passed a check since: it proves no more."""
+        asked = [self._proved.get(one.decode("ascii")) for one in digits[-2:] if one in self._asked]
+        return all(proved is not None and proved.strengths for proved in asked)
+
+    def _proofs_at(self, serial: int, hit: int, command: bytes) -> Iterator[Event]:
+        line = self._window.line_around(serial, hit)
+        for proof in read_proofs(self._window, line, self._wanted, self._origin):
+            if proof.vdi[:8] in self._wanted:  # a coalesce proves two
+                yield from self._prove(proof, command)
 
     def _prove(self, proof: Proof, command: bytes) -> Iterator[Event]:
         key = (proof.voice, proof.vdi, proof.sr, proof.strength)
@@ -182,10 +191,23 @@ class Sweep:
     def _tell(self, event: Failure | Proof) -> Iterator[Event]:
         if isinstance(event, Failure) and event.vdi:
             digits = event.vdi[:8]
-            if len(self._wanted) < _MOST_WANTED:
+            if digits not in self._wanted and len(self._wanted) < _MOST_WANTED:
+                self._dull.clear()
                 self._wanted.add(digits)
                 self._asked.add(digits.encode("ascii"))
             if proved := self._proved.pop(digits, None):
                 self._told -= proved.commands
         if event.place >= self._begin and (self._end is None or event.place < self._end):
             yield event
+
+
+def _digits_of(command: bytes) -> list[bytes]:
+    """The first eight digits in the name of the image that a command is about; nothing if it is about none.
+
+    ``/run/sr-mount/<SR>/<VDI>.vhd``, ``/dev/VG_XenStorage-<SR>/VHD-<VDI>``: behind the last slash.
+    """
+    name = command[command.rfind(b"/") + 1 :][:16]
+    if name[8:9] != b"-":
+        name = name.partition(b"-")[2]
+    digits = name[:8]
+    return [digits] if _EIGHT_DIGITS.fullmatch(digits) else []
