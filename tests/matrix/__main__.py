@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from matrix import bases, cases, report
+from matrix import bases, cases, report, sections
 from matrix.kinds import KINDS
 
 
@@ -45,7 +45,7 @@ def main() -> int:
     text, clean = report.tell(done, seconds)
     print(text)
     if options.report:
-        options.report.write_text(text)
+        sections.put(options.report, "matrix", text)
     return 0 if clean else 1
 
 

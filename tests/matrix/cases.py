@@ -102,7 +102,8 @@ def run_case(base: Base, kind: Kind, work: Path, *, peers: bool = True, tool: bo
         result.warned = sorted({f.code for f in outcome.findings if f.severity.value == "warning"})
         result.codes = sorted({f.code for f in outcome.findings if f.severity.value == "error"})
         if outcome.journal is not None:
-            result.twice = treatments.smfix(path, journals, consent=consent).outcome.status.value
+            second = treatments.smfix(path, journals, consent=consent).outcome
+            result.twice = "wrote" if second.journal is not None else second.status.value
             result.undone = treatments.undo(path, journals, outcome.journal, damaged.raw)
         elif path.read_bytes() != damaged.raw:
             result.undone = False
