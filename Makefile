@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench soak matrix fuzz docs reference clean
+.PHONY: help demo test lint format bench bench-logs soak matrix fuzz docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
@@ -14,7 +14,7 @@ help:
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
-	@echo 'make bench   side by side with the tools people use today'
+	@echo 'make bench   side by side with the tools people use today (make bench-logs: 1 GiB of SMlog)'
 	@echo 'make docs    the documentation site, into build/site; a dead link is a failure'
 
 demo: $(VENV)/.run
@@ -36,6 +36,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/run.py
+
+bench-logs: $(VENV)/.run
+	$(BIN)/python benchmarks/logs.py
 
 soak: $(VENV)/.test
 	$(BIN)/python tests/soak.py --seconds 600 --write docs/soak.md

@@ -13,12 +13,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.smlog import rotation, tarball
-from smfix.smlog.paste import Mended
 from smfix.smlog.unpack import MOST_TIMES, Damaged, Unpacked, packing
+
+if TYPE_CHECKING:
+    from smfix.smlog.paste import Mended
 
 HEAD = 512  # bytes that tell what a file is
 DATABASE = "xapi-db.xml"
@@ -33,8 +35,7 @@ _ENDINGS = (".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz
 Open = Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """Bytes as they are stored: `open` gives a new reader, each with a position of its own."""
 
     name: str
@@ -43,8 +44,7 @@ class Stored:
     open: Open
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(NamedTuple):
     """One log to be read. `open` gives its plain bytes; `size` is what is stored, 0 if unknown.
 
     `path` is set for a plain file on disk: it can be read from any offset. `mended` is set for a

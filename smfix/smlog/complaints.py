@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 _LONGEST = 1200  # characters: no line of vhd-util's is longer
@@ -25,8 +25,7 @@ class Weight(Enum):
     STORAGE = "the file or the device could not be read: proves nothing about the format"
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(NamedTuple):
     """One row: a line that `vhd-util check` prints, and the kind of incident it makes."""
 
     kind: str

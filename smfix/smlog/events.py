@@ -183,7 +183,7 @@ class EventReader:
         if image is None:
             return None
         if linstor_volume(image.path):
-            image = replace(image, vdi=self._vdi_of_volume(at, image.path), sr=sr_of(self._window, at))
+            image = image._replace(vdi=self._vdi_of_volume(at, image.path), sr=sr_of(self._window, at))
         quoted = dict.fromkeys([*head, *verdict.said])
         return self._failure(at, image, verdict.kinds, verdict.weight, quoted)
 
@@ -233,7 +233,7 @@ class EventReader:
         if image is None:
             return
         if image.sr is None and not linstor_volume(image.path):
-            image = replace(image, path="", sr=sr_of(self._window, line))
+            image = image._replace(path="", sr=sr_of(self._window, line))
         weight = Weight.DAMAGE if int(found["code"]) == -22 else Weight.STORAGE
         failure = self._failure(line, image, ("scan-error",), weight, [line])
         self._remember(failure)

@@ -9,7 +9,7 @@ Source: `util.SMlog` and `cleanup.Util.log` of the storage manager, rsyslog's tr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from smfix.smlog.stamps import BASIC_TIME, ISO_TIME, SYSLOG_TIME, Stamp, read_stamp
 
@@ -17,8 +17,7 @@ _HOST = r"(?P<host>[^\s:]{1,255})"
 _IDENT = r"(?P<ident>[A-Za-z0-9_./@()-]{1,64}?)"
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One row. `pattern` may name: the groups of a time, host, ident, pid, gc_pid, own_pid, folded."""
 
     name: str
@@ -28,8 +27,7 @@ class Format:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(NamedTuple):
     """What stands around a message: it is ``line[start:stop]``, `stop` None for the line's end."""
 
     form: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HEX8 = r"[0-9a-fA-F]{8}"
 UUID = rf"{HEX8}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{12}}"
@@ -24,8 +24,7 @@ _LV_NAME = re.compile(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{
 _DRBD = re.compile(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePath:
+class ImagePath(NamedTuple):
     """An image as a path names it.
 
     `vdi` and `sr` are full UUIDs in lower case, or None where the path does not hold them (a
@@ -107,8 +106,7 @@ VDI_NAME = (
 _TEMPORARY_SHORT = re.compile(r"(?:OLD_|DELETED_?)(?P<digits>[0-9a-fA-F]{0,4})\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class ShortName:
+class ShortName(NamedTuple):
     """The first digits of a VDI's UUID, as `VDI.__str__` prints them, lower case.
 
     Eight of them; four where the VDI carries the temporary name ``OLD_``, none behind ``DELETED_``

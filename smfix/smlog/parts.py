@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.smlog.archives import Log
@@ -19,7 +19,7 @@ from smfix.smlog.blocks import BLOCK, Cutter
 from smfix.smlog.engine import Engine
 from smfix.smlog.lines import REACH_AHEAD, REACH_BACK, Block, Position, parse_line
 from smfix.smlog.stamps import Stamp
-from smfix.smlog.sweep import Event, Looking, Sweep
+from smfix.smlog.sweep import Event, Looking, Sweep, Tally
 from smfix.smlog.unpack import Damaged
 
 _UNPACKS_TO = 12  # times its size, when the work is divided
@@ -28,8 +28,7 @@ _ROOM = 1 << 50  # places of one part; half of them for the text before it
 _STAMPED_WITHIN = 200  # lines searched for a log's first and last time
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Bytes `begin` to `end` (None: its end) of the log with that index."""
 
     log: int
@@ -37,8 +36,7 @@ class Segment:
     end: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Neighbouring segments of one set; `origin` is the set's index.
 
     `place` is where it begins in the logical text of all logs (bytes): it orders what parts tell.
@@ -87,7 +85,7 @@ def everything(reading: Reading) -> list[Part]:
 
 def numbered(parts: list[Part]) -> list[Part]:
     """`parts` with places in their order, and room for any length between them."""
-    return [replace(part, place=number * _ROOM + _ROOM // 2) for number, part in enumerate(parts)]
+    return [part._replace(place=number * _ROOM + _ROOM // 2) for number, part in enumerate(parts)]
 
 
 def cost(log: Log, segment: Segment | None = None) -> int:
@@ -116,18 +114,18 @@ def divide(reading: Reading, parts: list[Part], ways: int) -> list[list[Part]]:
                 if cut is None:
                     break
                 if cut > rest.begin:
-                    segments.append(replace(rest, end=cut))
+                    segments.append(rest._replace(end=cut))
                 if segments:
-                    groups[-1].append(replace(part, place=place, segments=tuple(segments)))
+                    groups[-1].append(part._replace(place=place, segments=tuple(segments)))
                     place += sum(reading.size(one) for one in segments)
                     segments = []
                 groups.append([])
-                spent, rest = spent + cut - rest.begin, replace(rest, begin=cut)
+                spent, rest = spent + cut - rest.begin, rest._replace(begin=cut)
                 if log.path is None:
                     break
             segments.append(rest)
             spent += cost(log, rest)
-        groups[-1].append(replace(part, place=place, segments=tuple(segments)))
+        groups[-1].append(part._replace(place=place, segments=tuple(segments)))
     return [group for group in groups if group]
 
 
@@ -200,7 +198,7 @@ def _blocks(log: Log, segment: Segment, cutter: Cutter) -> Iterator[Block]:
 
 def placed(event: Event, lines_before: dict[int, int]) -> Event:
     """`event` with its evidence counted from each log's start: `lines_before` lines lie there."""
-    if not any(lines_before.get(quote.file) for quote in event.evidence):
+    if isinstance(event, Tally) or not any(lines_before.get(quote.file) for quote in event.evidence):
         return event
     return replace(
         event,

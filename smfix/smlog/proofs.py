@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from smfix.smlog.events import Quote, Voice, quote, voice
 from smfix.smlog.lines import Line, Window
@@ -47,8 +48,7 @@ Wanted = Container[str] | None
 """First eight digits of the VDIs that are asked for; None for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProofRule:
+class ProofRule(NamedTuple):
     """One row: what an engine looks for, the pattern that decides, and how the line is read."""
 
     name: str

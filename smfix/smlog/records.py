@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import ImagePath, image_path
@@ -29,8 +29,7 @@ _ANOTHER_MESSAGE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One failed command. `command` is empty where the log does not show it.
 
     `texts` is what stdout and stderr hold, line by line, beside the `lines` they stand in; `code`

@@ -9,8 +9,8 @@ Source: the storage manager's public history (xapi-project/sm, xcp-ng/sm) and bl
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from smfix.smlog.names import UUID, VDI_NAME
 
@@ -30,8 +30,7 @@ class Says(Enum):
     NOISE = "an error, and not a damaged VHD"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One row. `pattern` is searched in the message; `why` says why a NOISE row is noise."""
 
     name: str

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import Unreadable, UsageError
 from smfix.model import Incident, LogReading, VdiRef
@@ -99,8 +99,7 @@ def read_logs(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(NamedTuple):
     """From when to when reports count; None: from the first, to the last."""
 
     earliest: datetime | None

@@ -10,12 +10,11 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smfix.errors import Unreadable
-from smfix.smlog import paste, rotation
+from smfix.smlog import rotation
 from smfix.smlog.archives import (
     DATABASE,
     HEAD,
@@ -30,6 +29,11 @@ from smfix.smlog.archives import (
     spool,
 )
 from smfix.smlog.unpack import packing
+
+if TYPE_CHECKING:
+    from smfix.smlog.paste import Mended
+
+LARGEST_PASTE = 1 << 20  # bytes; what is larger is a log
 
 
 def find_logs(names: Sequence[str], now: datetime) -> Found:
@@ -113,15 +117,21 @@ def _file(path: str, found: Found) -> Log | None:
     log = log_of(stored, head)
     if packing(head):
         return log
-    if stored.size <= paste.LARGEST and (mended := paste.mend(_whole(stored.open()))):
-        return replace(log, mended=mended)
-    return replace(log, path=path)
+    if stored.size <= LARGEST_PASTE and (mended := _mend(_whole(stored.open()))):
+        return log._replace(mended=mended)
+    return log._replace(path=path)
+
+
+def _mend(data: bytes) -> Mended | None:
+    from smfix.smlog.paste import mend  # only here: a log that is large starts without
+
+    return mend(data)
 
 
 def _whole(stream: Any) -> bytes:
     """A small stream's content, no more than a paste can have."""
     data = b""
-    while len(data) <= paste.LARGEST and (more := stream.read(paste.LARGEST + 1 - len(data))):
+    while len(data) <= LARGEST_PASTE and (more := stream.read(LARGEST_PASTE + 1 - len(data))):
         data += more
     return data
 
@@ -137,7 +147,7 @@ def _standard_input(found: Found, now: datetime) -> None:
         found.sets.append([log_of(stored, head)])
     else:
         start = _whole(raw)
-        mended = paste.mend(start) if len(start) <= paste.LARGEST else None
+        mended = _mend(start)
         found.sets.append([Log("-", 0, now, lambda: _Joined(start, raw), mended=mended)])
     found.logs += 1
 

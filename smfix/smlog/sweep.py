@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from smfix.smlog.engine import Engine, hits
 from smfix.smlog.events import EventReader, Failure, Quote
@@ -19,8 +20,7 @@ from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
 from smfix.smlog.rules import ANCHORS
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """How many lines were set aside as noise, by the reason."""
 
     place: int

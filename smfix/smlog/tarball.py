@@ -9,7 +9,7 @@ Source: POSIX.1-2001 pax interchange format, and GNU tar's long names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BLOCK = 512
 LONGEST_HEADER = 64 << 10  # bytes
@@ -22,8 +22,7 @@ class NotTar(Exception):
     """The bytes are no tar header, or one that nobody honest writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A regular file in the archive: its name as it stands there, bytes, seconds since 1970."""
 
     name: str

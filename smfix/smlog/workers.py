@@ -11,9 +11,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
@@ -59,8 +58,7 @@ def _sizes_hold(reading: Reading) -> bool:
     return all(log.path is None or reading.sizes.get(index) == log.size for index, log in enumerate(reading.logs))
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(NamedTuple):
     """What one process reads: which parts, for what, about which VDIs from the start."""
 
     looking: Looking
@@ -68,8 +66,7 @@ class _Task:
     wanted: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
+class _Result(NamedTuple):
     """What it saw of each log, and the VDIs that it reported."""
 
     seen: dict[int, Seen]
