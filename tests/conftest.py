@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+
+# Started in the background of a shell, SIGINT is ignored, and so it would be in every process a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from hypothesis import HealthCheck, settings
 
 # The deadline of a single example measures the machine, not the code.
