@@ -19,10 +19,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Started in the background of a shell, SIGINT is ignored, and so it would be in every process a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from hypothesis import HealthCheck, settings
 
 # The deadline of a single example measures the machine, not the code.
 settings.register_profile("smfix", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
