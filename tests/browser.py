@@ -142,6 +142,14 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def hear(self, words: str) -> str:
+        """The first thing said that has `words` in it, waited for: what the browser reports comes when it comes."""
+        while True:
+            for line in self.said:
+                if words in line:
+                    return line
+            self._note(self._next())
+
     def picture(self, *, whole: bool = True) -> bytes:
         """A PNG of the page."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"])
