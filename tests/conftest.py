@@ -15,6 +15,8 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -57,6 +59,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("tools"):
         for name in marker.args:
             need_tool(name)
+
+
+@pytest.fixture(autouse=True)
+def threads_end():
+    """A thread that outlives its test would change the next ones: logs are read in one pass beside threads."""
+    before = set(threading.enumerate())
+    yield
+    end = time.monotonic() + 30
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < end:
+        time.sleep(0.005)
+    assert not left, f"threads that this test left behind: {sorted(thread.name for thread in left)}"
 
 
 @pytest.fixture

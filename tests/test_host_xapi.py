@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -232,6 +232,7 @@ def test_a_slow_server_costs_its_limit_once(server, pool, monkeypatch):
     wake.set()
 
 
+@contextmanager
 def raw_server(path: Path, answer):
     """One connection at a time, each given to `answer` once the request is in."""
     listener = socket.socket(socket.AF_UNIX)
@@ -251,8 +252,14 @@ def raw_server(path: Path, answer):
                 with suppress(OSError):
                     answer(connection)
 
-    threading.Thread(target=serve, daemon=True).start()
-    return listener
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)  # accept() returns; closing alone would leave it waiting
+        listener.close()
+        thread.join()
 
 
 def test_an_answer_that_drips_ends(tmp_path, monkeypatch):

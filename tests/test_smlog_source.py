@@ -361,6 +361,7 @@ def small(monkeypatch):
 
 
 def ways(monkeypatch, count: int) -> None:
+    assert threading.active_count() == 1, "beside a thread nothing is forked"
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
 
 
