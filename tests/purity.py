@@ -46,6 +46,7 @@ ACTS = (
     "smfix",
     "smfix.__main__",
     "smfix.cli",
+    "smfix.cli.*",
     "smfix.pipeline",
     "smfix.chains",
     "smfix.pages",

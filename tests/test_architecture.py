@@ -152,7 +152,7 @@ def test_only_storage_and_the_writers_change_images():
 
 def test_start_up_is_lazy():
     """Importing everything but the command line loads none of the heavy packages."""
-    names = [name for name in MODULES if name not in {"smfix.cli", "smfix.__main__"}]
+    names = [name for name in MODULES if name.split(".")[1:2] not in (["cli"], ["__main__"])]
     program = (
         "import importlib, sys\n"
         f"for name in {names!r}:\n    importlib.import_module(name)\n"
@@ -160,6 +160,10 @@ def test_start_up_is_lazy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_the_command_line_knows_typer():
+    assert {name.split(".")[1] for name in MODULES if "typer" in _imports(_tree(name))} == {"cli"}
 
 
 def test_the_import_reader_sees_what_runs():

@@ -123,9 +123,9 @@ def test_a_parent_is_treated_before_its_child(world, monkeypatch):
     world.damaged(LEAF, parent=BASE)
     world.smlog(failed(LEAF, pid=11), failed(BASE, pid=12, at="00:20:00"))
     order = []
-    treat = cli.pipeline.treat
+    treat = pipeline.treat
     monkeypatch.setattr(
-        cli.pipeline, "treat", lambda found, setting: order.append(found.target.vdi) or treat(found, setting)
+        pipeline, "treat", lambda found, setting: order.append(found.target.vdi) or treat(found, setting)
     )
     document = world.run("from-log", world.log, "--yes", "--json").json
     assert order == [BASE, LEAF]

@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from smfix import __version__, cli
+from smfix import __version__, cli, pipeline
+from smfix.cli import console
 from smfix.errors import WriteFailed
 from world import BASE, ROOT, failed, make_world
 
@@ -134,7 +135,7 @@ def test_explain(capsys):
 
 
 def test_no_traceback_ever(world, monkeypatch):
-    monkeypatch.setattr(cli.pipeline, "check", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(pipeline, "check", lambda *_, **__: 1 / 0)
     run = world.run("check", "/x")
     assert (run.code, run.out) == (8, "")
     assert run.err.startswith("smfix: unexpected ZeroDivisionError: division by zero; this is a bug")
@@ -147,7 +148,7 @@ def test_an_expected_error_has_its_bit(world, monkeypatch):
     def fail(*_, **__):
         raise WriteFailed("cannot write /x\x1b[2J: No space left on device")
 
-    monkeypatch.setattr(cli.pipeline, "repair", fail)
+    monkeypatch.setattr(pipeline, "repair", fail)
     run = world.run("repair", "/x")
     assert (run.code, run.out) == (8, "")
     assert run.err == "smfix: cannot write /x\\x1b[2J: No space left on device\n"
@@ -157,7 +158,7 @@ def test_an_interrupt_is_32(world, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.pipeline, "check", interrupt)
+    monkeypatch.setattr(pipeline, "check", interrupt)
     run = world.run("check", "/x")
     assert (run.code, run.out) == (32, "")
     assert run.err.startswith("smfix: interrupted")
@@ -329,12 +330,12 @@ def test_progress_is_for_terminals_only(world, monkeypatch):
 
 def test_progress_in_numbers(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    read = cli._reading()
+    read = console.reading_meter()
     read(1, 4)
     read(2, 4)  # too soon after the one before
     read(4, 4)
-    cli._reading()(3 << 20, 0)
-    cli._counting("looking at the disks", "disk")(1, 8)
+    console.reading_meter()(3 << 20, 0)
+    console.counting_meter("looking at the disks", "disk")(1, 8)
     assert capsys.readouterr().err == (
         "\rsmfix: reading the log: 25 %\x1b[K\r\x1b[K\rsmfix: reading the log: 3 MiB\x1b[K"
         "\rsmfix: looking at the disks: 1 of 8 disks\x1b[K"
@@ -412,7 +413,7 @@ def test_json_is_a_document_however_it_ends(world, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli.pipeline, "check", fail)
+    monkeypatch.setattr(pipeline, "check", fail)
     run = world.run("check", "/x", "--json")
     assert run.json["schema"] == "smfix.error/1"
     assert run.json["exit"] == run.code

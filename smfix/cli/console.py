@@ -1,0 +1,136 @@
+"""Reports to stdout, everything else to stderr, and one way out of every command.
+
+No exception leaves a command: an error is one line and its exit bit (contract, Exit codes).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from smfix.errors import SmfixError, WriteFailed
+from smfix.model import Exit
+from smfix.report import jsondoc, layout, meter
+from smfix.report.escape import printable
+
+
+def guarded(body: Callable[..., int]) -> Callable[..., int]:
+    """`body`, with every exception turned into one line on stderr and an exit code."""
+
+    @functools.wraps(body)
+    def guarded(*args: Any, **options: Any) -> int:
+        try:
+            return body(*args, **options)
+        except SmfixError as error:
+            return _ended(str(error), error.exit_bit, options)
+        except KeyboardInterrupt:
+            why = "interrupted; `smfix journal` lists what was changed, the next run recovers what is unfinished"
+            return _ended(why, Exit.INTERRUPTED, options)
+        except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
+            return _ended(unexpected(error), Exit.FAILED, options)
+
+    return guarded
+
+
+def _ended(why: str, bits: Exit, options: Mapping[str, Any]) -> int:
+    """Say why a command could not do its work, in both forms; the exit code."""
+    if options.get("as_json"):
+        with suppress(WriteFailed):
+            emit(jsondoc.dumps(jsondoc.error(why, bits)))
+    say(f"smfix: {why}")
+    return int(bits)
+
+
+def unexpected(error: Exception) -> str:
+    """The line for an error that nobody foresaw; SMFIX_DEBUG=1 prints its traceback before."""
+    if os.environ.get("SMFIX_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a bug: please report it with "
+        "what SMFIX_DEBUG=1 prints before this line"
+    )
+
+
+def say(line: str) -> None:
+    """One line on stderr; whatever came with it from a log or an image cannot act there."""
+    try:
+        sys.stderr.write(printable(line) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens
+
+
+def emit(report: str) -> None:
+    """`report` on stdout. A reader that has gone away (``| head``) is no error of ours.
+
+    Raises WriteFailed where stdout takes nothing (a full disk).
+    """
+    try:
+        sys.stdout.write(report)
+        sys.stdout.flush()
+    except OSError as error:
+        give_up_stdout()
+        if isinstance(error, BrokenPipeError):
+            return
+        raise WriteFailed(
+            f"cannot write the report to standard output: {error.strerror}; `smfix journal` lists what was changed"
+        ) from error
+
+
+def give_up_stdout() -> None:
+    """What is still buffered would be tried again when Python ends, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def answer(question: str) -> bool:
+    """Ask on stderr; anything but yes is no."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+class Meter:
+    """How far a work is, for somebody who watches: one line on stderr, ten times a second at most."""
+
+    def __init__(self, say: Callable[[int, int, float], str]) -> None:
+        self._say, self._last = say, 0.0
+        self._begun: float | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total`, in the unit of the work; a `total` of 0 is one that nobody knows."""
+        now = time.monotonic()
+        self._begun = now if self._begun is None else self._begun
+        if sys.stderr.isatty() and (now - self._last >= 0.1 or done >= total > 0):
+            self._last = now
+            redraw("smfix: " + self._say(done, total, now - self._begun) if done < total or not total else "")
+
+
+def reading_meter() -> Meter:
+    """For a log: bytes and their rate."""
+    return Meter(lambda done, total, seconds: meter.of_bytes("reading the log", done, total, seconds))
+
+
+def counting_meter(what: str, noun: str) -> Meter:
+    """For `what`, counted in `noun`s."""
+    return Meter(lambda done, total, seconds: meter.of_items(what, done, total, seconds, noun))
+
+
+def redraw(line: str) -> None:
+    """The progress line, in place of the one before it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line}\x1b[K")
+        sys.stderr.flush()
+
+
+def width() -> int:
+    """Columns of the terminal, within reason; 80 where there is none."""
+    if not sys.stdout.isatty():
+        return layout.WIDTH
+    return min(max(os.get_terminal_size().columns, 40), 200)

@@ -1,0 +1,157 @@
+"""`smfix check`, `repair`, `scan` and `show`: images that somebody names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from smfix import pipeline, scan
+from smfix.cli.asking import decider, how_to_go_on, setting_of, with_pool
+from smfix.cli.console import counting_meter, emit, guarded, redraw, say, width
+from smfix.cli.options import (
+    AsJson,
+    Confirm,
+    DryRun,
+    Html,
+    IncludeData,
+    JournalDir,
+    LockDir,
+    NoRescan,
+    SrMount,
+    Target,
+    Targets,
+    XapiLogin,
+    Yes,
+)
+from smfix.cli.reporting import finish, page_wanted, save
+from smfix.model import Verdict
+from smfix.report import jsondoc, layout, metadata, picture, scanned, text
+from smfix.report.escape import operand
+from smfix.report.hexdump import hexdump
+
+
+@guarded
+def check(
+    targets: Targets,
+    *,
+    parents: Annotated[bool, typer.Option("--parents", help="Walk the chain upwards.")] = False,
+    sr_mount: SrMount = None,
+    xapi_login: XapiLogin = None,
+    html: Html = None,
+    include_data: IncludeData = False,
+    as_json: AsJson = False,
+) -> int:
+    """Say of each image whether it is sound, and what is wrong with it. Reads only."""
+    page = page_wanted(html, include_data=include_data)
+    setting = setting_of(sr_mount, None, None, None, None)
+    with with_pool(setting, xapi_login) as setting:
+        images = pipeline.check(targets, setting, parents=parents)
+    document = jsondoc.check(images)
+    save(page, document, lambda pages: pages.check(page, images, setting))
+    hint = ""
+    if not as_json and any(image.verdict is Verdict.INVALID for image in images):
+        again = setting.command("repair", *map(operand, targets), "--dry-run")
+        hint = f"What a repair would write, and who must agree to it:\n{layout.INDENT}{again}"
+    return finish(text.check(images), document, hint, as_json=as_json)
+
+
+@guarded
+def repair(  # noqa: PLR0913 - the options of the contract
+    targets: Targets,
+    *,
+    sr_mount: SrMount = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
+    journal_dir: JournalDir = None,
+    sm_lock_dir: LockDir = None,
+    xapi_login: XapiLogin = None,
+    no_rescan: NoRescan = False,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="The size of the guest's disk, where both footers are lost (VHD106)."),
+    ] = None,
+    uuid: Annotated[
+        str | None,
+        typer.Option(metavar="UUID", help="The footer's UUID, where both footers are lost (VHD106)."),
+    ] = None,
+    html: Html = None,
+    include_data: IncludeData = False,
+    as_json: AsJson = False,
+) -> int:
+    """Diagnose, plan, repair and re-validate the named images.
+
+    Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
+    """
+    page = page_wanted(html, include_data=include_data)
+    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
+    setting = replace(
+        setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide),
+        given_size=size,
+        given_uuid=pipeline.given_uuid(uuid),
+    )
+    with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+        try:
+            images = pipeline.repair(targets, setting, counting_meter("looking at the disks", "disk"))
+        finally:
+            redraw("")
+        rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
+    planned = pipeline.planned([image.outcome for image in images])
+    hint = how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
+    document = jsondoc.repair(images, rescans)
+    save(page, document, lambda pages: pages.repair(page, images, rescans, setting))
+    return finish(text.repair(images, rescans), document, hint, as_json=as_json)
+
+
+@guarded
+def scan_(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SR-OR-FOLDER]...", help="An SR's UUID, a folder, or images. Default: every SR."),
+    ] = None,
+    *,
+    sr_mount: SrMount = None,
+    xapi_login: XapiLogin = None,
+    html: Html = None,
+    include_data: IncludeData = False,
+    as_json: AsJson = False,
+) -> int:
+    """Say of every VHD of an SR whether it is sound, and draw the chains. Reads only."""
+    page = page_wanted(html, include_data=include_data)
+    try:
+        with with_pool(setting_of(sr_mount, None, None, None, None), xapi_login) as setting:
+            images = scan.scan(targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool)
+    finally:
+        redraw("")
+    report = "" if as_json else scanned.text(images)
+    document = scanned.document(images)
+    save(page, document, lambda pages: pages.of_scan(page, images, setting))
+    return finish(report, document, "", as_json=as_json)
+
+
+@guarded
+def show(
+    target: Target,
+    *,
+    hex_dump: Annotated[bool, typer.Option("--hex", help="Both footers, as `hexdump -C` prints them.")] = False,
+    file_layout: Annotated[
+        bool, typer.Option("--layout", help="A picture of the file: what lies where, and where its footer belongs.")
+    ] = False,
+    sr_mount: SrMount = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print an image's metadata in the layout of `vhd-util read -p`."""
+    path, image = pipeline.show(target, setting_of(sr_mount, None, None, None, None))
+    if file_layout and not as_json:
+        emit(picture.text(picture.picture(image), path, width()) + ("\n\n" if hex_dump else "\n"))
+    if hex_dump and not as_json:
+        parts = [f"{title}\n{hexdump(raw, offset)}" for title, offset, raw in metadata.footers(image)]
+        emit("\n".join(parts))
+    if (hex_dump or file_layout) and not as_json:
+        return 0
+    for note in metadata.notes(image):
+        say(f"smfix: {note}")
+    emit(jsondoc.dumps(jsondoc.show(path, image)) if as_json else metadata.metadata(image, path))
+    return 0

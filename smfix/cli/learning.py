@@ -1,0 +1,41 @@
+"""`smfix explain` and `demo`: what a finding means, and a repair to watch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from smfix.cli.console import emit, guarded
+from smfix.cli.options import AsJson
+from smfix.cli.reporting import finish
+from smfix.report import explain
+
+
+@guarded
+def explain_(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A finding, VHD101 for example.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> int:
+    """Say what a finding means, why it happens, and what smfix does about it."""
+    rows = explain.rows(code)
+    document = explain.document(rows)
+    report = explain.listing(rows) if code is None else explain.full(rows[0])
+    return finish(report, document, "", as_json=as_json)
+
+
+@guarded
+def demo(
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="DIR", help="Build it in DIR and leave it there."),
+    ] = None,
+) -> int:
+    """Build a throw-away SR with damaged disks and their log, repair it, prove the guest data.
+
+    Needs no root, no XenServer, no network.
+    """
+    from smfix.demo import run as play
+
+    return int(play(keep, lambda piece: emit(piece + "\n")))

@@ -1,0 +1,109 @@
+"""`smfix from-log`: a log in, repaired disks out; once, or for as long as the log grows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from smfix import pipeline
+from smfix.cli.asking import decider, how_to_go_on, setting_of, with_pool
+from smfix.cli.console import counting_meter, guarded, reading_meter, redraw, say
+from smfix.cli.options import (
+    AsJson,
+    Confirm,
+    DryRun,
+    Html,
+    IncludeData,
+    JournalDir,
+    LockDir,
+    Metrics,
+    NoRescan,
+    Policy,
+    SrMount,
+    StateDir,
+    XapiLogin,
+    Yes,
+)
+from smfix.cli.reporting import finish, page_wanted, save
+from smfix.errors import Unreadable, UsageError
+from smfix.report import jsondoc, text
+
+
+@guarded
+def from_log(  # noqa: PLR0913 - the options of the contract
+    logs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LOG]...", help="Files, folders, archives, `-`. Default: /var/log/SMlog."),
+    ] = None,
+    *,
+    sr_mount: SrMount = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
+    journal_dir: JournalDir = None,
+    sm_lock_dir: LockDir = None,
+    xapi_login: XapiLogin = None,
+    no_rescan: NoRescan = False,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="From then on; also 2h, 3d before now.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then.")] = None,
+    tz: Annotated[str | None, typer.Option(metavar="ZONE", help="The zone of a log that names none.")] = None,
+    year: Annotated[
+        int | None,
+        typer.Option(metavar="YEAR", help="The year of the last line of a log that names none."),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Live, until stopped, from where the last run stopped (`--since now`: new lines only). Never asks; "
+            "writes only with --yes or a --policy that allows it. --json: one event a line.",
+        ),
+    ] = False,
+    policy: Policy = None,
+    state_dir: StateDir = None,
+    metrics: Metrics = None,
+    html: Html = None,
+    include_data: IncludeData = False,
+    as_json: AsJson = False,
+) -> int:
+    """Read SMlog, find each damaged VHD, plan, repair, re-validate, report.
+
+    Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
+    """
+    if follow and html is not None:
+        raise UsageError("--follow has no end, so it has no report to save with --html")
+    if follow:
+        from smfix import live
+
+        options = live.FollowOptions(
+            tuple(logs or (pipeline.SMLOG,)), yes, dry_run, as_json, since, until, tz, year, policy, state_dir, metrics
+        )
+        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)
+        with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+            return live.follow(options, setting, sys.stdout, say)
+    if not (policy is state_dir is metrics is None):
+        raise UsageError("--policy, --state-dir and --metrics go with --follow")
+    page = page_wanted(html, include_data=include_data)
+    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
+    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
+    names = tuple(logs or (pipeline.SMLOG,))
+    if not logs and not os.path.lexists(pipeline.SMLOG):
+        raise Unreadable(f"{pipeline.SMLOG}: No such file or directory; name the log: smfix from-log FILE")
+    asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
+    with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+        try:
+            disks = counting_meter("looking at the disks", "disk")
+            reading, incidents = pipeline.from_log(asked, setting, reading_meter(), disks)
+        finally:
+            redraw("")
+        rescans = pipeline.rescan([(one.sr, one.outcome) for one in incidents], setting)
+    outcomes = [one.outcome for one in incidents if one.outcome is not None]
+    hint = how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
+    report = text.from_log(reading, incidents, rescans)
+    document = jsondoc.from_log(reading, incidents, rescans)
+    save(page, document, lambda pages: pages.from_log(page, reading, incidents, rescans, setting))
+    return finish(report, document, hint, as_json=as_json)

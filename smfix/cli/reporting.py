@@ -1,0 +1,53 @@
+"""The end of a command: its report or document on stdout, and its page where one is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from smfix.cli.console import emit, say, unexpected
+from smfix.errors import SmfixError
+from smfix.model import Exit
+from smfix.report import jsondoc
+
+if TYPE_CHECKING:
+    from smfix import pages
+
+
+def page_wanted(html: str | None, *, include_data: bool) -> pages.Wanted | None:
+    """The page that is wanted, before anything is done."""
+    if html is None and not include_data:
+        return None
+    from smfix import pages
+
+    return pages.wanted(html, include_data=include_data)
+
+
+def save(page: pages.Wanted | None, document: dict[str, Any], draw: Callable[[ModuleType], str]) -> None:
+    """Save the page, where one is wanted. What is done is done: that it cannot be saved is one bit more."""
+    if page is None:
+        return
+    from smfix import pages
+
+    try:
+        pages.save(page, draw(pages))
+    except SmfixError as error:
+        say(f"smfix: {error}")
+        document["exit"] |= int(error.exit_bit)
+    except Exception as error:  # noqa: BLE001 - the report itself is still to be printed
+        say(f"smfix: {unexpected(error)}")
+        document["exit"] |= int(Exit.FAILED)
+    else:
+        say(f"smfix: the page is {page.file}")
+
+
+def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -> int:
+    """Print the report or the document; the exit code stands in the document either way."""
+    if as_json:
+        emit(jsondoc.dumps(document))
+        for line in hint.splitlines():
+            say(line)
+    else:
+        emit(report + (f"\n\n{hint}\n" if hint else "\n"))
+    return int(document["exit"])
