@@ -32,3 +32,7 @@ class WriteFailed(SmfixError):
 
 class JournalDamaged(SmfixError):
     """An undo journal does not verify: nothing may be replayed from it."""
+
+
+class JournalNewer(JournalDamaged):
+    """An undo journal has a format that a later smfix made: only that one, or a later one, replays it."""

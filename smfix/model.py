@@ -522,7 +522,8 @@ class Record:
 
     `state` is the journal's mark. `damage` says why everything else is unknown: the journal does
     not verify. `undo` is the complete command that puts the image back; None where there is
-    nothing to put back. `fixes` are (code, message) of the findings cleared.
+    nothing to put back. `fixes` are (code, message) of the findings cleared. `bytes` is the size of
+    the journal's file.
     """
 
     id: str
@@ -540,3 +541,23 @@ class Record:
     lost_sectors: int = 0
     command: tuple[str, ...] = ()
     undo: str | None = None
+    bytes: int | None = None
+
+
+class Pruning(Enum):
+    """What pruning does to a journal."""
+
+    PRUNED = "pruned"
+    WOULD_PRUNE = "would-prune"
+    KEPT = "kept"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What became of one journal when old ones were thrown away; `why` it was kept."""
+
+    record: Record
+    action: Pruning
+    why: str | None = None
+    message: str = ""

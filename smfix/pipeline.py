@@ -402,13 +402,15 @@ def journals(setting: Setting, prefix: str | None = None) -> tuple[Record, ...]:
     Raises UsageError, Unreadable, JournalDamaged as :mod:`smfix.repair.journal_folder` does.
     """
     if prefix is None:
-        return tuple(_record(entry, setting) for entry in journal_folder.list_journals(setting.journals))
-    return (_record(journal_folder.load(setting.journals, prefix), setting),)
+        return tuple(record_of(entry, setting) for entry in journal_folder.list_journals(setting.journals))
+    return (record_of(journal_folder.load(setting.journals, prefix), setting),)
 
 
-def _record(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
+def record_of(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
+    """The journal of `entry` as commands tell it."""
+    size = journal_folder.size_of(entry)
     if isinstance(entry, DamagedEntry):
-        return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage)
+        return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage, bytes=size)
     journal = entry.journal
     is_over = entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK)
     edits: list[Edit] = [step if isinstance(step, Resize) else Write(step.offset, step.after) for step in journal.steps]
@@ -427,6 +429,7 @@ def _record(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
         lost_sectors=sum(extent.length for extent in journal.lost) // 512,
         command=journal.command,
         undo=None if is_over else setting.undo_command(entry.id),
+        bytes=size,
     )
 
 
@@ -456,7 +459,7 @@ def _undone(
         objection = way_back.stale(entry, opened) or means.guard.objection(opened)
         if objection is not None:
             return refused(objection)
-        if agree is None or not agree(_record(entry, setting)):
+        if agree is None or not agree(record_of(entry, setting)):
             return Outcome(
                 Status.WOULD_REPAIR,
                 "nothing was written; the image can be put back as it was before the repair",

@@ -31,6 +31,7 @@ _TAKES = {
     "scan": ("--sr-mount", "--xapi-login"),
     "check": ("--sr-mount", "--xapi-login"),
     "undo": ("--journal-dir", "--sm-lock-dir", "--xapi-login"),
+    "journal": ("--journal-dir",),
 }
 ROOT_JOURNALS = "/var/lib/smfix/journal"
 

@@ -32,6 +32,7 @@ ARROWS = {
     "rescan": ("setting", "host", "report", "model", "errors"),
     "scan": ("chains", "host", "problems", "vhd", "model", "errors"),
     "pipeline": (*BELOW, "chains", "setting", "treatment", "rescan", "scan"),
+    "pruning": ("setting", "pipeline", "repair", "model", "errors"),
     # A log that grows: what is known of it, what may be done, and the loop.
     "policy": ("model", "errors"),
     "lifecycle": ("model", "errors"),
@@ -43,7 +44,7 @@ ARROWS = {
     "service": ("host", "model", "errors"),
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),
-    "cli": ("live", "pipeline", "service", "scan", "pages", "demo", "report", "model", "errors"),
+    "cli": ("live", "pipeline", "pruning", "service", "scan", "pages", "demo", "report", "model", "errors"),
     "__main__": ("cli", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.

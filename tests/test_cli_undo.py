@@ -37,7 +37,7 @@ def test_journals_are_listed_and_shown(world):
     assert {entry["id"] for entry in run.json["journals"]} == {first, second}
     listed = world.run("journal").out
     assert f"{first}  verified" in listed
-    assert "2 journals." in listed
+    assert "2 journals, " in listed
     (entry,) = world.run("journal", first, "--json").json["journals"]
     assert (entry["path"], entry["vdi"], entry["sr"]) == (str(path), BASE, SR)
     assert (entry["old_size"], entry["new_size"]) == (len(before), path.stat().st_size)

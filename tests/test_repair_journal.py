@@ -318,7 +318,7 @@ def test_endless_nesting_is_refused():
 
 
 def test_another_version_is_refused():
-    with pytest.raises(JournalDamaged, match="this version"):
+    with pytest.raises(JournalDamaged, match="its format is 2"):
         decode(encode(PLAIN).replace(b"smfix-journal 1", b"smfix-journal 2"))
 
 

@@ -20,6 +20,7 @@ WHOLE = Record(
     lost_sectors=2,
     command=("smfix", "repair", "/a b"),
     undo=f"smfix undo {ID}",
+    bytes=3408,
 )
 DAMAGED = Record(ID, "unfinished", f"/j/{ID}.unfinished", damage="its checksum does not match")
 
@@ -34,7 +35,7 @@ def test_listing():
         f"   path     {PATH}\n"
         f"{ID}  unfinished  damaged\n"
         f"   path     /j/{ID}.unfinished\n"
-        "\n2 journals. More: smfix journal ID"
+        "\n2 journals, 3,408 bytes. More: smfix journal ID"
     )
 
 

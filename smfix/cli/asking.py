@@ -10,7 +10,7 @@ from dataclasses import replace
 from smfix import pipeline
 from smfix.cli.console import answer, emit, redraw
 from smfix.errors import UsageError
-from smfix.model import Outcome, Record
+from smfix.model import Outcome, Pruned, Record
 from smfix.report import journals, layout, text
 
 
@@ -72,6 +72,19 @@ def undo_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Record
 def _ask_back(record: Record) -> bool:
     emit("\n" + journals.proposal(record) + "\n")
     return answer("   Put it back? [y/N] ")
+
+
+def prune_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Sequence[Pruned]], bool] | None:
+    """As :func:`decider`, for throwing journals away."""
+    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
+    if decide is not _ask:
+        return None if decide is None else lambda _going: True
+    return _ask_away
+
+
+def _ask_away(going: Sequence[Pruned]) -> bool:
+    emit("\n" + journals.prune_proposal(going) + "\n")
+    return answer("   Throw them away? [y/N] ")
 
 
 def how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str]) -> str:

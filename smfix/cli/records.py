@@ -6,28 +6,63 @@ from typing import Annotated
 
 import typer
 
-from smfix import pipeline
-from smfix.cli.asking import setting_of, undo_decider, with_pool
+from smfix import pipeline, pruning
+from smfix.cli.asking import prune_decider, setting_of, undo_decider, with_pool
 from smfix.cli.console import guarded
 from smfix.cli.options import AsJson, DryRun, JournalDir, LockDir, XapiLogin
 from smfix.cli.reporting import finish
-from smfix.report import exitcode, journals, jsondoc
+from smfix.errors import UsageError
+from smfix.model import Pruning
+from smfix.pipeline import Setting
+from smfix.report import exitcode, journals, jsondoc, layout
+
+PRUNE = "prune"
+"""In the place of an id, which begins with a digit: so it can be none (docs/adr/0017)."""
 
 
 @guarded
 def journal(
     journal_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A journal's id, or the start of it.")
+        str | None,
+        typer.Argument(
+            metavar="[ID|prune]", help="A journal's id, or the start of it; `prune` throws old journals away."
+        ),
     ] = None,
     *,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="With prune: the age, 90d, 12w or 36h.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With prune: throw them away without asking.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="With prune: change nothing, say what would go.")
+    ] = False,
     journal_dir: JournalDir = None,
     as_json: AsJson = False,
 ) -> int:
-    """List what smfix has changed on this machine, or show one change byte by byte."""
+    """List what smfix has changed on this machine, show one change byte by byte, or throw old journals away.
+
+    `smfix journal prune --older-than AGE` asks, or wants --yes. Journals of interrupted repairs stay whatever
+    their age, and those that a later journal's undo leads back to. What is thrown away cannot be undone.
+    """
     setting = setting_of(None, journal_dir, None, None, None)
+    if journal_id == PRUNE:
+        return _prune(older_than, setting, prune_decider(yes=yes, dry_run=dry_run, as_json=as_json), as_json=as_json)
+    if older_than is not None or yes or dry_run:
+        raise UsageError(f"--older-than, --yes and --dry-run go with `smfix journal {PRUNE}`")
     entries = pipeline.journals(setting, journal_id)
     report = journals.listing(entries) if journal_id is None else journals.detail(entries[0])
     return finish(report, jsondoc.journal(entries), "", as_json=as_json)
+
+
+def _prune(older_than: str | None, setting: Setting, agree: pruning.Agree | None, *, as_json: bool) -> int:
+    if older_than is None:
+        raise UsageError(f"say from which age on: smfix journal {PRUNE} --older-than 90d")
+    done = pruning.prune(older_than, setting, agree)
+    hint = ""
+    if agree is None and any(one.action is Pruning.WOULD_PRUNE for one in done):
+        again = setting.command("journal", PRUNE, "--older-than", older_than, "--yes")
+        hint = f"Nothing was changed: a dry run. They are thrown away by\n{layout.INDENT}{again}"
+    return finish(journals.pruned(done), jsondoc.prune(done, older_than), hint, as_json=as_json)
 
 
 @guarded

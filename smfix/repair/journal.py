@@ -22,10 +22,13 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
-from smfix.errors import JournalDamaged
+from smfix.errors import JournalDamaged, JournalNewer
 from smfix.model import Backing, ByteView, Edit, Extent, Finding, Resize, Target, Write
 
-MAGIC = b"smfix-journal 1\n"
+FORMAT = 1
+"""The newest format, the one that is written. Every format from 1 on is undone for ever (docs/adr/0017)."""
+MAGIC = b"smfix-journal %d\n" % FORMAT
+_VERSIONED = re.compile(rb"smfix-journal ([1-9][0-9]{0,8})\n")
 # A repair rewrites a footer, a header, a BAT (4 MiB for a 2 TiB disk), a batmap, some bitmaps.
 # What is larger than this is no journal of ours, and is not read into memory.
 MAX_BYTES = 64 << 20
@@ -254,8 +257,14 @@ def decode(data: bytes) -> Journal:
     """The journal in `data`.
 
     Raises :class:`smfix.errors.JournalDamaged` when one byte of it is not as it was written, and
-    when what was written cannot be replayed.
+    when what was written cannot be replayed; :class:`smfix.errors.JournalNewer` for a later format.
     """
+    version = _VERSIONED.match(data)
+    if version is not None and int(version[1]) > FORMAT:
+        raise JournalNewer(
+            f"its format is {int(version[1])}, this smfix knows formats up to {FORMAT}; use the smfix that wrote it, "
+            "or a later one"
+        )
     if not data.startswith(MAGIC):
         raise JournalDamaged("it does not begin as a journal of this version of smfix does")
     digest = data[len(MAGIC) : len(MAGIC) + 65]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from smfix.errors import JournalDamaged, Unreadable, UsageError, WriteFailed
+from smfix.errors import JournalDamaged, JournalNewer, Unreadable, UsageError, WriteFailed
 from smfix.repair.journal import MAX_BYTES, Journal, Mark, decode, encode, is_id
 
 _NEW = ".new"
@@ -35,12 +35,16 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class DamagedEntry:
-    """A file that has the name of a journal and does not verify: nothing is replayed from it."""
+    """A file that has the name of a journal and does not verify: nothing is replayed from it.
+
+    `newer`: it has a format that only a later smfix knows.
+    """
 
     id: str
     mark: Mark
     path: str
     damage: str
+    newer: bool = False
 
 
 def list_journals(folder: str) -> tuple[JournalEntry | DamagedEntry, ...]:
@@ -74,7 +78,8 @@ def load(folder: str, prefix: str) -> JournalEntry:
         raise UsageError(f"journal {prefix!r} is ambiguous in {folder}: {ids}")
     (entry,) = _read(folder, found)
     if isinstance(entry, DamagedEntry):
-        raise JournalDamaged(f"journal {entry.path} is damaged: {entry.damage}; nothing was written")
+        words = "is not for this smfix" if entry.newer else "is damaged"
+        raise JournalDamaged(f"journal {entry.path} {words}: {entry.damage}; nothing was written")
     return entry
 
 
@@ -131,6 +136,25 @@ def mark(entry: JournalEntry, new: Mark) -> JournalEntry:
     return JournalEntry(entry.id, new, os.path.join(folder, final), entry.journal)
 
 
+def forget(entry: JournalEntry) -> None:
+    """Remove a journal, durably, if it still has the state that `entry` says.
+
+    An undo that begins meanwhile renames it first, and then it is not removed. Raises
+    :class:`smfix.errors.WriteFailed` where it is still there, or is no longer what it was.
+    """
+    with _folder(os.path.dirname(entry.path), WriteFailed) as at, _failing(WriteFailed, entry.path):
+        os.unlink(os.path.basename(entry.path), dir_fd=at)
+        os.fsync(at)
+
+
+def size_of(entry: JournalEntry | DamagedEntry) -> int | None:
+    """The bytes of the journal's file; None: nobody can tell."""
+    try:
+        return os.lstat(entry.path).st_size
+    except OSError:
+        return None
+
+
 def room_for(folder: str, need: int) -> str | None:
     """Why `need` bytes cannot be written below `folder`, or None. `folder` need not exist yet.
 
@@ -176,7 +200,7 @@ def _read(folder: str, names: list[tuple[str, Mark]]) -> Iterator[JournalEntry |
                 if journal.id != journal_id:
                     raise JournalDamaged("its name is not the one it was given")
             except JournalDamaged as error:
-                yield DamagedEntry(journal_id, state, path, str(error))
+                yield DamagedEntry(journal_id, state, path, str(error), isinstance(error, JournalNewer))
             else:
                 yield JournalEntry(journal_id, state, path, journal)
 

@@ -8,6 +8,8 @@ from smfix.model import (
     CheckedImage,
     Exit,
     Outcome,
+    Pruned,
+    Pruning,
     Reason,
     Status,
     TreatedImage,
@@ -59,6 +61,11 @@ def of_incidents(incidents: Iterable[TreatedIncident]) -> Exit:
         if treated.outcome is not None:
             total |= of_outcome(treated.outcome)
     return total
+
+
+def of_pruning(done: Iterable[Pruned]) -> Exit:
+    """`journal prune`: what is kept is kept for a reason, and nothing is wrong."""
+    return Exit.FAILED if any(one.action is Pruning.FAILED for one in done) else Exit.CLEAN
 
 
 def of_checks(images: Iterable[CheckedImage]) -> Exit:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smfix.model import Record, TreatedImage, Write
-from smfix.report.escape import command
+from smfix.model import Pruned, Pruning, Record, TreatedImage, Write
+from smfix.report.escape import command, printable
 from smfix.report.layout import counted, moment, row, verbatim
 from smfix.report.text import edit_words, named, result
 
@@ -20,8 +20,17 @@ def listing(records: Sequence[Record]) -> str:
         made = "damaged" if record.damage is not None else moment(record.created)
         lines.append(f"{record.id}  {record.state:<11} {made}  {codes}".rstrip())
         lines.append(verbatim("path", record.path or record.file))
-    lines += ["", f"{counted(len(records), 'journal')}. More: smfix journal ID"]
+    lines += ["", f"{counted(len(records), 'journal')}, {_taken(records)}. More: smfix journal ID"]
     return "\n".join(lines)
+
+
+def _taken(records: Sequence[Record]) -> str:
+    return counted(disk_use(records), "byte")
+
+
+def disk_use(records: Sequence[Record]) -> int:
+    """The bytes of the journals' files, as far as they are known."""
+    return sum(record.bytes or 0 for record in records)
 
 
 def detail(record: Record) -> str:
@@ -32,6 +41,8 @@ def detail(record: Record) -> str:
     lines.append(verbatim("path", record.path or ""))
     lines += [row(label, value) for label, value in (("VDI", record.vdi), ("SR", record.sr)) if value]
     lines.append(row("made", moment(record.created)))
+    if record.bytes is not None:
+        lines.append(row("takes", counted(record.bytes, "byte")))
     if record.command:
         lines.append(verbatim("by", command(record.command)))
     lines += [
@@ -66,3 +77,44 @@ def undone(image: TreatedImage) -> str:
     lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", result(value))]
     lines += [verbatim("next", step) for step in value.next]
     return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------- pruning
+
+
+def prune_proposal(going: Sequence[Pruned]) -> str:
+    """What a person is asked about before journals are thrown away."""
+    records = [one.record for one in going]
+    lines = [
+        f"{record.id}  {record.state:<11} {moment(record.created)}  {printable(record.path or '')}"
+        for record in records
+    ]
+    lines.append(
+        f"{counted(len(records), 'journal')}, {_taken(records)}, would be thrown away; what they record cannot be "
+        "undone afterwards."
+    )
+    return "\n".join(lines)
+
+
+def pruned(done: Sequence[Pruned]) -> str:
+    """What became of each journal, and the sum."""
+    if not done:
+        return "No journal: smfix has changed nothing on this machine."
+    lines = []
+    for one in done:
+        lines.append(f"{one.record.id}  {one.record.state:<11} {one.action.value}")
+        if words := one.message or one.why:
+            lines.append(row("why", words))
+    by = {action: [one.record for one in done if one.action is action] for action in Pruning}
+    told = [
+        f"{counted(len(by[action]), 'journal')} {words}, {_taken(by[action])}" for action, words in _DONE if by[action]
+    ]
+    return "\n".join([*lines, "", "; ".join(told) + "."])
+
+
+_DONE = (
+    (Pruning.PRUNED, "thrown away"),
+    (Pruning.WOULD_PRUNE, "would be thrown away"),
+    (Pruning.FAILED, "could not be thrown away"),
+    (Pruning.KEPT, "kept"),
+)

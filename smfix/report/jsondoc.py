@@ -22,6 +22,8 @@ from smfix.model import (
     LogReading,
     Names,
     Outcome,
+    Pruned,
+    Pruning,
     Record,
     RepairPlan,
     Rescan,
@@ -31,6 +33,7 @@ from smfix.model import (
     Write,
 )
 from smfix.report import exitcode
+from smfix.report.journals import disk_use
 from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator, uuid_text
 
@@ -240,10 +243,36 @@ def journal(records: Sequence[Record]) -> Document:
                 "lost_sectors": record.lost_sectors,
                 "command": list(record.command),
                 "undo": record.undo,
+                "bytes": record.bytes,
             }
             for record in records
         ],
+        "bytes": disk_use(records),
         "exit": 0,
+    }
+
+
+def prune(done: Sequence[Pruned], older_than: str) -> Document:
+    """``smfix.prune/1``: what became of each journal."""
+    return {
+        "schema": "smfix.prune/1",
+        "older_than": older_than,
+        "journals": [
+            {
+                "id": one.record.id,
+                "state": one.record.state,
+                "file": one.record.file,
+                "created": _time(one.record.created),
+                "path": one.record.path,
+                "bytes": one.record.bytes,
+                "action": one.action.value,
+                "reason": one.why,
+                "message": one.message or None,
+            }
+            for one in done
+        ],
+        "bytes": {action.value: disk_use([one.record for one in done if one.action is action]) for action in Pruning},
+        "exit": int(exitcode.of_pruning(done)),
     }
 
 
