@@ -1,19 +1,19 @@
 """An image's metadata in the layout of ``vhd-util read -p``. Pure.
 
-Engineers read, paste and compare these dumps, so labels, widths, blank lines and the order are
-those of blktap's ``vhd-util-read.c`` (even its spelling of an unknown platform code); the
-comparison with the real tool is a test. Where the tool gives up, this prints what it would have
-printed plus what can still be read. Text from the image is made printable.
+Engineers read, paste and compare these dumps, so labels, widths, blank lines and the order are those of
+blktap's ``vhd-util-read.c``, and what is read is what libvhd reads (:mod:`smfix.vhd.libvhd`). The comparison
+with the real tool is a test; decision 14 names the few differences. Text from the image is made printable.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
-from smfix.model import Damaged, Sound
+from smfix.model import SECTOR, ByteView, Sound
 from smfix.report.escape import printable
-from smfix.vhd import structs
-from smfix.vhd.image import Batmap, Locator, VhdImage
+from smfix.vhd import libvhd, structs
+from smfix.vhd.image import VhdImage
+from smfix.vhd.libvhd import Opened
 from smfix.vhd.structs import BatmapHeader, Footer, Header, PlatformCode
 
 _TYPES = (
@@ -28,24 +28,32 @@ _TYPES = (
 _SYSTEMS = {0x5769326B: "Windows", 0x4D616320: "Macintosh"}
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_NOT_OPENED = "Failed to open {path}: -22\n\n{path} appears invalid; dumping headers\n\n"
+_NOT_OPENED = "Failed to open {path}: -{error}\n\n{path} appears invalid; dumping headers\n\n"
+_NO_BAT = "Failed to get bat for {path}: -{error}\n"
 
 
 def metadata(image: VhdImage, path: str, zone: tzinfo | None = None) -> str:
-    """What ``vhd-util read -p -n PATH`` prints; times in `zone` (None: this machine's)."""
-    shown = printable(path)
-    footer, header = image.footer, image.header
-    if footer is None or isinstance(header, Damaged):
-        return _NOT_OPENED.format(path=shown) + _dump(image, zone)
-    parts = [_footer(footer, zone)]
-    if isinstance(header, Sound):
-        parts.append(_header(header.value, zone))
-        if footer.is_differencing:
-            parts.append(_locators(image.locators))
-        if image.batmap is not None:
-            parts.append(_batmap(image.batmap, footer))
-    if isinstance(image.bat, Damaged):
-        parts.insert(0, f"Failed to get bat for {shown}: -22\n")
+    """What ``vhd-util read -p -n PATH`` prints; times in `zone` (None: this machine's).
+
+    Behind the line by which the tool gives up on a BAT, this goes on.
+    """
+    shown, view = printable(path), image.view
+    seen = libvhd.opened(view)
+    footer, header = seen.footer, seen.header
+    if seen.error:
+        first = _NOT_OPENED.format(path=shown, error=seen.error)
+        return first + _footer(footer, zone) + _header(header, footer, zone)
+    if not footer.is_sparse:
+        return _footer(footer, zone)
+    parts = [_NO_BAT.format(path=shown, error=seen.bat_error)] if seen.bat_error else []
+    parts += [_footer(footer, zone), _header(header, footer, zone)]
+    if footer.is_differencing:
+        parts.append(_locators(view, header))
+    batmap = libvhd.batmap(view, footer, header)
+    if isinstance(batmap, int):
+        parts.append("failed to get batmap header\n")
+    elif batmap is not None:
+        parts.append(_batmap(batmap))
     return "".join(parts)
 
 
@@ -63,27 +71,33 @@ def footers(image: VhdImage) -> tuple[tuple[str, int, bytes], ...]:
 
 def notes(image: VhdImage) -> tuple[str, ...]:
     """What a reader of the dump must know and the dump does not say."""
+    seen = libvhd.opened(image.view)
+    return tuple(filter(None, (_about_footer(image, seen), _about_header(seen))))
+
+
+def _about_footer(image: VhdImage, seen: Opened) -> str:
     if isinstance(image.end, Sound):
-        return ()
+        return ""
     why = "; ".join(image.end.reasons)
-    if image.footer is None:
-        return (f"the footer at the end is damaged ({why}), and so is the backup footer",)
-    which = "backup footer" if isinstance(image.backup, Sound) else "footer found in the tail"
-    return (f"the footer at the end is damaged ({why}); what is shown is the {which}",)
+    if isinstance(image.backup, Sound):
+        return f"the footer at the end is damaged ({why}); what is shown is the backup footer"
+    told = f"the footer at the end is damaged ({why}), and so is the backup footer"
+    if seen.blank_footer:
+        return f"{told}; the fields that are shown as 0 stand nowhere in the image"
+    if image.tail:
+        return f"{told}; a sound one stands at byte {image.tail[-1].where.offset:,}, see --layout"
+    return told
 
 
-def _dump(image: VhdImage, zone: tzinfo | None) -> str:
-    """The footer and header whose bytes are there, sound or not."""
-    footer = image.footer
-    if footer is None and isinstance(image.backup, Damaged):
-        footer = structs.parse_footer(image.backup.raw)
-    parts = [] if footer is None else [_footer(footer, zone)]
-    header = image.header
-    if isinstance(header, Sound):
-        parts.append(_header(header.value, zone))
-    elif header is not None and len(header.raw) == structs.HEADER_SIZE:
-        parts.append(_header(structs.parse_header(header.raw), zone))
-    return "".join(parts)
+def _about_header(seen: Opened) -> str:
+    if not seen.blank_header or not (seen.error or seen.footer.is_sparse):
+        return ""
+    if not seen.footer.is_sparse:
+        return "the footer's type is not one that has a header: none was read, its fields are shown as 0"
+    return (
+        f"there is no header at byte {seen.footer.data_offset:,}, where the footer says that it is: its fields are "
+        "shown as 0"
+    )
 
 
 def _section(title: str, lines: list[str]) -> str:
@@ -150,8 +164,8 @@ def _disk(size: int) -> str:
     return f"{size >> 20} MB ({size} Bytes)"
 
 
-def _header(header: Header, zone: tzinfo | None) -> str:
-    name = header.parent_name_text()
+def _header(header: Header, footer: Footer, zone: tzinfo | None) -> str:
+    name = libvhd.parent_name(footer, header)
     return _section(
         "VHD Header Summary:",
         [
@@ -169,44 +183,33 @@ def _header(header: Header, zone: tzinfo | None) -> str:
     )
 
 
-def _locators(locators: tuple[Locator, ...]) -> str:
+def _locators(view: ByteView, header: Header) -> str:
     lines = []
-    for locator in locators:
-        entry = locator.entry
+    for index, entry in enumerate(header.locators):
+        if entry.code == PlatformCode.NONE:
+            continue
+        path = libvhd.parent_path(view, entry)
         lines += [
-            _row("locator:", str(locator.index)),
-            _row("       code", _platform(entry.code)),
+            _row("locator:", str(index)),
+            _row("       code", f"PLAT_CODE_{PlatformCode(entry.code).name}"),
             _row("       data_space", str(entry.data_space)),
             _row("       data_length", str(entry.data_length)),
             _row("       data_offset", str(entry.data_offset)),
-            "failed to read parent name"
-            if locator.path is None
-            else _row("       decoded name", printable(locator.path)),
+            "failed to read parent name" if path is None else _row("       decoded name", printable(path)),
             "",
         ]
     return "".join(f"{line}\n" for line in ("VHD Parent Locators:", "--------------------", *lines))
 
 
-def _platform(code: int) -> str:
-    try:
-        return f"PLAT_CODE_{PlatformCode(code).name}"
-    except ValueError:
-        return "UNKOWN"  # so spelled by the tool
-
-
-def _batmap(batmap: Sound[Batmap] | Damaged, footer: Footer) -> str:
-    if isinstance(batmap, Damaged):
-        return "failed to get batmap header\n"
-    header = batmap.value.header
-    summed = batmap.value.bits[: structs.batmap_summed_size(footer.current_size)]
+def _batmap(header: BatmapHeader) -> str:
     return _section(
         "VHD Batmap Summary:",
         [
             _row("Batmap offset", str(header.map_offset)),
-            _row("Batmap size (secs)", str(header.map_size // 512)),
+            _row("Batmap size (secs)", str(header.map_size // SECTOR)),
             _row("Batmap version", f"0x{header.version:08x}"),
             *_key_hash(header),
-            _row("Checksum", _sum(header.checksum, structs.batmap_checksum(summed, header.version))),
+            _row("Checksum", _sum(header.checksum, header.checksum)),  # one that does not fit is refused before
         ],
     )
 

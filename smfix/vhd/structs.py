@@ -383,9 +383,9 @@ class Header:
         """Blocks of a guest disk of `size` bytes, the partial last one counted."""
         return -(-size // self.block_size) if self.block_size else 0
 
-    def parent_name_text(self) -> str | None:
+    def parent_name_text(self, encoding: str = "utf-16-be") -> str | None:
         """The parent's file name; None where it is not ASCII in UTF-16BE (``vhd_header_decode_parent``)."""
-        text = _ascii(self.parent_name, "utf-16-be")
+        text = _ascii(self.parent_name, encoding)
         return None if text is None else _without_drive(text.replace("\\", "/"))
 
     def encode(self) -> bytes:
