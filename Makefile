@@ -5,12 +5,13 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench bench-logs soak matrix fuzz docs reference clean
+.PHONY: help demo test lint format dist bench bench-logs soak matrix fuzz docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
 	@echo 'make test    all tests, then 100 % branch coverage of the pure modules'
 	@echo 'make lint    ruff, ruff format, mypy --strict'
+	@echo 'make dist    dist/smfix: one file that runs on any x86-64 Linux, dom0 too; its SHA-256'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
@@ -62,6 +63,21 @@ docs: $(VENV)/.docs
 # What is made from the code: commands, findings, JSON, manual pages. A test holds that it is up to date.
 reference: $(VENV)/.run
 	$(BIN)/python docs/generate.py
+
+# Built from Debian's Python: staticx refuses one whose libraries name a folder of their own (pyenv, conda).
+DIST_PYTHON ?= /usr/bin/python3
+TOOLS := build/tools
+dist: $(TOOLS)/.stamp
+	$(TOOLS)/bin/python packaging/make_dist.py
+
+# smfix is installed as a copy, so that what is frozen is what the wheel would bring.
+$(TOOLS)/.stamp: packaging/requirements.txt pyproject.toml $(shell find smfix -type f -not -name '*.pyc')
+	@test -x $(TOOLS)/bin/python || $(DIST_PYTHON) -m venv $(TOOLS) || \
+		{ echo 'on Debian: apt-get install python3-venv python3-dev binutils' >&2; exit 1; }
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r packaging/requirements.txt
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check '.[xapi]'
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

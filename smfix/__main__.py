@@ -16,6 +16,7 @@ def main() -> None:
     """Run smfix with this process's arguments; leaves by SystemExit with the contract's code."""
     try:
         _stand_in()
+        _unpacked()
         code = _version() if sys.argv[1:] == ["--version"] else _run()
         # The work is done: what is typed while Python ends shall not change how it ended.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -38,9 +39,25 @@ def _version() -> int:
         sys.stdout.flush()
     except OSError:
         # What is buffered would be tried again when Python ends, and be a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(_nothing(), 1)
         return _FAILED
     return 0
+
+
+def _nothing() -> int:
+    """A descriptor that is empty and takes everything, also where there is no ``/dev`` (an empty chroot)."""
+    try:
+        return os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        return os.memfd_create("smfix-nothing")
+
+
+def _unpacked() -> None:
+    """In the self-contained smfix: be what the caller started. Behind :func:`_stand_in`, for it opens a file."""
+    if getattr(sys, "frozen", False):
+        from smfix.host import packed
+
+        packed.begin(os.environ, sys.argv)
 
 
 def _stand_in() -> None:
@@ -48,9 +65,11 @@ def _stand_in() -> None:
 
     Else the next file that is opened gets its number: an image, into which the report would be printed.
     """
-    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(spare)
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            _nothing()  # the lowest number that is free: this one
     sys.stdin = sys.stdin or os.fdopen(0, "r", encoding="utf-8", closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)

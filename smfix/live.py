@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -176,6 +177,26 @@ def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
     is_left = any(not Stage(stage).is_settled for stage in stages)
     broken = any(follower["note"] for follower in followers)
     return followers, (4 if is_left else 0) | (8 if broken else 0)
+
+
+def reload(state_dir: str | None) -> list[int]:
+    """Have every running follower of this machine read its policy again; their process ids.
+
+    Raises Unreadable where there is none, or where it is not ours to tell.
+    """
+    folder = os.path.abspath(state_dir or default_state())
+    told = []
+    for path in state_files(folder):
+        pid = _status_of(folder, path)["pid"]
+        if isinstance(pid, int):
+            try:
+                os.kill(pid, signal.SIGHUP)
+            except OSError as error:
+                raise Unreadable(f"process {pid}, which follows by {path}: {error.strerror}") from error
+            told.append(pid)
+    if not told:
+        raise Unreadable(f"no follower runs here, by the states in {folder}")
+    return told
 
 
 def _status_of(folder: str, path: str) -> dict[str, Any]:

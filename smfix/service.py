@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from subprocess import CompletedProcess, TimeoutExpired
 
 from smfix.errors import Unreadable, UsageError, WriteFailed
-from smfix.host.programs import clean_environment
+from smfix.host import packed
+from smfix.host.programs import finished
 from smfix.host.state_file import write_whole
 
 UNIT = "smfix.service"
@@ -36,8 +37,9 @@ Type=notify
 # A self-contained smfix unpacks itself and runs in a child.
 NotifyAccess=all
 ExecStart={command}
-# Reads the policy again; a policy with a mistake in it changes nothing.
-ExecReload=/bin/kill -HUP $MAINPID
+# Reads the policy again; a policy with a mistake in it changes nothing. Not SIGHUP to $MAINPID: a
+# self-contained smfix is the child of that process, which knows nothing of policies.
+ExecReload={reload}
 # SIGTERM to smfix alone: it finishes the repair in hand, else it stops within a second.
 KillMode=mixed
 TimeoutStopSec=5min
@@ -92,8 +94,7 @@ class ServiceState:
 
 def program() -> list[str]:
     """How this very smfix is started: the self-contained file, the script, or this Python."""
-    packed = os.environ.get("STATICX_PROG_PATH")
-    script = packed or sys.argv[0]
+    script = packed.own_file() or sys.argv[0]
     if os.path.basename(script) != "__main__.py" and os.access(script, os.X_OK):
         return [os.path.abspath(script)]
     return [sys.executable, "-m", "smfix"]
@@ -126,8 +127,10 @@ def unit_text(started: Sequence[str], with_options: Sequence[str], writable: Seq
             raise UsageError(f"{word!r} cannot be written into a unit")
     # A percent sign and a dollar are systemd's own. Source: systemd.service(5), COMMAND LINES.
     quoted = " ".join(_word(word) for word in line)
+    reload = " ".join(_word(word) for word in (*started, "service", "reload"))
     folders = ["/var/lib/smfix", "-/var/lock/sm", "-/run/lock/sm", "-/run/sr-mount", "-/run/lvm", "-/run/lock/lvm"]
-    return _TEMPLATE.format(command=quoted, writable=" ".join([*folders, *(_word(f"-{each}") for each in writable)]))
+    places = " ".join([*folders, *(_word(f"-{each}") for each in writable)])
+    return _TEMPLATE.format(command=quoted, reload=reload, writable=places)
 
 
 def _word(text: str) -> str:
@@ -190,13 +193,13 @@ def _asked(word: str) -> str | None:
     return None if done is None else done.stdout.strip() or None
 
 
-def _run(*words: str) -> subprocess.CompletedProcess[str] | None:
+def _run(*words: str) -> CompletedProcess[str] | None:
     systemctl = shutil.which("systemctl")
     if systemctl is None:
         return None
     try:
-        return subprocess.run(
-            [systemctl, *words], capture_output=True, text=True, timeout=_LIMIT, check=False, env=clean_environment()
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = finished([systemctl, *words], _LIMIT)
+    except (OSError, TimeoutExpired):
         return None
+    said, complained = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    return CompletedProcess(done.args, done.returncode, said, complained)

@@ -68,6 +68,7 @@ ACTS = (
     "smfix.host.hooks",
     "smfix.host.locks",
     "smfix.host.lvm",
+    "smfix.host.packed",
     "smfix.host.page_file",
     "smfix.host.pending",
     "smfix.host.programs",

@@ -46,7 +46,7 @@ ARROWS = {
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),
     "cli": ("live", "pipeline", "pruning", "service", "scan", "pages", "demo", "report", "model", "errors"),
-    "__main__": ("cli", "errors", "model"),
+    "__main__": ("cli", "host", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.
 WRITERS = ("smfix.repair.apply", "smfix.repair.undo")
@@ -151,6 +151,31 @@ def test_only_storage_and_the_writers_change_images():
         for node in _running(_tree(name)):
             if isinstance(node, ast.Attribute) and node.attr in {"pwrite", "pwritev", "ftruncate"}:
                 assert name == "smfix.host.storage", f"{name}:{node.lineno} writes at an offset"
+
+
+def test_programs_are_started_in_one_place():
+    """Where their environment is cleaned: nothing of a self-contained smfix reaches them."""
+    starts = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
+    for name in MODULES:
+        found = _imports(_tree(name))
+        if name != "smfix.host.programs":
+            assert "subprocess" not in found or not _named(_tree(name), "subprocess") & starts, name
+        for node in _running(_tree(name)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                assert not node.attr.startswith(("exec", "spawn", "posix_spawn", "popen", "system")), name
+
+
+def _named(tree: ast.AST, module: str) -> set[str]:
+    """What a tree takes from `module`: by ``from module import name``, and as ``module.name``."""
+    found = set()
+    for node in _running(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == module:
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module:
+            found.add(node.attr)
+    # A type in an annotation starts nothing.
+    called = {node.func.id for node in _running(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return {name for name in found if name != "Popen" or name in called}
 
 
 def test_start_up_is_lazy():

@@ -276,6 +276,26 @@ def test_systemd_is_driven(world, monkeypatch):
     assert "systemctl daemon-reload: no bus" in run.err
 
 
+def test_the_running_follower_is_told_to_read_its_policy_again(world):
+    states, policy = world.folder / "follow", world.folder / "policy.toml"
+    run = world.run("service", "reload", "--state-dir", states)
+    assert (run.code, "no follower runs here" in run.err) == (8, True)
+    world.smlog("")
+    policy.write_text("version = 1\n", encoding="utf-8")
+    process = world.start("from-log", world.log, "-f", "--policy", policy, "--state-dir", states)
+    try:
+        ends = time.monotonic() + 20
+        while (run := world.run("service", "reload", "--state-dir", states)).code and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert f"told process {process.pid}" in run.err
+        assert "policy" in process.stderr.readline()
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+        process.stdout.close()
+        process.stderr.close()
+
+
 def test_a_line_end_in_a_path_makes_no_unit(world, capsys):
     assert cli.run(["service", "install", "a\nb", "--unit-dir", str(world.folder)]) == 16
     assert "cannot be written into a unit" in capsys.readouterr().err

@@ -59,6 +59,7 @@ service = typer.Typer(
 app.add_typer(service, short_help="run `from-log --follow` as a service of systemd")
 service.command("install", epilog=EPILOG)(following.service_install)
 service.command("uninstall", epilog=EPILOG)(following.service_uninstall)
+service.command("reload", epilog=EPILOG)(following.service_reload)
 service.command("status", epilog=EPILOG)(following.service_status)
 app.command("demo", epilog=EPILOG, short_help="a throw-away SR with damaged disks, repaired and proved")(learning.demo)
 

@@ -55,6 +55,16 @@ def service_uninstall(*, unit_dir: UnitDir = None) -> int:
 
 
 @guarded
+def service_reload(*, state_dir: StateDir = None) -> int:
+    """Have the running follower read its policy again, as SIGHUP does; a policy with a mistake changes nothing."""
+    from smfix import live
+
+    pids = live.reload(state_dir)
+    say(f"smfix: told process {', '.join(map(str, pids))}")
+    return 0
+
+
+@guarded
 def service_status(*, unit_dir: UnitDir = None) -> int:
     """Say whether the unit is there, enabled and running; 0 when it is installed and runs."""
     from smfix import service as systemd

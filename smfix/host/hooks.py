@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from contextlib import suppress
+from subprocess import Popen, TimeoutExpired
 
-from smfix.host.programs import clean_environment
+from smfix.host.programs import begun
 
 _LEFT = 0.5
 """Seconds that a hook has left when smfix is stopped."""
@@ -24,23 +24,14 @@ class HookRun:
         self.command = command
         self._until = time.monotonic() + limit
         self._limit = limit
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
         self._error = ""
         try:
             given = os.memfd_create("smfix-event", os.MFD_CLOEXEC)
             try:
                 os.write(given, document.encode())
                 os.lseek(given, 0, os.SEEK_SET)
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=given,
-                    stdout=2,
-                    stderr=2,
-                    env=clean_environment(),
-                    cwd="/",
-                    start_new_session=True,
-                    close_fds=True,
-                )
+                self._process = begun(command, given)
             finally:
                 os.close(given)
         except OSError as error:
@@ -64,7 +55,7 @@ class HookRun:
             return False
         try:
             return self._process.wait(_LEFT) == 0
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._kill()
             return False
 

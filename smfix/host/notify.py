@@ -9,6 +9,8 @@ import os
 import socket
 from contextlib import suppress
 
+from smfix.host.packed import manager_pids
+
 
 def notify(*lines: str) -> bool:
     """Tell the service manager, ``READY=1`` for example; True where somebody was told."""
@@ -28,7 +30,7 @@ def watchdog_seconds() -> float | None:
     """How often the manager wants to hear ``WATCHDOG=1`` (half its limit); None: never."""
     try:
         limit = int(os.environ.get("WATCHDOG_USEC", "0"))
-        meant = int(os.environ.get("WATCHDOG_PID", str(os.getpid()))) == os.getpid()
+        meant = int(os.environ.get("WATCHDOG_PID", os.getpid())) in manager_pids()
     except ValueError:
         return None
     return limit / 2e6 if limit > 0 and meant else None

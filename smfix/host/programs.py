@@ -1,7 +1,8 @@
 """How a program of the host is run: bounded in time, without our own libraries, in the C locale.
 
-A self-contained smfix runs with the library path of its own unpacked folder; a program of the host that
-inherited it would load our libraries. What they print must be readable, whatever the locale.
+The only module that starts one. A self-contained smfix runs with the library path of its own unpacked folder;
+a program of the host that inherited it would load our libraries. What they print must be readable, whatever the
+locale.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 
 from smfix.errors import Unreadable
+from smfix.host.packed import LEFT_BEHIND
 
 SBIN = ("/usr/sbin", "/sbin")
 """Where tap-ctl and LVM are, which a user's PATH often lacks."""
@@ -33,9 +35,7 @@ def run(words: list[str], limit: float) -> str:
     """
     name = os.path.basename(words[0])
     try:
-        done = subprocess.run(
-            words, capture_output=True, stdin=subprocess.DEVNULL, env=clean_environment(), timeout=limit, check=False
-        )
+        done = finished(words, limit)
     except subprocess.TimeoutExpired as error:
         raise Unreadable(f"{name} did not end within {limit:g} seconds") from error
     except OSError as error:
@@ -49,8 +49,34 @@ def run(words: list[str], limit: float) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
+def finished(words: list[str], limit: float) -> subprocess.CompletedProcess[bytes]:
+    """The program ``words[0]`` (a path), run to its end, which it must reach within `limit` seconds.
+
+    Raises OSError and subprocess.TimeoutExpired, as :func:`subprocess.run` does.
+    """
+    # No input, and not from /dev/null: an empty chroot has none.
+    return subprocess.run(words, capture_output=True, input=b"", env=clean_environment(), timeout=limit, check=False)
+
+
+def begun(words: tuple[str, ...], document: int) -> subprocess.Popen[bytes]:
+    """A program that runs beside us, in a session of its own, with the descriptor `document` as its stdin.
+
+    What it prints goes where smfix's own messages go: stderr. Raises OSError.
+    """
+    return subprocess.Popen(
+        words,
+        stdin=document,
+        stdout=2,
+        stderr=2,
+        env=clean_environment(),
+        cwd="/",
+        start_new_session=True,
+        close_fds=True,
+    )
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment for a program of the host: no ``LD_*``, no password, the C locale."""
-    dropped = ("LD_", "LC_", "SMFIX_XAPI_")
+    dropped = ("LD_", "LC_", "SMFIX_XAPI_", *LEFT_BEHIND)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return kept | {"LC_ALL": "C", "LANG": "C"}

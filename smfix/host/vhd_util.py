@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
+from subprocess import TimeoutExpired
 
-from smfix.host.programs import clean_environment
+from smfix.host.programs import finished
 
 TIME_LIMIT = 10.0
 """Seconds. A damaged header costs it ten retries of a second each; nobody waits longer than that."""
@@ -35,15 +35,8 @@ def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT
     if found is None:
         return None
     try:
-        done = subprocess.run(
-            [found, "check", "-B", "-n", path],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            env=clean_environment(),
-            timeout=limit,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = finished([found, "check", "-B", "-n", path], limit)
+    except (OSError, TimeoutExpired):
         return None
     if done.returncode <= 0:
         return None
