@@ -66,7 +66,7 @@ class Tool:
 
 def smfix(name: str, log: Path) -> list[Tool]:
     """The whole command, and its reader without what it does with the incidents."""
-    words = [SMFIX, "from-log", "--dry-run", "--json", "--tz", "UTC", "--year", "2025", "--sr-mount", "/nonexistent"]
+    words = [SMFIX, "from-log", "--dry-run", "--json", "--tz", "UTC", "--year", "2025", "--sr-mount", str(log.parent)]
     return [
         Tool(f"smfix from-log{name}", [*words, str(log)]),
         Tool(f"its reader alone{name}", [sys.executable, "-c", READ, str(log)]),

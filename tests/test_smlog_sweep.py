@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from smfix.smlog import lines as lines_module
@@ -10,8 +12,9 @@ from smfix.smlog.engine import PlainEngine
 from smfix.smlog.events import Failure
 from smfix.smlog.proofs import Proof, Strength
 from smfix.smlog.sweep import Looking, Sweep
-from smlog_text import PATH, SR, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
+from smlog_text import LV, PATH, SR, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
 
+MAPPER = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}"
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 RUN = [check(), *failed(DUMP), corrupted()]
 OK = said("  pread SUCCESS")
@@ -77,18 +80,24 @@ def test_the_commands_that_are_remembered_are_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("command", "digits"),
+    "line",
     [
-        (f"'check', '-n', '{PATH}', '-B']", VDI[:8]),
-        (f"'check', '-n', '/dev/VG_XenStorage-{SR}/VHD-{VDI}']", VDI[:8]),
-        (f"lvremove', '-f', '/dev/VG_XenStorage-{SR}/QCOW2-{VDI}']", VDI[:8]),
-        (f"'check', '-n', '/run/sr-mount/{SR}/OLD_{VDI}.vhd']", None),
-        ("unlinked VDI *1d994938(1G)", None),
-        ("'check'", None),
+        check(PATH, "-B"),
+        check(LV),
+        check(LV.replace("VHD-", "LV-")),
+        check(LV.replace("VHD-", "QCOW2-")),
+        check(PATH.replace(VDI, f"OLD_{VDI}")),
+        check(LV.replace(VDI, f"OLD_{VDI}")),
+        check(LV.replace("VHD-", "LV-DELETED_")),
+        check(MAPPER),
+        said(f"['/sbin/lvremove', '-f', '{LV}']"),
+        f'{{"_HOSTNAME": "xen1", "MESSAGE": {json.dumps(check()[25:])}, "_EXE": "/usr/bin/python3"}}',
     ],
 )
-def test_digits_of_a_command(command, digits):
-    assert sweep_module._digits_of(command.encode()) == ([digits.encode()] if digits else [])
+def test_every_way_to_name_a_vdi_in_a_command(line):
+    done = line.replace(line[line.index("['") :], "  pread SUCCESS" + ('"}' if line.startswith("{") else ""))
+    found = [event for event in events_of([*RUN, line, done]) if isinstance(event, Proof)]
+    assert [event.vdi for event in found] == [VDI]
 
 
 def test_a_part_tells_only_what_lies_in_it():

@@ -8,12 +8,14 @@ for only once there is an incident, and only for the VDIs in question.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from smfix.smlog.engine import Engine, hits
+from smfix.smlog.engine import Data, Engine, hits
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Window
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
@@ -36,6 +38,45 @@ _MOST_TOLD = 20_000  # commands remembered, so that no repetition is read again
 _RELINKING = b"Relinking "
 
 
+def _in_path(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
+    """The start of the file's or the volume's name in a command: behind its last slash."""
+    close = data.find(b"]", hit, end)
+    slash = data.rfind(b"/", hit, end if close < 0 else close)
+    return (bytes(data[slash + 1 : slash + 9]),)
+
+
+def _relinked(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
+    """The two images of a coalesce, in "Relinking C from *A(..) to *P(..)"."""
+    child = data.find(b" from ", hit, end) + 6
+    parent = data.find(b" to ", child, end) + 4
+    return _name_at(data, child), _name_at(data, parent)
+
+
+def _name_at(data: Data, at: int) -> bytes:
+    at += data[at : at + 1] == b"*"
+    return bytes(data[at : at + 8])
+
+
+def _anywhere(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
+    """Whatever looks like the start of a VDI's UUID around the anchor."""
+    return tuple(_EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), end))
+
+
+# How each anchor of a proof is followed (or preceded) by the VDI it is about; by default: somehow.
+_NAMED_BY = {b"'check'": _in_path, b"lvremove": _in_path, _RELINKING: _relinked}
+_NAMING = tuple((anchor, _NAMED_BY.get(anchor, _anywhere)) for anchor in PROOF_ANCHORS)
+# A device-mapper name starts alike for all: always of interest.
+_ALWAYS = frozenset({b"VG_XenSt"})
+_KINDS_OF_NAME = [
+    f"{volume}{temporary}" for volume in ("", "VHD-", "LV-", "QCOW2-") for temporary in ("", "OLD_", "DELETED_")
+]
+
+
+def _keys_of(digits: str) -> set[bytes]:
+    """The eight bytes with which the name of a VDI's file, volume or temporary file can start."""
+    return {f"{kind}{digits}"[:8].encode("ascii") for kind in _KINDS_OF_NAME}
+
+
 class Looking(Enum):
     """What a pass looks for."""
 
@@ -50,6 +91,13 @@ class _Proved:
     keys: set[tuple[object, ...]] = field(default_factory=set)
     strengths: set[Strength] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
+
+
+class _Hits(NamedTuple):
+    """Where the anchors stand in a block: those of reports, and of proofs (by anchor; None: not asked yet)."""
+
+    reports: list[int]
+    proofs: list[list[int]] | None
 
 
 class Sweep:
@@ -79,11 +127,11 @@ class Sweep:
         self._begin = begin
         self._end: int | None = None
         self._wanted = set() if wanted is None else wanted
-        self._asked = {digits.encode("ascii") for digits in self._wanted}
+        self._keys = {*_ALWAYS, *(key for digits in self._wanted for key in _keys_of(digits))}
         self._proved: dict[str, _Proved] = {}
         self._told: set[bytes] = set()  # commands that prove nothing new
-        self._dull: set[bytes] = set()  # commands about VDIs that are not in question
-        self._waiting: list[int] = []
+        self._is_changed = False  # other VDIs are in question, or some are again
+        self._waiting: deque[tuple[int, _Hits]] = deque()  # blocks, until enough lies behind them
         self.spare: list[Block] = []  # blocks that are no longer used
 
     def close(self) -> None:
@@ -96,84 +144,100 @@ class Sweep:
 
     def feed(self, block: Block) -> Iterator[Event]:
         """Take the next block; tell what can be told by now."""
-        self._waiting.append(self._window.push(block))
-        while self._waiting and self._window.ahead_of(self._waiting[0]) >= REACH_AHEAD:
-            yield from self._work_off(self._waiting.pop(0))
+        self._waiting.append((self._window.push(block), self._search(block)))
+        while self._waiting and self._window.ahead_of(self._waiting[0][0]) >= REACH_AHEAD:
+            yield from self._work_off(*self._waiting.popleft())
 
     def finish(self) -> Iterator[Event]:
         """No block follows: tell the rest."""
-        for serial in self._waiting:
-            yield from self._work_off(serial)
-        self._waiting.clear()
+        while self._waiting:
+            yield from self._work_off(*self._waiting.popleft())
 
-    def _work_off(self, serial: int) -> Iterator[Event]:
+    def _search(self, block: Block) -> _Hits:
+        """Where the anchors stand; asked at once, while the block is in the processor's cache."""
+        data, size = block.data, block.size
+        reports = [] if self._only_proofs else hits(self._engine, ANCHORS, data, size)
+        return _Hits(reports, self._search_proofs(block) if self._wanted else None)
+
+    def _search_proofs(self, block: Block) -> list[list[int]]:
+        return [hits(self._engine, (anchor,), block.data, block.size) for anchor, _ in _NAMING]
+
+    def _work_off(self, serial: int, found: _Hits) -> Iterator[Event]:
         block = self._window.block(serial)
-        reports = [] if self._only_proofs else hits(self._engine, ANCHORS, block.data, block.size)
-        if self._asked:
-            yield from self._both_of(serial, block, reports)
+        if self._wanted:
+            yield from self._both_of(serial, block, found)
         else:
-            yield from self._reports_of(serial, block, reports)
+            yield from self._reports_of(serial, block, found)
         if dropped := self._window.forget(serial):
             self._reader.forget(self._window.first)
             self.spare.extend(dropped)
 
-    def _reports_of(self, serial: int, block: Block, reports: list[int]) -> Iterator[Event]:
+    def _reports_of(self, serial: int, block: Block, found: _Hits) -> Iterator[Event]:
         """No incident so far: with the first one the rest of the block is asked for proofs too."""
         done = -1
-        for index, hit in enumerate(reports):
+        for hit in found.reports:
             if hit < done:
                 continue
             line = self._window.line_around(serial, hit)
             done = self._window.line_end(line.at)
             for event in self._reader.read(line):
                 yield from self._tell(event)
-            if self._asked:
-                yield from self._both_of(serial, block, reports[index + 1 :], done)
+            if self._wanted:
+                yield from self._both_of(serial, block, found, done)
                 return
 
-    def _both_of(self, serial: int, block: Block, reports: list[int], done: int = -1) -> Iterator[Event]:
-        proofs = hits(self._engine, PROOF_ANCHORS, block.data, block.size)
-        for hit, is_proof in sorted([*((h, 0) for h in reports), *((p, 1) for p in proofs)]):
+    def _both_of(self, serial: int, block: Block, found: _Hits, done: int = 0) -> Iterator[Event]:
+        """Reports and proofs from offset `done` on, in their order."""
+        anchors = self._search_proofs(block) if found.proofs is None else found.proofs
+        proofs = self._of_interest(block, anchors, done)
+        for hit in found.reports:
             if hit < done:
                 continue
-            if is_proof:
-                command = self._of_interest(block, hit)
-                if command is not None:
-                    yield from self._proofs_at(serial, hit, command)
-            else:
-                line = self._window.line_around(serial, hit)
-                done = self._window.line_end(line.at)
-                for event in self._reader.read(line):
-                    yield from self._tell(event)
+            while proofs and proofs[0][0] < hit:
+                yield from self._proofs_at(serial, *proofs.popleft())
+            line = self._window.line_around(serial, hit)
+            done = self._window.line_end(line.at)
+            self._is_changed = False
+            for event in self._reader.read(line):
+                yield from self._tell(event)
+            if self._is_changed:  # what was of no interest may be now
+                proofs = self._of_interest(block, anchors, done)
+        while proofs:
+            yield from self._proofs_at(serial, *proofs.popleft())
 
-    def _of_interest(self, block: Block, hit: int) -> bytes | None:
-        """The text from `hit` to the line's end, None where it proves nothing new: most often, so no decoding."""
-        data, limit = block.data, min(hit + _PROOF_BEHIND, block.size)
-        end = data.find(b"\n", hit, limit)
-        if end < 0:
-            end = limit
-        command = bytes(data[hit:end])
-        if command in self._told or command in self._dull:
-            return None
-        digits = _digits_of(command) or _EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), end)
-        if self._asked.isdisjoint(digits):
-            if len(self._dull) >= _MOST_TOLD:
-                self._dull.clear()
-            self._dull.add(command)
-            return None
-        is_known = command.startswith(_RELINKING) and self._is_checked(digits)
-        return None if is_known else command
+    def _of_interest(self, block: Block, anchors: list[list[int]], start: int) -> deque[tuple[int, bytes]]:
+        """Where, from `start` on, something may be proved of a VDI in question, and the text from there.
 
-    def _is_checked(self, digits: list[bytes]) -> bool:
-        """True where the images in question of a coalesce have passed a check since: it proves no more."""
-        asked = [self._proved.get(one.decode("ascii")) for one in digits[-2:] if one in self._asked]
-        return all(proved is not None and proved.strengths for proved in asked)
+        Most lines with an anchor are about others: that is seen by where the VDI stands, without decoding.
+        """
+        data, size, keys = block.data, block.size, self._keys
+        found: list[tuple[int, bytes]] = []
+        for (_, names), places in zip(_NAMING, anchors, strict=True):
+            for hit in places if start == 0 else places[bisect_left(places, start) :]:
+                limit = min(hit + _PROOF_BEHIND, size)
+                end = data.find(b"\n", hit, limit)
+                if end < 0:
+                    end = limit
+                if not keys.isdisjoint(names(data, hit, end)):
+                    command = bytes(data[hit:end])
+                    if command not in self._told:
+                        found.append((hit, command))
+        found.sort()
+        return deque(found)
 
     def _proofs_at(self, serial: int, hit: int, command: bytes) -> Iterator[Event]:
+        if command in self._told or (command.startswith(_RELINKING) and self._is_checked(command)):
+            return
         line = self._window.line_around(serial, hit)
         for proof in read_proofs(self._window, line, self._wanted, self._origin):
             if proof.vdi[:8] in self._wanted:  # a coalesce proves two
                 yield from self._prove(proof, command)
+
+    def _is_checked(self, command: bytes) -> bool:
+        """True where the images in question of a coalesce have passed a check since: it proves no more."""
+        names = _EIGHT_DIGITS.findall(command)[-2:]
+        asked = [self._proved.get(name.decode("ascii")) for name in names if name in self._keys]
+        return all(proved is not None and proved.strengths for proved in asked)
 
     def _prove(self, proof: Proof, command: bytes) -> Iterator[Event]:
         key = (proof.voice, proof.vdi, proof.sr, proof.strength)
@@ -192,22 +256,11 @@ class Sweep:
         if isinstance(event, Failure) and event.vdi:
             digits = event.vdi[:8]
             if digits not in self._wanted and len(self._wanted) < _MOST_WANTED:
-                self._dull.clear()
                 self._wanted.add(digits)
-                self._asked.add(digits.encode("ascii"))
+                self._keys.update(_keys_of(digits))
+                self._is_changed = True
             if proved := self._proved.pop(digits, None):
                 self._told -= proved.commands
+                self._is_changed = True
         if event.place >= self._begin and (self._end is None or event.place < self._end):
             yield event
-
-
-def _digits_of(command: bytes) -> list[bytes]:
-    """The first eight digits in the name of the image that a command is about; nothing if it is about none.
-
-    ``/run/sr-mount/<SR>/<VDI>.vhd``, ``/dev/VG_XenStorage-<SR>/VHD-<VDI>``: behind the last slash.
-    """
-    name = command[command.rfind(b"/") + 1 :][:16]
-    if name[8:9] != b"-":
-        name = name.partition(b"-")[2]
-    digits = name[:8]
-    return [digits] if _EIGHT_DIGITS.fullmatch(digits) else []
