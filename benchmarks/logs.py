@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import os
 import platform
 import shutil
@@ -29,6 +30,8 @@ HERE = Path(__file__).resolve().parent
 SMFIX = str(Path(sysconfig.get_path("scripts")) / "smfix")
 PATTERN = "EXCEPTION.*corrupted|footer invalid|appears invalid|clobbers|scan-error"
 WIKI = "/EXCEPTION/ && /corrupt/ {print substr($8,2,8)}"
+# Installed packages have their bytecode, and so shall what is measured: the first run writes it.
+ENV = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 READ = """
 import sys
 from smfix.smlog.source import read_logs
@@ -56,7 +59,7 @@ class Tool:
         """Wall time of one run on those cores. Raises SystemExit where it fails."""
         begun = time.perf_counter()
         done = subprocess.run(
-            self.words, capture_output=True, check=False, preexec_fn=lambda: os.sched_setaffinity(0, cores)
+            self.words, capture_output=True, check=False, env=ENV, preexec_fn=lambda: os.sched_setaffinity(0, cores)
         )
         took = time.perf_counter() - begun
         if done.returncode not in (0, 4):
@@ -71,6 +74,14 @@ def smfix(name: str, log: Path) -> list[Tool]:
         Tool(f"smfix from-log{name}", [*words, str(log)]),
         Tool(f"its reader alone{name}", [sys.executable, "-c", READ, str(log)]),
     ]
+
+
+def without_isal(log: Path) -> list[Tool]:
+    """The reader with the standard library's zlib, where isal is installed."""
+    if importlib.util.find_spec("isal") is None:
+        return []
+    block = "import sys; sys.modules['isal'] = None\n"
+    return [Tool("its reader alone, 30 files, without isal", [sys.executable, "-c", block + READ, str(log)])]
 
 
 def plain_tools(log: Path) -> list[Tool]:
@@ -118,7 +129,7 @@ def table(ours: Tool, theirs: Sequence[Tool], cores: set[int], pairs: int) -> li
 
 def private_mib(words: Sequence[str]) -> float:
     """The most private memory (MiB) that the processes of a command had together at any moment."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:
         most = max(most, sum(_private(pid) for pid in _family(process.pid)))
@@ -176,10 +187,18 @@ def main() -> int:
         for tool in smfix("", log):
             lines += table(tool, plain_tools(log), one, options.pairs)
             lines += table(tool, plain_tools(log)[:1], every, options.pairs)
-        memory = [("1 GiB, plain", private_mib(smfix("", log)[1].words))]
+        quarter = Path(name, "quarter")
+        with quarter.open("wb") as part:
+            make_smlog.write(part, options.size // 4)
+        memory = [
+            ("a quarter of the log", private_mib(smfix("", quarter)[1].words)),
+            ("the log", private_mib(smfix("", log)[1].words)),
+            ("the whole command on it", private_mib(smfix("", log)[0].words)),
+        ]
+        quarter.unlink()
         rotated = Path(name, "rotated")
         rotated_set(log, rotated)
-        for tool in smfix(", 30 files", rotated):
+        for tool in [*smfix(", 30 files", rotated), *without_isal(rotated)]:
             lines += table(tool, rotated_tools(rotated), every, min(3, options.pairs))
         memory.append(("30 files, 29 packed", private_mib(smfix("", rotated)[1].words)))
     about = f"Python {platform.python_version()}, {len(every)} cores, {platform.system()}"
