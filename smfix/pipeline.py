@@ -50,6 +50,7 @@ from smfix.report.escape import command, operand
 from smfix.rescan import rescan
 from smfix.setting import Decide, Setting
 from smfix.treatment import awake, context_of, held_by, refused, seen_by, told_of, treat, writing
+from smfix.vhd import libvhd
 from smfix.vhd.image import VhdImage, inspect
 
 __all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "rescan"]
@@ -363,8 +364,8 @@ def _checked(found: Found, uses: Usage | None, setting: Setting) -> CheckedImage
         return CheckedImage(path, Verdict.UNREADABLE, note=str(error), names=names)
 
 
-def show(target: str, setting: Setting) -> tuple[str, VhdImage]:
-    """The path and the structures of one image. Raises UsageError, Unreadable.
+def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:
+    """The path and the structures of one image, as smfix and as libvhd reads them. Raises UsageError, Unreadable.
 
     The image's view is closed: only what was read by inspecting it is there.
     """
@@ -379,7 +380,8 @@ def show(target: str, setting: Setting) -> tuple[str, VhdImage]:
         raise Unreadable(opened.message)
     with opened:
         inspected = inspect(opened)
-        return image.target.path, replace(inspected, view=_Closed(inspected.size, opened.growable))
+        seen = libvhd.opened(opened)
+        return image.target.path, replace(inspected, view=_Closed(inspected.size, opened.growable)), seen
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ def test_what_this_user_cannot_see_is_said(world, setting, monkeypatch):
 
 def test_the_structures_of_a_closed_image_are_there_its_bytes_are_not(world, setting):
     world.put(world.image())
-    _, image = pipeline.show(str(world.path()), setting)
+    _, image, _ = pipeline.show(str(world.path()), setting)
     assert image.size == world.path().stat().st_size
     with pytest.raises(Unreadable, match="closed"):
         image.view.read(Extent(0, 1))

@@ -9,10 +9,12 @@ import pytest
 
 from memory_image import MemoryImage
 from schemas import valid
+from smfix.report import metadata as report
 from smfix.report.jsondoc import show
-from smfix.report.metadata import footers, metadata, notes
+from smfix.report.metadata import footers
 from smfix.vhd import make, structs
 from smfix.vhd.image import inspect
+from smfix.vhd.libvhd import opened
 
 UUID = bytes(range(16))
 MIB = 1 << 20
@@ -20,6 +22,14 @@ MIB = 1 << 20
 
 def image(raw: bytes):
     return inspect(MemoryImage(raw))
+
+
+def metadata(image, path, zone=None):
+    return report.metadata(opened(image.view), path, zone)
+
+
+def notes(image):
+    return report.notes(image, opened(image.view))
 
 
 def dynamic(**options) -> bytes:
@@ -73,9 +83,9 @@ def test_it_is_what_vhd_util_prints(name, zone, tmp_path, vhd_util):
         [vhd_util, "read", "-p", "-n", str(path)], capture_output=True, env=environment, timeout=60, check=False
     )
     program = (
-        "import sys; from memory_image import MemoryImage; from smfix.vhd.image import inspect\n"
+        "import sys; from memory_image import MemoryImage; from smfix.vhd.libvhd import opened\n"
         "from smfix.report.metadata import metadata\n"
-        "sys.stdout.write(metadata(inspect(MemoryImage(open(sys.argv[1], 'rb').read())), sys.argv[1]))"
+        "sys.stdout.write(metadata(opened(MemoryImage(open(sys.argv[1], 'rb').read())), sys.argv[1]))"
     )
     ours = subprocess.run(
         [os.sys.executable, "-c", program, str(path)],

@@ -15,6 +15,7 @@ import pytest
 from matrix import dumps
 from smfix.report.metadata import metadata, notes
 from smfix.vhd.image import inspect
+from smfix.vhd.libvhd import opened
 
 MAY_DIFFER = {dumps.NO_BAT: 90, dumps.NO_HEADER: 60, dumps.ABORTED: 6}
 """Images at most that each rule of decision 14 may excuse."""
@@ -36,7 +37,7 @@ def test_enough_is_recorded(recorded):
 def test_show_prints_what_the_tool_printed(recorded):
     rules, differing = Counter(), {}
     for dump in recorded:
-        ours = metadata(inspect(dump.image), "IMAGE", UTC)
+        ours = metadata(opened(dump.image), "IMAGE", UTC)
         rule = dumps.rule_of(dump.said, dump.code, ours)
         rules[rule] += 1
         if rule is None:
@@ -51,7 +52,7 @@ def test_of_a_header_that_stands_nowhere_a_note_tells(recorded):
     told = {}
     for dump in recorded:
         if blank in dump.said and "Checksum            : 0x0|0xffffffff" in dump.said.split("VHD Header")[1]:
-            told[dump.name] = any("shown as 0" in note for note in notes(inspect(dump.image)))
+            told[dump.name] = any("shown as 0" in note for note in notes(inspect(dump.image), opened(dump.image)))
     assert len(told) > 20
     assert [name for name, is_told in told.items() if not is_told] == []
 
@@ -81,7 +82,7 @@ def test_times_are_those_of_the_zone(recorded, zone, tmp_path, monkeypatch):
             path.unlink(missing_ok=True)
             dump.image.write(path)
             said, code = dumps.said_of(path, zone)
-            assert dumps.rule_of(said, code, metadata(inspect(dump.image), "IMAGE")), dump.name
+            assert dumps.rule_of(said, code, metadata(opened(dump.image), "IMAGE")), dump.name
     finally:
         monkeypatch.undo()
         time.tzset()

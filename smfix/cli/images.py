@@ -143,7 +143,7 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Print an image's metadata in the layout of `vhd-util read -p`."""
-    path, image = pipeline.show(target, setting_of(sr_mount, None, None, None, None))
+    path, image, seen = pipeline.show(target, setting_of(sr_mount, None, None, None, None))
     if file_layout and not as_json:
         emit(picture.text(picture.picture(image), path, width()) + ("\n\n" if hex_dump else "\n"))
     if hex_dump and not as_json:
@@ -151,7 +151,7 @@ def show(
         emit("\n".join(parts))
     if (hex_dump or file_layout) and not as_json:
         return 0
-    for note in metadata.notes(image):
+    for note in metadata.notes(image, seen):
         say(f"smfix: {note}")
-    emit(jsondoc.dumps(jsondoc.show(path, image)) if as_json else metadata.metadata(image, path))
+    emit(jsondoc.dumps(jsondoc.show(path, image)) if as_json else metadata.metadata(seen, path))
     return 0

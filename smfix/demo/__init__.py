@@ -29,6 +29,7 @@ from smfix.report.layout import counted, wrapped
 from smfix.setting import Setting
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.libvhd import Opened, opened
 from smfix.vhd.structs import BLOCK_SIZE
 
 UNDONE = DISKS[2]
@@ -140,7 +141,7 @@ def _scene(stage: Stage, title: str) -> None:
 
 def build(stage: Stage) -> None:
     """Make the SR, its disks as their damage left them, and the log. Raises OSError."""
-    shown: dict[str, VhdImage] = {}
+    shown: dict[str, Opened] = {}
     for disk in DISKS:
         made = disk.made()
         damaged = disk.damage(made.to_bytes(), made)
@@ -148,7 +149,7 @@ def build(stage: Stage) -> None:
         os.makedirs(os.path.dirname(stage.path(disk)), exist_ok=True)
         _write_sparse(stage.path(disk), damaged)
         with _opened(stage.path(disk)) as image:
-            shown[disk.vdi] = inspect(image)
+            shown[disk.vdi] = opened(image)
         # Another time than now, so that a write would show.
         os.utime(stage.path(disk), ns=(10**18, 10**18))
     log = smlog(shown, datetime.now(UTC).astimezone())

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from smfix.demo.disks import DISKS, SR, Disk
 from smfix.report.metadata import metadata
-from smfix.vhd.image import VhdImage
+from smfix.vhd.libvhd import Opened
 
 LINES = 4000
 HOST = "xcp-host-1"
@@ -20,7 +20,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _STARS = "*" * 23
 
 
-def smlog(images: dict[str, VhdImage], end: datetime) -> str:
+def smlog(images: dict[str, Opened], end: datetime) -> str:
     """The whole log, its last line at `end`. `images`: the damaged images by VDI, for the dumps.
 
     Every disk of the table is reported, the chain's leaf before its parent, the first of them twice.
@@ -45,7 +45,7 @@ def smlog(images: dict[str, VhdImage], end: datetime) -> str:
     )
 
 
-def _reported(disk: Disk, image: VhdImage, pid: int) -> list[tuple[str, int, str]]:
+def _reported(disk: Disk, image: Opened, pid: int) -> list[tuple[str, int, str]]:
     """One GC run that finds the disk corrupted and skips it."""
     path = f"{_MOUNT}/{SR}/{disk.name}"
     mark = "*" if disk.hidden else ""

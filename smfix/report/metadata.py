@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
-from smfix.model import SECTOR, ByteView, Sound
+from smfix.model import SECTOR, Sound
 from smfix.report.escape import printable
 from smfix.vhd import libvhd, structs
-from smfix.vhd.image import VhdImage
+from smfix.vhd.image import Locator, VhdImage
 from smfix.vhd.libvhd import Opened
 from smfix.vhd.structs import BatmapHeader, Footer, Header, PlatformCode
 
@@ -32,13 +32,12 @@ _NOT_OPENED = "Failed to open {path}: -{error}\n\n{path} appears invalid; dumpin
 _NO_BAT = "Failed to get bat for {path}: -{error}\n"
 
 
-def metadata(image: VhdImage, path: str, zone: tzinfo | None = None) -> str:
-    """What ``vhd-util read -p -n PATH`` prints; times in `zone` (None: this machine's).
+def metadata(seen: Opened, path: str, zone: tzinfo | None = None) -> str:
+    """What ``vhd-util read -p -n PATH`` prints of what libvhd has `seen`; times in `zone` (None: this machine's).
 
     Behind the line by which the tool gives up on a BAT, this goes on.
     """
-    shown, view = printable(path), image.view
-    seen = libvhd.opened(view)
+    shown = printable(path)
     footer, header = seen.footer, seen.header
     if seen.error:
         first = _NOT_OPENED.format(path=shown, error=seen.error)
@@ -48,12 +47,11 @@ def metadata(image: VhdImage, path: str, zone: tzinfo | None = None) -> str:
     parts = [_NO_BAT.format(path=shown, error=seen.bat_error)] if seen.bat_error else []
     parts += [_footer(footer, zone), _header(header, footer, zone)]
     if footer.is_differencing:
-        parts.append(_locators(view, header))
-    batmap = libvhd.batmap(view, footer, header)
-    if isinstance(batmap, int):
+        parts.append(_locators(seen.locators))
+    if isinstance(seen.batmap, int):
         parts.append("failed to get batmap header\n")
-    elif batmap is not None:
-        parts.append(_batmap(batmap))
+    elif seen.batmap is not None:
+        parts.append(_batmap(seen.batmap))
     return "".join(parts)
 
 
@@ -69,9 +67,8 @@ def footers(image: VhdImage) -> tuple[tuple[str, int, bytes], ...]:
     return tuple(found)
 
 
-def notes(image: VhdImage) -> tuple[str, ...]:
+def notes(image: VhdImage, seen: Opened) -> tuple[str, ...]:
     """What a reader of the dump must know and the dump does not say."""
-    seen = libvhd.opened(image.view)
     return tuple(filter(None, (_about_footer(image, seen), _about_header(seen))))
 
 
@@ -183,12 +180,10 @@ def _header(header: Header, footer: Footer, zone: tzinfo | None) -> str:
     )
 
 
-def _locators(view: ByteView, header: Header) -> str:
+def _locators(locators: tuple[Locator, ...]) -> str:
     lines = []
-    for index, entry in enumerate(header.locators):
-        if entry.code == PlatformCode.NONE:
-            continue
-        path = libvhd.parent_path(view, entry)
+    for locator in locators:
+        index, entry, path = locator.index, locator.entry, locator.path
         lines += [
             _row("locator:", str(index)),
             _row("       code", f"PLAT_CODE_{PlatformCode(entry.code).name}"),

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from smfix.model import SECTOR, ByteView, Extent, Sound
 from smfix.vhd import structs
-from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator
+from smfix.vhd.image import Locator
+from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator, PlatformCode
 
 EIO, EINVAL, EPIPE = 5, 22, 32
 """A read that ends before it should; one that begins in a sector, or nowhere; one behind the end (``atomicio``)."""
@@ -27,16 +28,20 @@ _TAP_0_1 = 0x00000001
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What stands in libvhd's hands behind ``vhd_open`` and ``vhd_get_bat``.
+    """What stands in libvhd's hands when it has opened an image and looked at all its metadata.
 
     `footer` and `header` are what it read last, sound or not; all NUL where it read nothing (`blank_footer`,
-    `blank_header`). `error`: the image cannot be opened. `bat_error`: its BAT cannot be read.
+    `blank_header`). `error`: the image cannot be opened, and nothing else was looked at. `bat_error`: its BAT cannot
+    be read. `batmap` is the batmap's header where libvhd likes it and its map, else the error; None: it has none.
+    `locators` are those in use, of a differencing image.
     """
 
     footer: Footer
     header: Header
-    error: int
-    bat_error: int
+    error: int = 0
+    bat_error: int = 0
+    batmap: BatmapHeader | int | None = None
+    locators: tuple[Locator, ...] = ()
 
     @property
     def blank_footer(self) -> bool:
@@ -60,7 +65,17 @@ def opened(view: ByteView) -> Opened:
         header = structs.parse_header(raw)
         failed = EINVAL if _disliked(header) else 0
     error = error or failed or (EINVAL if footer.by_tap and footer.creator_version == _TAP_0_1 else 0)
-    return Opened(footer, header, error, 0 if error else _bat_error(view, footer, header))
+    if error:
+        return Opened(footer, header, error)
+    used = [(index, entry) for index, entry in enumerate(header.locators) if entry.code != PlatformCode.NONE]
+    locators = tuple(Locator(index, entry, _parent_path(view, entry)) for index, entry in used)
+    return Opened(
+        footer,
+        header,
+        bat_error=_bat_error(view, footer, header),
+        batmap=_batmap(view, footer, header),
+        locators=locators if footer.is_differencing else (),
+    )
 
 
 def _read(view: ByteView, at: int, length: int) -> tuple[bytes, int]:
@@ -110,8 +125,8 @@ def _bat_error(view: ByteView, footer: Footer, header: Header) -> int:
     return 0 if inside else _read(view, at, SECTOR)[1] or EIO
 
 
-def batmap(view: ByteView, footer: Footer, header: Header) -> BatmapHeader | int | None:
-    """The batmap's header where ``vhd_get_batmap`` likes it and its map, else the error; None: it has none."""
+def _batmap(view: ByteView, footer: Footer, header: Header) -> BatmapHeader | int | None:
+    """``vhd_has_batmap`` and ``vhd_get_batmap``: as :class:`Opened` has it."""
     if not footer.by_tap or footer.creator_version <= _TAP_0_1:
         return None
     raw, error = _read(view, header.bat_extent.end, structs.BATMAP_HEADER_SIZE)
@@ -131,7 +146,7 @@ def batmap(view: ByteView, footer: Footer, header: Header) -> BatmapHeader | int
     return head if structs.batmap_checksum(bits, head.version) == head.checksum else EINVAL
 
 
-def parent_path(view: ByteView, entry: ParentLocator) -> str | None:
+def _parent_path(view: ByteView, entry: ParentLocator) -> str | None:
     """The path that a locator holds; None where it cannot be read, or is longer than the room it has."""
     if entry.code not in structs.PATH_CODES or not 0 < entry.space < 1 << 31:
         return None
