@@ -238,6 +238,20 @@ def test_a_log_without_incidents_is_zero(world):
     assert run.out.endswith("No damaged disk is named in this log.\n")
 
 
+def test_verbose_tells_what_was_set_aside_and_why(world):
+    world.smlog("[1] 2012-05-15 00:18:35.127755\tcoalesce: EXCEPTION util.SMException, Timed out\n" * 2)
+    told = (
+        "2 reports of trouble were set aside: no damaged VHD.\n   2        the work was stopped or took too long, and"
+    )
+    run = world.run("from-log", world.log, "--verbose")
+    assert run.code == 0
+    assert told in run.out
+    assert "set aside" not in world.run("from-log", world.log).out
+    document = world.run("from-log", world.log, "-v", "--json")
+    assert told in document.err
+    assert json.loads(document.out)["incidents"] == []
+
+
 def test_terminal_escapes_of_a_log_do_not_act(world):
     world.smlog(failed().replace("In cleanup", "In \x1b[2Jcleanup"), exception("\x1b]0;x\x07abcdef"))
     run = world.run("from-log", world.log)
@@ -252,6 +266,7 @@ def test_terminal_escapes_of_a_log_do_not_act(world):
         ["--tz", "Nowhere/Land"],
         ["--since", "yesterweek"],
         ["--yes", "--dry-run"],
+        ["--follow", "--verbose"],
         ["--confirm", "VHD999"],
         ["--sr-mount", "/nowhere/at/all"],
         ["--no-such-option"],

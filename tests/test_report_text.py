@@ -159,6 +159,13 @@ def test_a_log_without_incidents():
     assert text.log_read(reading(files=(), bytes=0)).startswith("Read 0 bytes of no file.")
 
 
+def test_what_was_set_aside():
+    assert text.set_aside(reading()) == "0 reports of trouble were set aside: no damaged VHD."
+    assert text.set_aside(reading(noise=(("a lock was busy", 1),))) == (
+        "1 report of trouble was set aside: no damaged VHD.\n   1        a lock was busy"
+    )
+
+
 def test_check():
     report = text.check(
         [

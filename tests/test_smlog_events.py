@@ -143,6 +143,20 @@ def test_other_actions_count_only_if_they_name_damage():
     assert brief([query, *failed("error opening /etc/fstab: -22")]) == []
 
 
+def test_a_resize_whose_journal_cannot_be_made():
+    """A coalesce grows the parent first; libvhd refuses to journal a footer, a backup footer or a batmap it rejects."""
+    resize = said(
+        str(["/usr/bin/vhd-util", "resize", "-s", "16", "-n", PATH, "-j", "/run/sr-mount/s/.journal-1d994938"])
+    )
+    record = [resize, *failed("creating journal failed: -22\n")]
+    assert brief(record) == [(VDI, SR, PATH, ("open-failed",))]
+    blamed = [*record, gc("coalesce: EXCEPTION <class 'util.CommandException'>, Invalid argument")]
+    assert brief(blamed) == [(VDI, SR, PATH, ("open-failed",))]
+    assert brief([resize, *failed("creating journal failed: -28\n", code=28)]) == []
+    assert brief([resize, *failed("resize failed: -5\n", code=5)]) == []
+    assert brief([resize, *failed("")]) == []
+
+
 def test_linstor_volumes():
     record = [said(f"vdi_attach {{'sr_uuid': '{SR}'}}"), check(RESOURCE), *failed(DUMP.replace(PATH, RESOURCE))]
     assert brief(record) == [("", SR, RESOURCE, ("footer-invalid",))]

@@ -68,12 +68,17 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     metrics: Metrics = None,
     html: Html = None,
     include_data: IncludeData = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also how many reports of trouble were set aside, and why.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Read SMlog, find each damaged VHD, plan, repair, re-validate, report.
 
     Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
     """
+    if follow and verbose:
+        raise UsageError("--verbose counts what was set aside at the end, and --follow has none")
     if follow and html is not None:
         raise UsageError("--follow has no end, so it has no report to save with --html")
     if follow:
@@ -104,6 +109,11 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     hint = how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
     report = text.from_log(reading, incidents, rescans)
+    if verbose and as_json:
+        for line in text.set_aside(reading).splitlines():
+            say(line)
+    elif verbose:
+        report += "\n\n" + text.set_aside(reading)
     document = jsondoc.from_log(reading, incidents, rescans)
     save(page, document, lambda pages: pages.from_log(page, reading, incidents, rescans, setting))
     return finish(report, document, hint, as_json=as_json)

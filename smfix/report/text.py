@@ -51,6 +51,13 @@ def log_read(reading: LogReading) -> str:
     return "\n".join(wrapped(line) for line in lines)
 
 
+def set_aside(reading: LogReading) -> str:
+    """What looked like trouble in the logs and is no damaged VHD: how many reports, and why."""
+    total = sum(count for _, count in reading.noise)
+    head = f"{counted(total, 'report')} of trouble {'was' if total == 1 else 'were'} set aside: no damaged VHD."
+    return "\n".join([head, *(row(f"{count:,}", why) for why, count in reading.noise)])
+
+
 def _files(files: Sequence[str]) -> str:
     if not files:
         return "no file"

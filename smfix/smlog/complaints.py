@@ -124,10 +124,12 @@ COMPLAINTS: tuple[Complaint, ...] = (
     _complaint(
         "open-failed",
         _DAMAGE,
-        r"(?:error opening /\S{1,500}|Failed to open /\S{1,500}): -22(?![0-9])",
+        # A resize journals the metadata first: it opens the image strictly, and reads the BAT and the batmap.
+        r"(?:error opening /\S{1,500}|Failed to open /\S{1,500}|creating journal failed): -22(?![0-9])",
         "error opening /run/sr-mount/s/v.vhd: -22",
         "Failed to open /run/sr-mount/s/v.vhd: -22",
-        near=("error opening /run/sr-mount/s/v.vhd: -2",),
+        "creating journal failed: -22",
+        near=("error opening /run/sr-mount/s/v.vhd: -2", "creating journal failed: -17"),
     ),
     _complaint(
         "",

@@ -48,6 +48,8 @@ NOISE_PROGRAMS = {
     "tap-ctl": "tapdisk's control; a tapdisk that has gone is no damage",
     "rbd": "Ceph's client",
 }
+# What these say without a path, they say of the image behind -n.
+_ABOUT_ITS_IMAGE = frozenset({"check", "repair", "resize"})
 _OTHER_PROGRAM = "a command other than vhd-util failed"
 _UNSPOKEN = "vhd-util failed without naming damage, and no EXCEPTION calls the VDI corrupted"
 _NOBODY = "a scan failed and the log does not name the VDI"
@@ -168,10 +170,10 @@ class EventReader:
         """What the record says of which image; the command names the one the output does not."""
         said = complaints.verdicts(zip(record.texts, record.lines, strict=True))
         image = record.image
-        if record.action in {"check", "repair"} and image is not None:
-            if not said:
+        if image is not None and record.action in _ABOUT_ITS_IMAGE:
+            if not said and record.action != "resize":  # of a resize only what it says counts
                 said = [Verdict(said=[record.lines[0]])]
-            if said[-1].path is None:
+            if said and said[-1].path is None:
                 said[-1].path = image.path
         if record.action == "repair":
             for verdict in said:
