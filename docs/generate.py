@@ -36,12 +36,21 @@ def pages() -> dict[str, str]:
         "reference/json.md": documents(),
         "man/smfix.1": manual(),
     }
-    made.update((f"man/smfix-{name}.1", manual_of(name, command)) for name, command in _commands())
+    made.update((f"man/smfix-{_slug(name)}.1", manual_of(name, command)) for name, command in _commands())
     return made
 
 
 def _commands() -> list[tuple[str, Any]]:
-    return list(get_command(app).commands.items())  # type: ignore[attr-defined]
+    """Every command by its words: ``from-log``, ``service install``."""
+    found: list[tuple[str, Any]] = []
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found += [(name, command)] if below is None else [(f"{name} {sub}", each) for sub, each in below.items()]
+    return found
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "-")
 
 
 def _parts(command: Any) -> tuple[list[Any], list[Any]]:
@@ -205,7 +214,7 @@ def manual() -> str:
         ".SH COMMANDS",
     ]
     for name, command in _commands():
-        parts.append(f".TP\n.BR smfix\\-{_roff(name)} (1)\n{_roff(_paragraphs(command.help)[0])}")
+        parts.append(f".TP\n.BR smfix\\-{_roff(_slug(name))} (1)\n{_roff(_paragraphs(command.help)[0])}")
     return "\n".join([*parts, _tail(), ""])
 
 
@@ -213,9 +222,9 @@ def manual_of(name: str, command: Any) -> str:
     """smfix-COMMAND(1)."""
     arguments, options = _parts(command)
     told = _paragraphs(command.help)
-    words = " ".join(_usage(name, command).split()[2:])
+    words = _usage(name, command).removeprefix(f"smfix {name} ")
     parts = [
-        _head(f"smfix-{name}", told[0].rstrip(".")[0].lower() + told[0].rstrip(".")[1:]),
+        _head(f"smfix-{_slug(name)}", told[0].rstrip(".")[0].lower() + told[0].rstrip(".")[1:]),
         f".SH SYNOPSIS\n.B smfix {_roff(name)}\n{_roff(words)}",
         ".SH DESCRIPTION\n" + "\n.PP\n".join(_roff(part) for part in told),
         ".SH OPTIONS",

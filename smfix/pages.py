@@ -121,6 +121,11 @@ def of_scan(wanted: Wanted, images: Sequence[ScannedImage], setting: Setting) ->
     return html.render(replace(page, forest=_forest(images), include_data=wanted.include_data))
 
 
+def of_fleet(title: str, sums: Sequence[str], tables: Sequence[dossier.Table], words: Sequence[str]) -> str:
+    """The page of a fleet: sentences and tables."""
+    return html.render_tables(title, sums, tables, _environment(Setting(words=tuple(words))))
+
+
 def _forest(images: Sequence[ScannedImage]) -> list[tuple[str, list[Relative], int]]:
     folders: dict[str, list[ScannedImage]] = {}
     for image in images:

@@ -41,6 +41,8 @@ PURE = (
     "smfix.smlog.*",
     "smfix.report",
     "smfix.report.*",
+    "smfix.fleet",
+    "smfix.fleet.*",
 )
 # What touches the machine, or puts together what does.
 ACTS = (
@@ -57,6 +59,7 @@ ACTS = (
     "smfix.setting",
     "smfix.treatment",
     "smfix.remedy",
+    "smfix.fleet.reading",
     "smfix.follow",
     "smfix.live",
     "smfix.service",

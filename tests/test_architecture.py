@@ -42,10 +42,12 @@ ARROWS = {
     "remedy": (*BELOW, "cases", "chains", "ledger", "lifecycle", "pipeline", "policy"),
     "follow": (*BELOW, "cases", "ledger", "lifecycle", "pipeline", "policy", "remedy"),
     "live": (*BELOW, "follow", "ledger", "lifecycle", "pipeline", "policy"),
+    # What many hosts say. It reads archives as from-log does, and names as this machine's SRs do.
+    "fleet": ("smlog", "host", "report", "problems", "model", "errors"),
     "service": ("host", "model", "errors"),
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),
-    "cli": ("live", "pipeline", "pruning", "service", "scan", "pages", "demo", "report", "model", "errors"),
+    "cli": ("fleet", "live", "pipeline", "pruning", "service", "scan", "pages", "demo", "report", "model", "errors"),
     "__main__": ("cli", "host", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from smfix import __version__
+from smfix.cli import fleet as fleets
 from smfix.cli import following, images, learning, logs, records
 from smfix.cli.console import emit, give_up_stdout, say
 from smfix.cli.options import EPILOG
@@ -61,6 +62,10 @@ service.command("install", epilog=EPILOG)(following.service_install)
 service.command("uninstall", epilog=EPILOG)(following.service_uninstall)
 service.command("reload", epilog=EPILOG)(following.service_reload)
 service.command("status", epilog=EPILOG)(following.service_status)
+fleet = typer.Typer(name="fleet", help="Many hosts at once.", no_args_is_help=True, epilog=EPILOG)
+app.add_typer(fleet, short_help="merge the outputs of many hosts into one report")
+fleet.callback()(lambda: None)  # else typer takes the one command for the group itself
+fleet.command("report", epilog=EPILOG)(fleets.report)
 app.command("demo", epilog=EPILOG, short_help="a throw-away SR with damaged disks, repaired and proved")(learning.demo)
 
 

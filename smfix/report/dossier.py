@@ -77,6 +77,17 @@ class Environment:
     vhd_util: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a page: cells are text; `more` rows were left out. `id` is a word."""
+
+    id: str
+    heading: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    more: int = 0
+
+
 # --------------------------------------------------------------------------- how a disk looks
 
 

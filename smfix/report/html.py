@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from smfix.model import LogReading, Rescan
 from smfix.report import dossier
-from smfix.report.dossier import Card, Environment, Portrait, Relative
+from smfix.report.dossier import Card, Environment, Portrait, Relative, Table
 from smfix.report.escape import printable
 from smfix.report.layout import counted, moment
 from smfix.report.picture import LEGEND
@@ -49,9 +49,8 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML, ASCII only."""
-    style = _asset("page.css")
     shown = page.cards[: len(page.portraits)]
-    html = _template().render(
+    html = _template("page.html.j2").render(
         title=page.title,
         sum=page.sum,
         cards=page.cards,
@@ -67,9 +66,25 @@ def render(page: Page) -> str:
         legend=LEGEND,
         cells=dossier.CELLS,
         pieces=dossier.PIECES,
-        style=_markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        **_style(),
     )
+    return _ascii(html)
+
+
+def render_tables(title: str, sums: Sequence[str], tables: Sequence[Table], environment: Environment) -> str:
+    """A page of sentences and tables as HTML, ASCII only."""
+    return _ascii(
+        _template("tables.html.j2").render(title=title, sums=sums, tables=tables, environment=environment, **_style())
+    )
+
+
+def _style() -> dict[str, Any]:
+    style = _asset("page.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return {"style": _markup(style), "style_hash": digest}
+
+
+def _ascii(html: str) -> str:
     return html.lstrip().encode("ascii", "xmlcharrefreplace").decode("ascii") + "\n"
 
 
@@ -97,7 +112,7 @@ def _markup(text: str) -> Any:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     # Only here: the package is loaded for a page, and by no other command.
     import jinja2
 
@@ -107,7 +122,7 @@ def _template() -> jinja2.Template:
     environment.filters.update(
         counted=counted, moment=moment, digits=lambda number: f"{number:,}", middle_cut=_middle_cut
     )
-    return environment.from_string(_asset("page.html.j2"))
+    return environment.from_string(_asset(name))
 
 
 def _shown(value: object) -> object:

@@ -1,0 +1,47 @@
+"""`smfix fleet report`: what many hosts say, as one picture."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from smfix.cli.console import counting_meter, guarded, redraw, say
+from smfix.cli.options import AsJson, Html
+from smfix.cli.reporting import finish, page_wanted, save
+from smfix.fleet import reading, rendering
+
+
+@guarded
+def report(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE-OR-FOLDER...",
+            help="Outputs of --json (from-log, scan, check, repair, status), named after their hosts: HOST.json, "
+            "HOST.scan.json, HOST/scan.json; bug-report archives; folders of both.",
+        ),
+    ],
+    *,
+    html: Html = None,
+    as_json: AsJson = False,
+) -> int:
+    """Merge the outputs of many hosts: which SR, which cause, since when, what was repaired and what is left.
+
+    A disk that several hosts see counts once. Hosts whose output says that they could not be reached, or cannot be
+    read, are named; the rest goes on. Reads files only, asks no host.
+    """
+    page = page_wanted(html, include_data=False)
+    fleet = reading.find(names)
+    try:
+        picture = reading.read(fleet, lambda line: say(f"smfix: {line}"), counting_meter("reading", "file"))
+    finally:
+        redraw("")
+    document = rendering.document(picture, fleet.passed_over, fleet.notes)
+    for note in fleet.notes:
+        say(f"smfix: {note}")
+    sums = [rendering.sum_up(picture), *([rendering.incomplete(picture)] if picture.left_out else ())]
+    draw = lambda pages: pages.of_fleet("Fleet report", sums, rendering.tables(picture), sys.argv)  # noqa: E731
+    save(page, document, draw)
+    return finish("" if as_json else rendering.text(picture), document, "", as_json=as_json)

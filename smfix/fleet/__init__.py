@@ -1,0 +1,1 @@
+"""What many hosts say, as one picture: `smfix fleet report`."""

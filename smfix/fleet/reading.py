@@ -1,0 +1,264 @@
+"""The outputs of many hosts, from files, folders and archives into one picture, on every core.
+
+Reads the machine, writes nothing. One process for each core reads every so-many-th file and hands over what it says;
+it waits where the pipe is full, so nothing piles up, and documents are taken in the same order whatever the speed. A
+reader that dies (a document that is too much for the memory) costs its file, and another goes on behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from smfix.errors import SmfixError, Unreadable
+from smfix.fleet.documents import MOST_DISKS, REPORTED, RESOLVED, NotADocument, Said, Sight, read_document
+from smfix.fleet.picture import Picture
+from smfix.model import Incident, State
+
+MOST_BYTES = 32 << 20
+"""Of one document; a scan of 20,000 images has half of that."""
+MOST_FILES = 1_000_000
+_KINDS = ("from-log", "scan", "check", "status", "repair")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_WORTH_IT = 64  # files: below, a second process costs more than it saves
+_AT_ONCE = 32  # files handed over together
+Progress = Callable[[int, int], None]
+# A file: the host that its name names, and what it says, or why it says nothing.
+_Read = tuple[str, Said | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What was asked for: the files, and what was passed over."""
+
+    files: tuple[str, ...]
+    passed_over: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+
+def find(names: Sequence[str]) -> Fleet:
+    """The files that `names` mean.
+
+    A file is one; of a folder, and of those below it, it is what ends like an output of smfix (.json) or an archive.
+    Raises Unreadable for a name that is not there, or a folder that cannot be read.
+    """
+    files: list[str] = []
+    passed = 0
+    for name in names:
+        try:
+            mode = os.stat(name).st_mode
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+        if not stat.S_ISDIR(mode):
+            files.append(name)
+            continue
+        for path in _below(name):
+            if path.lower().endswith((".json", *_ARCHIVES)):
+                files.append(path)
+            else:
+                passed += 1
+    notes = []
+    if len(files) > MOST_FILES:
+        notes.append(f"{len(files):,} files; only the first {MOST_FILES:,} are read")
+        passed += len(files) - MOST_FILES
+    return Fleet(tuple(files[:MOST_FILES]), passed, tuple(notes))
+
+
+def _below(folder: str) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise Unreadable(f"{error.filename}: {error.strerror}") from error
+
+    for path, folders, names in os.walk(folder, onerror=fail):
+        folders.sort()
+        yield from (os.path.join(path, name) for name in sorted(names))
+
+
+def host_of(path: str) -> str:
+    """The host whose output `path` is: ``HOST.json``, ``HOST.scan.json``, or ``HOST/scan.json``."""
+    folder, name = os.path.split(path)
+    name = name.removesuffix(".json")
+    for kind in _KINDS:
+        if name == kind and folder:
+            return os.path.basename(folder)
+        name = name.removesuffix(f".{kind}")
+    return name or path
+
+
+def read(fleet: Fleet, say: Callable[[str], None], progress: Progress | None = None) -> Picture:
+    """The picture that `fleet` gives; each file that says nothing is told to `say`, in one line."""
+    picture = Picture()
+    files = fleet.files
+    ways = _ways(files)
+    results = map(read_file, files) if ways == 1 else _side_by_side(files, ways)
+    for done, (path, (host, said)) in enumerate(zip(files, results, strict=True), 1):
+        if isinstance(said, str):
+            say(f"{path}: {said}")
+            picture.refuse(host, said)
+        else:
+            picture.take(host, said)
+        if progress is not None:
+            progress(done, len(files))
+    return picture
+
+
+# --------------------------------------------------------------------------- one file
+
+
+def read_file(path: str) -> _Read:
+    """What the file says. Never raises for what is in it."""
+    host = host_of(path)
+    try:
+        return host, _said(path)
+    except NotADocument as error:
+        return host, str(error)
+    except (OSError, ValueError) as error:
+        return host, getattr(error, "strerror", None) or str(error)
+    except SmfixError as error:
+        return host, str(error).removeprefix(f"{path}: ")
+    except MemoryError:
+        return host, "it needs more memory than there is"
+
+
+def _said(path: str) -> Said:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotADocument("it is no file")
+        head = file.read(512)
+        if not head.lstrip(b"\xef\xbb\xbf \t\r\n"):
+            raise NotADocument("it is empty" if status.st_size <= 512 else "it begins with blanks only")
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+            if status.st_size > MOST_BYTES:
+                raise NotADocument(f"it has {status.st_size:,} bytes, more than any output of smfix ({MOST_BYTES:,})")
+            data = head + file.read(MOST_BYTES - len(head) + 1)
+            if len(data) > MOST_BYTES:
+                raise NotADocument(f"it has more than {MOST_BYTES:,} bytes, more than any output of smfix")
+            return read_document(data)
+    return _of_archive(path, head)
+
+
+def _of_archive(path: str, head: bytes) -> Said:
+    from smfix.smlog.tarball import is_tar
+    from smfix.smlog.unpack import packing
+
+    if not (head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or is_tar(head) or packing(head) is not None):
+        raise NotADocument("it is neither an output of smfix nor an archive")
+    from smfix.smlog.source import read_logs  # only here: it loads what reads logs
+
+    reading = read_logs([path], tz=None, year=None, since=None, until=None)
+    if not reading.files:
+        raise NotADocument((*reading.notes, "no log is in this archive")[0].removeprefix(f"{path}: "))
+    sights = tuple(_sight(one) for one in reading.incidents[:MOST_DISKS])
+    return Said(
+        "bug-report", sights, trouble=tuple(reading.unread[:4]), left_out=max(0, len(reading.incidents) - MOST_DISKS)
+    )
+
+
+def _sight(told: Incident) -> Sight:
+    return Sight(
+        told.vdi.text,
+        told.sr,
+        told.path,
+        RESOLVED if told.state is State.RESOLVED else REPORTED,
+        kinds=told.kinds,
+        first=told.first_seen,
+        last=told.last_seen,
+        host=told.host,
+    )
+
+
+# --------------------------------------------------------------------------- side by side
+
+
+def _ways(files: Sequence[str]) -> int:
+    return 1 if len(files) < _WORTH_IT else max(1, len(os.sched_getaffinity(0)))
+
+
+def _side_by_side(files: Sequence[str], ways: int) -> Iterator[_Read]:
+    """What each file says, in their order: a file of each reader in turn."""
+    readers = [_Reader(files[way::ways]) for way in range(ways)]
+    try:
+        for number in range(len(files)):
+            yield readers[number % ways].next()
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+class _Reader:
+    """A process that reads `share`, and another behind the file at which it died."""
+
+    def __init__(self, share: Sequence[str]) -> None:
+        self._share = share
+        self._next = 0  # of the share, the file whose result comes next
+        self._waiting: list[_Read] = []
+        self._process: tuple[int, BinaryIO] | None = None
+
+    def next(self) -> _Read:
+        """The result of the next file."""
+        if not self._waiting:
+            self._waiting = self._received()[::-1]
+        self._next += 1
+        return self._waiting.pop()
+
+    def _received(self) -> list[_Read]:
+        if self._process is None:
+            self._process = _fork(self._share[self._next :])
+        try:
+            batch: list[_Read] = pickle.load(self._process[1])  # noqa: S301 - from our own fork
+        except (EOFError, pickle.UnpicklingError):
+            self.close()
+            # It died somewhere in this batch: what is in it is read one by one, each by a process of its own.
+            return [_alone(path) for path in self._share[self._next : self._next + _AT_ONCE]]
+        return batch
+
+    def close(self) -> None:
+        """End the process; it only reads."""
+        if self._process is not None:
+            pid, pipe = self._process
+            self._process = None
+            pipe.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _alone(path: str) -> _Read:
+    reader = _fork([path])
+    try:
+        batch: list[_Read] = pickle.load(reader[1])  # noqa: S301 - from our own fork
+        return batch[0]
+    except (EOFError, pickle.UnpicklingError):
+        return host_of(path), "its reader died (out of memory?)"
+    finally:
+        reader[1].close()
+        os.waitpid(reader[0], 0)
+
+
+def _fork(share: Sequence[str]) -> tuple[int, BinaryIO]:
+    receiving, sending = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:  # pragma: no cover - in another process
+            os.close(receiving)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            with os.fdopen(sending, "wb") as pipe:
+                _send(pipe, share)
+        finally:
+            os._exit(0)
+    os.close(sending)
+    return pid, os.fdopen(receiving, "rb")
+
+
+def _send(pipe: BinaryIO, share: Sequence[str]) -> None:
+    for start in range(0, len(share), _AT_ONCE):
+        batch = [read_file(path) for path in share[start : start + _AT_ONCE]]
+        pickle.dump(batch, pipe, pickle.HIGHEST_PROTOCOL)
+        pipe.flush()
