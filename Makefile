@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format dist bench bench-logs soak matrix fuzz docs reference clean
+.PHONY: help demo test lint format dist dist-check bench bench-logs soak matrix fuzz docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
 	@echo 'make test    all tests, then 100 % branch coverage of the pure modules'
 	@echo 'make lint    ruff, ruff format, mypy --strict'
 	@echo 'make dist    dist/smfix: one file that runs on any x86-64 Linux, dom0 too; its SHA-256'
+	@echo 'make dist-check  builds it twice, and proves it in an empty chroot (root)'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
@@ -69,6 +70,11 @@ DIST_PYTHON ?= /usr/bin/python3
 TOOLS := build/tools
 dist: $(TOOLS)/.stamp
 	$(TOOLS)/bin/python packaging/make_dist.py
+
+# As root: a chroot with nothing but the file, /tmp and /proc. Builds it a second time, to compare.
+dist-check: dist
+	$(TOOLS)/bin/python packaging/make_dist.py --dist build/again --work build/again-work
+	$(TOOLS)/bin/python packaging/verify.py --again build/again/smfix --write build/dist-check.md
 
 # smfix is installed as a copy, so that what is frozen is what the wheel would bring.
 $(TOOLS)/.stamp: packaging/requirements.txt pyproject.toml $(shell find smfix -type f -not -name '*.pyc')

@@ -29,7 +29,7 @@ def main() -> int:
     options.add_argument("--work", type=Path, default=ROOT / "build" / "dist")
     given = options.parse_args()
     epoch = _epoch()
-    folder = freeze(given.work, epoch)
+    folder = freeze(given.work.resolve(), epoch)
     given.dist.mkdir(parents=True, exist_ok=True)
     made = given.dist / "smfix"
     join(folder, made, epoch)

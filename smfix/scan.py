@@ -160,20 +160,25 @@ def _uses(founds: Sequence[Found]) -> tuple[Usage, ...]:
 def _looked_at(jobs: Sequence[_Job]) -> Iterator[list[ScannedImage]]:
     batches = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
     workers = min(os.cpu_count() or 1, len(batches))
-    if workers < 2:
+    pool = _pool(workers) if workers > 1 else None
+    if pool is None:
         yield from map(_look, batches)
         return
-    with _pool(workers) as pool:
+    with pool:
         yield from pool.imap(_look, batches)
 
 
-def _pool(workers: int) -> Pool:
+def _pool(workers: int) -> Pool | None:
+    """Processes to look with; None where the machine has not what they need (no ``/dev/shm`` for their locks)."""
     # Only now: a scan of one folder does not pay for it. Forked: nothing is imported anew.
     import multiprocessing
     import signal
 
     context = multiprocessing.get_context("fork")
-    return context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        return context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    except OSError:
+        return None
 
 
 def _look(jobs: Sequence[_Job]) -> list[ScannedImage]:

@@ -351,6 +351,25 @@ def test_a_wrong_certificate(server, pki, tmp_path):
     assert server.calls == []
 
 
+def test_the_cas_of_a_host_of_another_distribution(tmp_path, monkeypatch):
+    import ssl
+    from types import SimpleNamespace
+
+    from smfix.host import xapi_transport
+
+    bundle = tmp_path / "ca-bundle.crt"
+    monkeypatch.setattr(xapi_transport, "_BUNDLES", (str(tmp_path / "other"), str(bundle)))
+    for cafile, capath in (("/usr/lib/ssl/cert.pem", None), (None, "/usr/lib/ssl/certs")):
+        found = SimpleNamespace(cafile=cafile, capath=capath)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda found=found: found)
+        assert xapi_transport.system_authorities() is None
+    nothing = SimpleNamespace(cafile=None, capath=None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
+    assert xapi_transport.system_authorities() is None
+    bundle.write_text("")
+    assert xapi_transport.system_authorities() == str(bundle)
+
+
 @pytest.mark.tools("openssl")
 def test_a_wrong_password_is_not_repeated(server, pki):
     with pytest.raises(Unreadable, match="does not accept the credentials of admin") as caught:

@@ -7,6 +7,7 @@ it needs what the rest of smfix does without (HTTP, XML, TLS).
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import time
@@ -15,6 +16,21 @@ from typing import Any
 
 MAX_ANSWER = 256 << 20
 """Bytes of one answer: the records of 100,000 disks are about half of that."""
+
+
+_BUNDLES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
+"""Where distributions keep the CAs they trust: Red Hat's (dom0), Debian's, SUSE's."""
+
+
+def system_authorities() -> str | None:
+    """The host's CAs, where OpenSSL looks in another place: ours may have been built on another distribution.
+
+    None where OpenSSL finds what it looks for, or there is nothing to be found.
+    """
+    looked = ssl.get_default_verify_paths()
+    if looked.cafile or looked.capath:
+        return None
+    return next((path for path in _BUNDLES if os.path.isfile(path)), None)
 
 
 class _SocketConnection(http.client.HTTPConnection):
@@ -111,7 +127,7 @@ class TlsTransport(_Bounded):
 
     def __init__(self, limit: float, ca: str | None) -> None:
         super().__init__(limit)
-        self._context = ssl.create_default_context(cafile=ca)
+        self._context = ssl.create_default_context(cafile=ca or system_authorities())
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def _new(self, host: Any) -> http.client.HTTPConnection:
