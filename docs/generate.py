@@ -114,12 +114,13 @@ def findings() -> str:
         "| code | | consent | weight |\n|---|---|---|---|",
     ]
     lines += [
-        f"| [{row.code}](#{row.code.lower()}) | {_cell(row.title)} | {row.disposition.value} | {row.severity.value} |"
+        f"| [{row.code}](#{row.code.lower()}) | {_cell(row.title)} | {explain.dispositions(row)} "
+        f"| {row.severity.value} |"
         for row in rows
     ]
     for row in rows:
         says = _SLOT.sub(r"<i>\1</i>", row.message.replace("<", "&lt;")).strip()
-        lines += [f"\n## {row.code}\n", f"**{row.title}** ({row.severity.value}, {row.disposition.value})\n"]
+        lines += [f"\n## {row.code}\n", f"**{row.title}** ({row.severity.value}; {explain.dispositions(row)})\n"]
         told = [
             ("It says", says),
             ("It means", row.means),

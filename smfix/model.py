@@ -370,7 +370,8 @@ class LogReading:
     """What a set of logs holds. `bytes` is what was read, unpacked; `notes` is said to the user.
 
     `noise` counts the lines that were set aside, by the reason, the most frequent first. `unread` are the
-    logs of which nothing or only the beginning could be read, each with the reason (also in `notes`).
+    logs of which nothing or only the beginning could be read, each with the reason (also in `notes`). Only reports
+    from `since` to `until` count; None: from the first, to the last.
     """
 
     files: tuple[str, ...]
@@ -383,6 +384,8 @@ class LogReading:
     notes: tuple[str, ...] = ()
     noise: tuple[tuple[str, int], ...] = ()
     unread: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 class Backing(Enum):

@@ -118,15 +118,21 @@ class LogQuestion:
 
 Progress = Callable[[int, int], None]
 """Whoever is told how much of how much is done; a total of 0: nobody knows."""
+After = Callable[[str, Outcome], None]
+"""Whoever is told, as soon as it is known, what became of an image: its path, its outcome."""
 
 
 def from_log(
-    asked: LogQuestion, setting: Setting, progress: Progress | None = None, each: Progress | None = None
+    asked: LogQuestion,
+    setting: Setting,
+    progress: Progress | None = None,
+    each: Progress | None = None,
+    after: After | None = None,
 ) -> tuple[LogReading, tuple[TreatedIncident, ...]]:
     """Every incident of the logs, in their order, with what became of its disk.
 
-    Parents are treated before their children. `progress` is told of bytes read, `each` of disks treated. Raises
-    Unreadable for a log, UsageError for an option.
+    Parents are treated before their children. `progress` is told of bytes read, `each` of disks treated, `after`
+    what became of each. Raises Unreadable for a log, UsageError for an option.
     """
     from smfix.smlog.source import read_logs  # only here: the other commands start without it
 
@@ -141,7 +147,10 @@ def from_log(
         incident = reading.incidents[index]
         if each is not None:
             each(len(treated), len(places))
-        treated[index] = treat_incident(ids[index], incident, places[index], setting)
+        done = treat_incident(ids[index], incident, places[index], setting)
+        if after is not None and done.outcome is not None:
+            after(done.path or done.vdi, done.outcome)
+        treated[index] = done
     return reading, tuple(treated[index] for index in range(len(places)))
 
 
@@ -260,8 +269,10 @@ def given_uuid(text: str | None) -> bytes | None:
     return bytes.fromhex(text.replace("-", ""))
 
 
-def repair(targets: Sequence[str], setting: Setting, each: Progress | None = None) -> tuple[TreatedImage, ...]:
-    """What became of every image that the targets name, parents first. Raises UsageError."""
+def repair(
+    targets: Sequence[str], setting: Setting, each: Progress | None = None, after: After | None = None
+) -> tuple[TreatedImage, ...]:
+    """What became of every image that the targets name, parents first; `after` is told of each. Raises UsageError."""
     images = _resolved(targets, setting)
     if len(images) > 1 and (setting.given_size is not None or setting.given_uuid is not None):
         raise UsageError(f"--size and --uuid speak of one disk, the targets name {len(images)}")
@@ -275,6 +286,8 @@ def repair(targets: Sequence[str], setting: Setting, each: Progress | None = Non
             treated[index] = TreatedImage(target.path, treat(image, setting), names=setting.names(target), sr=target.sr)
         else:
             treated[index] = TreatedImage(image.text, image.outcome, image.is_missing)
+        if after is not None:
+            after(treated[index].path, treated[index].outcome)
     return tuple(treated[index] for index in range(len(images)))
 
 

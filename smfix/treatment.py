@@ -23,6 +23,7 @@ from smfix.host.usage import Usage, elsewhere, usage
 from smfix.model import (
     Backing,
     ByteView,
+    Disposition,
     Finding,
     InUse,
     Outcome,
@@ -197,6 +198,7 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
         refusal = means.guard.objection(image) or refusal
     if refusal is not None:
         asked = refusal.reason is Reason.NEEDS_CONFIRM
+        agreed = (setting.repair_command(path, made.needs),)
         return Outcome(
             Status.REFUSED,
             refusal.message,
@@ -205,7 +207,7 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
             plan=made,
             remaining=found,
             lost_sectors=made.lost_sectors if asked else 0,
-            next=(setting.repair_command(path, made.needs),) if asked else refusal.next,
+            next=agreed if asked else (*_asked_of_xapi(found, image), *refusal.next),
         )
     lacking = no_room(image, made, means.folder)
     if lacking is not None:
@@ -220,6 +222,13 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
         lost_sectors=made.lost_sectors,
         next=(setting.repair_command(path),),
     )
+
+
+def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[str, ...]:
+    """How XAPI is asked for the size of a disk that lost both its footers and with them what it was."""
+    lost = any(finding.code == "VHD106" and finding.disposition is Disposition.REPORT for finding in found)
+    vdi = image.target.vdi
+    return (command(["xe", "vdi-param-get", f"uuid={vdi}", "param-name=virtual-size"]),) if lost and vdi else ()
 
 
 def _write(

@@ -16,7 +16,7 @@ import pytest
 from smfix import __version__, cli, pipeline
 from smfix.cli import console
 from smfix.errors import WriteFailed
-from world import BASE, ROOT, failed, make_world
+from world import BASE, OTHER, ROOT, failed, make_world
 
 SMFIX = [sys.executable, "-m", "smfix"]
 COMMANDS = ["from-log", "check", "repair", "show", "journal", "undo", "explain", "demo"]
@@ -267,13 +267,13 @@ class Terminal:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"), [("y\n", 1), ("YES\n", 1), ("\n", 4), ("n\n", 4), ("maybe\n", 4), ("\x04", 4)]
+    ("answer", "code"), [("y\n", 1), ("YES\n", 1), ("\n", 4), ("n\n", 4), ("maybe\n\n", 4), ("?\ny\n", 1), ("\x04", 4)]
 )
 def test_a_plan_is_shown_and_asked_about(world, answer, code):
     path = world.damaged()
     before = path.read_bytes()
     terminal = Terminal([*SMFIX, "repair", str(path), *world.options("repair")])
-    shown = terminal.until("Write this? [y/N]")
+    shown = terminal.until("Write this? [y/N/?]")
     assert "VHD101" in shown
     assert "512 bytes at offset" in shown
     assert path.read_bytes() == before
@@ -282,6 +282,45 @@ def test_a_plan_is_shown_and_asked_about(world, answer, code):
     assert (path.read_bytes() != before) is (code == 1)
     if code == 4:
         assert "nothing was written" in terminal.seen
+    assert ("'maybe' is no answer" in terminal.seen) is answer.startswith("maybe")
+    assert ("write it: journalled before" in terminal.seen) is (answer[0] in "m?")
+
+
+TWO = (OTHER, BASE)
+
+
+def two_damaged(world, *words: str) -> Terminal:
+    paths = [str(world.damaged(vdi)) for vdi in TWO]
+    return Terminal([*SMFIX, "repair", *paths, *words, *world.options("repair")])
+
+
+@pytest.mark.parametrize(
+    ("answers", "repaired"), [("yn", 1), ("yy", 2), ("a", 2), ("q", 0), ("n\x04", 0), ("ya", 2), ("yq", 1)]
+)
+def test_of_several_disks_all_or_none_of_the_rest_can_be_meant(world, answers, repaired):
+    terminal = two_damaged(world)
+    for number, answer in enumerate(answers, 1):
+        terminal.until(f"Write this? Disk {number} of 2. [y/N/a/q/?] ")
+        terminal.type(answer if answer == "\x04" else f"{answer}\n")
+    assert terminal.end() == (1 if repaired else 0) | (4 if repaired < 2 else 0)
+    report = terminal.seen.rpartition("[y/N/a/q/?] ")[2]
+    assert ("What is left, and what to type next:" in report) is (repaired < 2)
+    sound = [world.run("check", world.path(vdi)).code == 0 for vdi in TWO]
+    assert sum(sound) == repaired
+
+
+def test_what_became_of_a_disk_is_said_before_the_next_question(world):
+    terminal = two_damaged(world)
+    terminal.until("Disk 1 of 2.")
+    terminal.type("y\n")
+    shown = terminal.until("Disk 2 of 2.").partition("Disk 1 of 2.")[2]
+    assert "result   repaired and verified" in shown
+    assert "undo     smfix undo " in shown
+    terminal.type("\x03")
+    assert terminal.end() == 32
+    report = terminal.seen.partition("smfix: interrupted: nothing more is written")[2]
+    assert "repaired and verified" in report
+    assert "nothing was written: the answer was not yes" in report
 
 
 def test_control_c_at_the_question_is_32(world):
@@ -289,10 +328,11 @@ def test_control_c_at_the_question_is_32(world):
     before = path.read_bytes()
     world.smlog(failed())
     terminal = Terminal([*SMFIX, "from-log", str(world.log), *world.options("from-log")])
-    terminal.until("[y/N]")
+    terminal.until("[y/N/?]")
     terminal.type("\x03")
     assert terminal.end() == 32
     assert "smfix: interrupted" in terminal.seen
+    assert "1 incident: 0 repaired, 1 left." in terminal.seen
     assert "Traceback" not in terminal.seen
     assert path.read_bytes() == before
 
@@ -304,7 +344,7 @@ def test_an_undo_asks_too(world):
     after = path.read_bytes()
     for answer, code, left in (("n\n", 4, after), ("y\n", 0, before)):
         terminal = Terminal([*SMFIX, "undo", name, *world.options("undo")])
-        assert "go back to what they were" in terminal.until("Put it back? [y/N]")
+        assert "go back to what they were" in terminal.until("Put it back? [y/N/?]")
         terminal.type(answer)
         assert terminal.end() == code
         assert path.read_bytes() == left
@@ -314,10 +354,10 @@ def test_yes_and_dry_run_do_not_ask_on_a_terminal(world):
     path = world.damaged()
     terminal = Terminal([*SMFIX, "repair", str(path), "--dry-run", *world.options("repair")])
     assert terminal.end() == 4
-    assert "[y/N]" not in terminal.seen
+    assert "[y/N" not in terminal.seen
     terminal = Terminal([*SMFIX, "repair", str(path), "--yes", *world.options("repair")])
     assert terminal.end() == 1
-    assert "[y/N]" not in terminal.seen
+    assert "[y/N" not in terminal.seen
 
 
 def test_progress_is_for_terminals_only(world, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 from corpus import CASES, Case
 from images import CONTEXT, parent_disk, seen
+from matrix import agreement, mutants
 from smfix.model import Diagnosis, Disposition, Severity, Verdict
 from smfix.problems.table import PROBLEMS, diagnose, row, verdict
 
@@ -49,6 +50,18 @@ def test_a_row_says_everything_that_is_asked_of_it(problem):
         assert problem.turn < 50
     if problem.lossy:
         assert problem.disposition is Disposition.CONFIRM
+    assert problem.disposition not in problem.also
+    if len(problem.dispositions) > 1:
+        assert problem.fix is not None
+        assert Disposition.REPORT in problem.dispositions
+
+
+def test_no_finding_says_another_disposition_than_its_row_lists():
+    listed = {problem.code: set(problem.dispositions) for problem in PROBLEMS}
+    findings = [one for make in CASES.values() for one in diagnosed(make()).findings]
+    for number in range(0, mutants.COUNT, 32):
+        findings += agreement.seen(mutants.mutant(number), "/sr")[1]
+    assert {(one.code, one.disposition) for one in findings if one.disposition not in listed[one.code]} == set()
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -326,3 +326,10 @@ def test_a_large_bat_with_few_blocks():
     assert answer.plan.refusal is None
     assert time.process_time() - started < 5
     assert size > DISK_SIZE
+
+
+def test_what_the_operator_can_add_is_asked_for():
+    refusal = planned(put(lost_footer(base()), 0, bytes(512))).plan.refusal
+    assert refusal.reason is Reason.NO_FIX
+    assert refusal.message.startswith("VHD106: not without the UUID (give it with --uuid) and the size (give it with")
+    assert refusal.next == ("smfix explain VHD106",)

@@ -15,7 +15,10 @@ def test_every_row_is_listed_by_code():
     rows = explain.rows(None)
     assert [row.code for row in rows] == sorted(problem.code for problem in PROBLEMS)
     listing = explain.listing(rows)
-    assert listing.splitlines()[0].startswith("VHD101  SAFE     error    footer lost")
+    assert listing.splitlines()[0] == "VHD101  SAFE, REPORT          footer lost, backup footer sound"
+    assert "VHD301  SAFE, CONFIRM, REPORT a block reaches past" in listing
+    assert "VHD402  REPORT                batmap and sector bitmap disagree (warning)" in listing
+    assert max(map(len, listing.splitlines())) <= 80
     assert listing.endswith(f"{len(PROBLEMS)} findings. More: smfix explain CODE")
 
 

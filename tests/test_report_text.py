@@ -130,7 +130,7 @@ def test_the_whole_report():
     assert "no year: the latest that fits was assumed" in report
     assert "no time zone" in report
     assert "\nsaid\n" in report
-    assert report.endswith("4 incidents: 1 repaired, 1 sound by now, 1 resolved before, 1 left.")
+    assert "\n4 incidents: 1 repaired, 1 sound by now, 1 resolved before, 1 left.\n" in report
 
 
 def test_the_sum_names_only_what_there_is():
@@ -190,3 +190,31 @@ def test_a_proposal_shows_what_would_be_written():
 def test_a_proposal_without_findings_says_what_it_is_about():
     shown = text.proposal(PATH, outcome(Status.WOULD_REPAIR, findings=(), plan=None, message="put back first"))
     assert shown == f"{PATH}\n   plan     put back first"
+
+
+def test_the_time_that_was_asked_about_is_said():
+    asked = reading(since=reading().first, until=reading().first)
+    assert "Only reports from 2012-05-15 00:18:35.127755+00:00 up to 2012-05-15" in text.from_log(asked, ())
+    assert text.from_log(asked, ()).endswith("No damaged disk is named in this log in that time.")
+    assert "Only reports up to 2012" in text.from_log(reading(until=reading().first), ())
+
+
+def test_several_disks_end_with_what_is_left():
+    one = treated(outcome=outcome(Status.NOT_FOUND, next=("xe vdi-list uuid=1",)))
+    assert "What is left" not in text.from_log(reading(), (one,))
+    both = text.from_log(reading(), (one, treated()))
+    assert both.endswith("not found on this host: 1d994938 (card 1)\n      xe vdi-list uuid=1")
+    assert "What is left" not in text.from_log(reading(), (treated(), treated()))
+
+
+def test_of_several_images_too():
+    bad = TreatedImage("/sr/1d994938.vhd", outcome(Status.FAILED, next=("again",)))
+    assert "What is left" not in text.repair((bad,))
+    assert "failed: 1d994938, 1d994938 (cards 1-2)\n      again" in text.repair((bad, bad))
+
+
+def test_what_became_of_a_disk_that_somebody_agreed_to():
+    assert text.came_of(None, outcome(message="repaired and verified")).startswith(
+        "   result   repaired and verified\n   undo "
+    )
+    assert text.came_of("/a\x1b", outcome(undo=None)).startswith("\n/a\\x1b\n   result ")

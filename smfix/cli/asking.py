@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from smfix import pipeline
-from smfix.cli.console import answer, emit, redraw
+from smfix.cli.console import answer, emit, redraw, say
 from smfix.errors import UsageError
-from smfix.model import Outcome, Pruned, Record
+from smfix.model import Exit, Outcome, Pruned, Record
 from smfix.report import journals, layout, text
 
 
@@ -51,40 +51,109 @@ def decider(*, yes: bool, dry_run: bool, as_json: bool) -> pipeline.Decide | Non
         return lambda _path, _outcome: True
     if dry_run or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return None
-    return _ask
+    return Asker()
 
 
-def _ask(path: str, outcome: Outcome) -> bool:
-    """Show the plan, ask; anything but yes is no."""
-    redraw("")
-    emit("\n" + text.proposal(path, outcome) + "\n")
-    return answer("   Write this? [y/N] ")
+WRITE = {
+    "yes": "write it: journalled before, checked after, and `smfix undo` puts it back",
+    "no": "leave this disk as it is (so does Enter)",
+    "all": "write this and all that follow, without asking again",
+    "quit": "leave this and all that follow as they are; then the report",
+}
+
+
+class Asker:
+    """Shows each plan on a terminal, asks, and says at once what became of it.
+
+    `interrupted`: a question was answered with Ctrl-C, which is `quit`, and the exit code says so.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._number = self._total = 1
+        self._rest: bool | None = None  # the answer to all that follows
+        self._agreed = False  # to the disk at hand
+
+    def each(self, done: int, total: int) -> None:
+        """`done` disks of `total` are treated."""
+        self._number, self._total = done + 1, total
+
+    def __call__(self, path: str, outcome: Outcome) -> bool:
+        """Whether the plan of the image at `path` may be written."""
+        word = {None: "", True: "yes", False: "no"}[self._rest]
+        if not word:
+            redraw("")
+            emit("\n" + text.proposal(path, outcome) + "\n")
+            word = self._answered()
+        if word in ("all", "quit"):
+            self._rest = word == "all"
+        self._agreed = word in ("yes", "all")
+        return self._agreed
+
+    def after(self, path: str, outcome: Outcome) -> None:
+        """The disk at `path` is treated: whoever agreed to it sees the outcome now, not behind all the others."""
+        if self._agreed:
+            redraw("")
+            emit(text.came_of(path if self._rest else None, outcome) + "\n")
+        self._agreed = False
+
+    def _answered(self) -> str:
+        many = self._total > 1
+        words = WRITE if many else {word: WRITE[word] for word in ("yes", "no")}
+        try:
+            return answer(f"Write this? Disk {self._number} of {self._total}." if many else "Write this?", words)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            say("")
+            say("smfix: interrupted: nothing more is written, the report so far follows")
+            return "quit"
+
+
+class Watch:
+    """Who watches the disks being treated: the progress line, and whoever is asked."""
+
+    def __init__(self, decide: pipeline.Decide | None, progress: pipeline.Progress) -> None:
+        self._asker = decide if isinstance(decide, Asker) else None
+        self._progress = progress
+
+    def each(self, done: int, total: int) -> None:
+        """`done` disks of `total` are treated."""
+        self._progress(done, total)
+        if self._asker is not None:
+            self._asker.each(done, total)
+
+    def after(self, path: str, outcome: Outcome) -> None:
+        """What became of the disk at `path`."""
+        if self._asker is not None:
+            self._asker.after(path, outcome)
 
 
 def undo_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Record], bool] | None:
     """As :func:`decider`, for an undo."""
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    if decide is not _ask:
+    if not isinstance(decide, Asker):
         return None if decide is None else lambda _record: True
     return _ask_back
 
 
 def _ask_back(record: Record) -> bool:
     emit("\n" + journals.proposal(record) + "\n")
-    return answer("   Put it back? [y/N] ")
+    words = {"yes": "put the old bytes back", "no": "leave the disk as it is (so does Enter)"}
+    return answer("Put it back?", words) == "yes"
 
 
 def prune_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Sequence[Pruned]], bool] | None:
     """As :func:`decider`, for throwing journals away."""
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    if decide is not _ask:
+    if not isinstance(decide, Asker):
         return None if decide is None else lambda _going: True
     return _ask_away
 
 
 def _ask_away(going: Sequence[Pruned]) -> bool:
     emit("\n" + journals.prune_proposal(going) + "\n")
-    return answer("   Throw them away? [y/N] ")
+    words = {"yes": "delete them: those repairs cannot be undone any more", "no": "keep them (so does Enter)"}
+    return answer("Throw them away?", words) == "yes"
 
 
 def how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str]) -> str:
@@ -96,3 +165,8 @@ def how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str]) 
         f"Nothing was changed: a dry run. {layout.counted(planned, 'image')} would be repaired by\n"
         f"{layout.INDENT}{again}"
     )
+
+
+def ended(decide: pipeline.Decide | None, code: int) -> int:
+    """The exit code of a run in which `decide` was asked: 32 where Ctrl-C was the answer."""
+    return int(Exit.INTERRUPTED) if isinstance(decide, Asker) and decide.interrupted else code

@@ -89,11 +89,27 @@ def give_up_stdout() -> None:
     os.dup2(os.memfd_create("smfix-nothing"), sys.stdout.fileno())  # /dev/null need not be there
 
 
-def answer(question: str) -> bool:
-    """Ask on stderr; anything but yes is no."""
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+def answer(question: str, meanings: Mapping[str, str]) -> str:
+    """Ask on stderr until one of the words of `meanings` is typed (or its first letter); that word.
+
+    ``?`` and whatever is no answer explain them. Enter is ``no``; the end of the input is the last of the words.
+    """
+    letters = "/".join("N" if word == "no" else word[0] for word in meanings)
+    while True:
+        sys.stderr.write(f"{layout.INDENT}{question} [{letters}/?] ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            say("")
+            return list(meanings)[-1]
+        typed = line.strip().lower() or "no"
+        for word in meanings:
+            if typed in (word, word[0]):
+                return word
+        if typed != "?":
+            say(f"{layout.INDENT}{typed!r} is no answer.")
+        for word, meaning in meanings.items():
+            say(f"{layout.INDENT}{word:<6}{meaning}")
 
 
 class Meter:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smfix import pipeline, scan
-from smfix.cli.asking import decider, how_to_go_on, setting_of, with_pool
+from smfix.cli.asking import Watch, decider, ended, how_to_go_on, setting_of, with_pool
 from smfix.cli.console import counting_meter, emit, guarded, redraw, say, width
 from smfix.cli.options import (
     AsJson,
@@ -94,7 +94,8 @@ def repair(  # noqa: PLR0913 - the options of the contract
     )
     with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
         try:
-            images = pipeline.repair(targets, setting, counting_meter("looking at the disks", "disk"))
+            watch = Watch(decide, counting_meter("looking at the disks", "disk"))
+            images = pipeline.repair(targets, setting, watch.each, watch.after)
         finally:
             redraw("")
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
@@ -102,7 +103,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     hint = how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
     document = jsondoc.repair(images, rescans)
     save(page, document, lambda pages: pages.repair(page, images, rescans, setting))
-    return finish(text.repair(images, rescans), document, hint, as_json=as_json)
+    return ended(decide, finish(text.repair(images, rescans), document, hint, as_json=as_json))
 
 
 @guarded

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from smfix import pipeline
-from smfix.cli.asking import decider, how_to_go_on, setting_of, with_pool
+from smfix.cli.asking import Watch, decider, ended, how_to_go_on, setting_of, with_pool
 from smfix.cli.console import counting_meter, guarded, reading_meter, redraw, say
 from smfix.cli.options import (
     AsJson,
@@ -101,8 +101,8 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
     with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
         try:
-            disks = counting_meter("looking at the disks", "disk")
-            reading, incidents = pipeline.from_log(asked, setting, reading_meter(), disks)
+            watch = Watch(decide, counting_meter("looking at the disks", "disk"))
+            reading, incidents = pipeline.from_log(asked, setting, reading_meter(), watch.each, watch.after)
         finally:
             redraw("")
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in incidents], setting)
@@ -116,4 +116,4 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         report += "\n\n" + text.set_aside(reading)
     document = jsondoc.from_log(reading, incidents, rescans)
     save(page, document, lambda pages: pages.from_log(page, reading, incidents, rescans, setting))
-    return finish(report, document, hint, as_json=as_json)
+    return ended(decide, finish(report, document, hint, as_json=as_json))

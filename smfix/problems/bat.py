@@ -196,6 +196,7 @@ ROWS = (
         SAFE,
         _detect_past_end,
         lossy=False,
+        also=(CONFIRM, REPORT),
         fix=_fix_past_end,
         done="the file was extended with zeros to the block's end",
         turn=20,

@@ -312,6 +312,7 @@ BEYOND = Problem(
     ERROR,
     REPORT,
     _detect_beyond,
+    also=(CONFIRM,),
     fix=_fix_beyond,
     done="both footers were given the size that the BAT was made for",
     turn=11,
@@ -328,6 +329,7 @@ DIFFER = Problem(
     ERROR,
     REPORT,
     _detect_differ,
+    also=(CONFIRM,),
     fix=_fix_differ,
     done="the proved footer was written over the other",
     turn=8,
@@ -347,6 +349,7 @@ BOTH_LOST = Problem(
     ERROR,
     REPORT,
     _detect_no_footer,
+    also=(CONFIRM,),
     fix=_fix_no_footer,
     done="both footers were rebuilt from header, BAT, batmap and children",
     turn=8,
@@ -355,6 +358,10 @@ BOTH_LOST = Problem(
         "be there."
     ),
     why="Both ends of the file were overwritten or never written.",
-    advice="Keep the file as it is. Its size and UUID must come from a child, XAPI or a backup (--size, --uuid).",
+    advice=(
+        "Keep the file as it is. Its size in bytes must come from a child, a backup or XAPI (`xe vdi-param-get "
+        "uuid=VDI param-name=virtual-size`). Its footer's UUID is the one that its children name; where it has "
+        "none, the VDI's own will do. Then: `smfix repair PATH --size BYTES --uuid UUID --confirm VHD106`."
+    ),
     source="vhd_read_footer",
 )

@@ -392,6 +392,7 @@ PRIMARY = (
         ERROR,
         SAFE,
         _detect_stray,
+        also=(CONFIRM, REPORT),
         fix=_fix_stray,
         done="the footer was appended at the end",
         turn=40,
@@ -409,6 +410,7 @@ PRIMARY = (
         ERROR,
         SAFE,
         _detect_lost,
+        also=(REPORT,),
         fix=_fix_lost,
         done="the backup footer was appended as the footer",
         turn=40,
@@ -449,7 +451,11 @@ PRIMARY = (
         _detect_field("geometry"),
         means="`vhd-util check` refuses the disk; everything that reads it works.",
         why="qemu with force_size=on writes such disks; `vhd-util check` rejects them, readers do not care.",
-        advice="Nothing is to be repaired; `vhd-util check` will go on complaining.",
+        advice=(
+            "The guest's data is whole and there is nothing to repair, but `vhd-util check` will go on refusing the "
+            "file, and the storage manager merges nothing into a disk that it refuses. Shut the VM down and copy the "
+            "disk (`xe vdi-copy uuid=VDI sr-uuid=SR`): the copy does not have it. Attach the copy instead."
+        ),
         source="vhd_util_check_validate_footer: geometry",
     ),
     _field_row("VHD115", "type", "this disk type"),
@@ -467,6 +473,7 @@ BACKUP = (
         ERROR,
         SAFE,
         _detect_backup,
+        also=(REPORT,),
         fix=_fix_backup,
         done="the backup footer was rewritten from the footer",
         turn=15,

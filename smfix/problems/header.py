@@ -145,6 +145,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_damaged,
+        also=(CONFIRM,),
         fix=_fix_damaged,
         done="the header was restored",
         turn=9,

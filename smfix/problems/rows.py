@@ -74,7 +74,8 @@ class Problem:
 
     `message` is a template over the hit's facts. `done` says in the past tense what the fix did. `means`
     tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
-    not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first.
+    not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first. `disposition` is what
+    holds unless a hit says another, which is one of `also`.
     """
 
     code: str
@@ -91,6 +92,12 @@ class Problem:
     fix: Fix | None = None
     done: str = ""
     turn: int = 50
+    also: tuple[Disposition, ...] = ()
+
+    @property
+    def dispositions(self) -> tuple[Disposition, ...]:
+        """All that a finding of this row can say, the freest first."""
+        return tuple(each for each in Disposition if each is self.disposition or each in self.also)
 
 
 def found(row: Problem, hit: Hit) -> Finding:

@@ -211,8 +211,16 @@ def _hopeless(image: VhdImage, diagnosis: Diagnosis, context: Context) -> Refusa
 def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
     codes = sorted({finding.code for finding in left})
     why = f": {mending.refusals[0].message}" if mending.refusals else ""
-    more = tuple(f"smfix explain {code}" for code in codes)
-    return Refusal(Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}", more)
+    # What the operator can add: then it is no question of a proof.
+    lost = [finding for finding in left if finding.code == "VHD106"]
+    missing = [each for finding in lost for each in finding.facts["missing"] if "give it with" in each]
+    if missing and not mending.refusals:
+        return Refusal(Reason.NO_FIX, f"{', '.join(codes)}: not without {' and '.join(missing)}", _explained(codes))
+    return Refusal(Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}", _explained(codes))
+
+
+def _explained(codes: list[str]) -> tuple[str, ...]:
+    return tuple(f"smfix explain {code}" for code in codes)
 
 
 def _needs_confirm(mending: _Mending, needs: tuple[str, ...]) -> Refusal:

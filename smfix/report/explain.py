@@ -9,23 +9,28 @@ import re
 from typing import Any
 
 from smfix.errors import UsageError
-from smfix.model import Disposition
+from smfix.model import Disposition, Severity
 from smfix.problems.glossary import terms
 from smfix.problems.rows import Problem
 from smfix.problems.table import PROBLEMS, row
-from smfix.report.layout import counted
+from smfix.report.layout import counted, folded
 from smfix.report.layout import row as labelled
 
+_SAFE, _CONFIRM, _REPORT = Disposition.SAFE, Disposition.CONFIRM, Disposition.REPORT
 _CONSENT = {
-    Disposition.SAFE: "SAFE: repaired with --yes or an answered prompt; proved to change no guest "
-    "sector and no living metadata. Where that cannot be proved, the finding says CONFIRM or REPORT.",
-    Disposition.CONFIRM: "CONFIRM: repaired only with --confirm {code} besides.",
-    Disposition.REPORT: "REPORT: smfix has no repair for it and writes nothing.",
+    _SAFE: "SAFE: repaired with --yes or an answered prompt; proved to change no guest sector and no living metadata.",
+    _CONFIRM: "CONFIRM: repaired only with --confirm {code} besides.",
+    _REPORT: "REPORT: smfix has no repair for it and writes nothing.",
 }
-_DEPENDS = (
-    "It depends on the evidence. Where that leaves one answer the finding says CONFIRM: repaired with "
-    "--confirm {code} besides. Else it says REPORT, and nothing is written."
-)
+_DEPENDS = {
+    (_SAFE, _REPORT): _CONSENT[_SAFE]
+    + " Where something in the image contradicts it, the finding says REPORT, and nothing is written.",
+    (_SAFE, _CONFIRM, _REPORT): _CONSENT[_SAFE]
+    + " Where that cannot be proved, the finding says CONFIRM (--confirm {code} besides) or REPORT (nothing is "
+    "written).",
+    (_CONFIRM, _REPORT): "It depends on the evidence. Where that leaves one answer the finding says CONFIRM: repaired "
+    "with --confirm {code} besides. Else it says REPORT, and nothing is written.",
+}
 _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 
 
@@ -40,13 +45,25 @@ def rows(code: str | None) -> tuple[Problem, ...]:
 
 
 def listing(problems: tuple[Problem, ...]) -> str:
-    """One line for each finding."""
-    lines = [
-        f"{problem.code}  {problem.disposition.value:<8} {problem.severity.value:<8} {problem.title}"
-        for problem in problems
+    """Each finding: its code, who may say yes to its repair, its title, and its weight where it is no error."""
+    lines = []
+    for problem in problems:
+        weight = "" if problem.severity is Severity.ERROR else f" ({problem.severity.value})"
+        lines.append(folded(f"{problem.code}  {dispositions(problem):<22}", problem.title + weight))
+    lines += [
+        "",
+        "SAFE: repaired with --yes or an answered prompt. CONFIRM: with --confirm CODE",
+        "besides. REPORT: not repaired. Where several stand, the evidence decides, and",
+        "each finding says which holds.",
+        "",
+        f"{counted(len(problems), 'finding')}. More: smfix explain CODE",
     ]
-    lines += ["", f"{counted(len(problems), 'finding')}. More: smfix explain CODE"]
     return "\n".join(lines)
+
+
+def dispositions(problem: Problem) -> str:
+    """``SAFE, CONFIRM, REPORT``: all that its findings can say."""
+    return ", ".join(each.value for each in problem.dispositions)
 
 
 def full(problem: Problem) -> str:
@@ -76,9 +93,9 @@ def row_text(problem: Problem) -> tuple[str, ...]:
 
 def consent(problem: Problem) -> str:
     """Who may say yes to the repair."""
-    if problem.disposition is Disposition.REPORT and problem.fix is not None:
-        return _DEPENDS.format(code=problem.code)
-    return _CONSENT[problem.disposition].format(code=problem.code)
+    can_be = problem.dispositions
+    told = _CONSENT[can_be[0]] if len(can_be) == 1 else _DEPENDS[can_be]
+    return told.format(code=problem.code)
 
 
 def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
@@ -92,6 +109,7 @@ def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
                 "message": problem.message,
                 "severity": problem.severity.value,
                 "disposition": problem.disposition.value,
+                "dispositions": [each.value for each in problem.dispositions],
                 "lossy": problem.lossy,
                 "means": problem.means,
                 "why": problem.why,

@@ -178,6 +178,8 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
             "last": _time(reading.last),
             "year_assumed": reading.year_assumed,
             "zone_assumed": reading.zone_assumed,
+            "since": _time(reading.since),
+            "until": _time(reading.until),
         },
         "incidents": [incident(treated) for treated in incidents],
         "rescans": _rescans(rescans),

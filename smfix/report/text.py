@@ -21,7 +21,8 @@ from smfix.model import (
     TreatedIncident,
     Write,
 )
-from smfix.report.layout import clipped, counted, row, span, verbatim, wrapped
+from smfix.report.layout import clipped, counted, moment, row, span, verbatim, wrapped
+from smfix.report.overview import Left, overview
 
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
@@ -32,9 +33,16 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     parts = [log_read(reading)]
     parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
     parts += [_rescanned(one) for one in rescans]
-    parts.append(sum_up(incidents))
+    parts.append(sum_up(incidents, within=reading.since is not None or reading.until is not None))
     if not incidents and reading.bytes and reading.first is None and reading.last is None:
         parts[-1] += "\nNo line of it has the form of a storage log: is it the right file?"
+    left = [
+        Left(number, one.vdi[:8] or "a disk without a UUID", one.outcome)
+        for number, one in enumerate(incidents, 1)
+        if one.outcome is not None and one.left
+    ]
+    if len(incidents) > 1 and left:
+        parts.append(overview(left))
     return "\n\n".join(parts)
 
 
@@ -43,6 +51,10 @@ def log_read(reading: LogReading) -> str:
     lines = [f"Read {counted(reading.bytes, 'byte')} of {_files(reading.files)}."]
     if reading.first is not None or reading.last is not None:
         lines.append(f"It covers {span(reading.first, reading.last)}.")
+    if reading.since is not None or reading.until is not None:
+        since = "" if reading.since is None else f" from {moment(reading.since)}"
+        until = "" if reading.until is None else f" up to {moment(reading.until)}"
+        lines.append(f"Only reports{since}{until} count.")
     if reading.year_assumed:
         lines.append("It names no year: the latest that fits was assumed (--year says another).")
     if reading.zone_assumed:
@@ -180,10 +192,13 @@ def edit_words(edit: Edit) -> str:
     return f"NUL from the old end to byte {edit.size:,}"
 
 
-def sum_up(incidents: Sequence[TreatedIncident]) -> str:
-    """All incidents in one line, each counted once: repaired, sound, resolved before, left."""
+def sum_up(incidents: Sequence[TreatedIncident], *, within: bool = False) -> str:
+    """All incidents in one line, each counted once: repaired, sound, resolved before, left.
+
+    `within`: only a part of the log's time was asked about.
+    """
     if not incidents:
-        return "No damaged disk is named in this log."
+        return "No damaged disk is named in this log" + (" in that time." if within else ".")
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     repaired = sum(one.status is Status.REPAIRED for one in outcomes)
     partly = sum(one.status is Status.PARTLY_REPAIRED for one in outcomes)
@@ -232,13 +247,27 @@ def _checked(image: CheckedImage) -> str:
 def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> str:
     """A card for each TARGET, then what became of the SRs."""
     cards = ("\n".join([_shown(image.path), *named(image.names, sr=True), _outcome(image.outcome)]) for image in images)
-    return "\n\n".join([*cards, *map(_rescanned, rescans)])
+    left = [
+        Left(number, image.path.rpartition("/")[2][:8], image.outcome)
+        for number, image in enumerate(images, 1)
+        if not image.outcome.settled
+    ]
+    told = [overview(left)] if len(images) > 1 and left else []
+    return "\n\n".join([*cards, *map(_rescanned, rescans), *told])
 
 
 def proposal(path: str, outcome: Outcome) -> str:
     """What a person is asked about: the image, what was found, what would be written."""
     told = [findings(outcome.findings)] if outcome.findings else [row("plan", outcome.message)]
     return "\n".join([_shown(path), *told, *plan(outcome)])
+
+
+def came_of(path: str | None, outcome: Outcome) -> str:
+    """What became of a disk that somebody just agreed to: the result and the way back; with `path`, whose."""
+    lines = [row("result", result(outcome))]
+    if outcome.undo is not None:
+        lines.append(verbatim("undo", outcome.undo))
+    return "\n".join(([] if path is None else ["", _shown(path)]) + lines)
 
 
 def _shown(path: str) -> str:

@@ -95,6 +95,8 @@ def read_logs(
         incidents=tuple(_with_names(incident(gathered, files, time_of), databases) for gathered in register.found),
         notes=tuple(notes),
         unread=tuple(unread),
+        since=span.earliest,
+        until=span.latest,
         noise=tuple(sorted(collected.noise.items(), key=lambda item: (-item[1], item[0]))),
     )
 

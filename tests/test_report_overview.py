@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from report_values import LOST_FOOTER, plan
+from smfix.model import Outcome, Reason, Status
+from smfix.report.overview import Left, overview, standing
+
+
+def left(card, name, status=Status.REFUSED, reason=None, *steps, **more):
+    return Left(card, name, Outcome(status, "said", reason, next=steps, **more))
+
+
+def test_disks_with_the_same_reason_stand_together():
+    shown = overview(
+        [
+            left(2, "aaaaaaaa", Status.REFUSED, Reason.IN_USE),
+            left(3, "bbbbbbbb", Status.NOT_FOUND, None, "xe vdi-list uuid=b"),
+            left(4, "cccccccc", Status.NOT_FOUND, None, "xe vdi-list uuid=c"),
+            left(9, "dddddddd", Status.NOT_FOUND, None, "xe vdi-list uuid=d", "more"),
+        ]
+    )
+    assert shown == (
+        "What is left, and what to type next:\n"
+        "   in use: shut its VM down or detach it, then run this again: aaaaaaaa (card 2)\n"
+        "   not found on this host: bbbbbbbb, cccccccc, dddddddd (cards 3-4, 9)\n"
+        "      xe vdi-list uuid=b\n"
+        "      xe vdi-list uuid=c\n"
+        "      xe vdi-list uuid=d"
+    )
+
+
+def test_many_are_counted():
+    shown = overview([left(n, f"disk{n:04}", Status.NOT_FOUND, None, f"do {n}") for n in range(1, 13)])
+    assert "disk0006 and 6 more (cards 1-12)" in shown.replace("\n   ", " ")
+    assert "do 6" in shown
+    assert "do 7" not in shown
+    assert shown.endswith("... and so on: each card has its own")
+
+
+def test_what_a_name_holds_cannot_act():
+    assert "\x1b" not in overview([left(1, "\x1b[2J", Status.FAILED, None, "echo \x1b[2J")])
+
+
+@pytest.mark.parametrize("status", list(Status))
+@pytest.mark.parametrize("reason", [None, *Reason])
+def test_every_standing_has_words(status, reason):
+    words = standing(Outcome(status, "said", reason))
+    assert words
+    assert "Reason" not in words
+
+
+def test_codes_are_named_where_they_are_the_reason():
+    errors = (LOST_FOOTER, LOST_FOOTER)
+    assert standing(Outcome(Status.REFUSED, "", Reason.NO_FIX, remaining=errors)) == "no repair for it (VHD101)"
+    partly = Outcome(Status.PARTLY_REPAIRED, "", remaining=errors)
+    assert standing(partly) == "repaired in part (VHD101)"
+
+
+def test_the_codes_that_want_a_consent_are_named():
+    asked = Outcome(Status.REFUSED, "", Reason.NEEDS_CONFIRM, plan=plan(needs=("VHD105", "VHD201")))
+    assert standing(asked) == "needs your consent to VHD105, VHD201"
