@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -160,7 +161,8 @@ def _ids(incidents: Sequence[Incident]) -> list[str]:
     Where two disks share those, their whole names are taken.
     """
     keys = [(one.host or "", one.sr or "", one.vdi.text[:8]) for one in incidents]
-    whole = [(*key, "" if keys.count(key) == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)]
+    shared = Counter(keys)
+    whole = [(*key, "" if shared[key] == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)]
     return [hashlib.sha256("\0".join(key).encode()).hexdigest()[:12] for key in whole]
 
 

@@ -108,7 +108,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         rescans = pipeline.rescan([(one.sr, one.outcome) for one in incidents], setting)
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     hint = how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
-    report = text.from_log(reading, incidents, rescans)
+    report = "" if as_json else text.from_log(reading, incidents, rescans)
     if verbose and as_json:
         for line in text.set_aside(reading).splitlines():
             say(line)

@@ -8,7 +8,6 @@ for only once there is an incident, and only for the VDIs in question.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -130,7 +129,6 @@ class Sweep:
         self._keys = {*_ALWAYS, *(key for digits in self._wanted for key in _keys_of(digits))}
         self._proved: dict[str, _Proved] = {}
         self._told: set[bytes] = set()  # commands that prove nothing new
-        self._is_changed = False  # other VDIs are in question, or some are again
         self._waiting: deque[tuple[int, _Hits]] = deque()  # blocks, until enough lies behind them
         self.spare: list[Block] = []  # blocks that are no longer used
 
@@ -189,43 +187,33 @@ class Sweep:
     def _both_of(self, serial: int, block: Block, found: _Hits, done: int = 0) -> Iterator[Event]:
         """Reports and proofs from offset `done` on, in their order."""
         anchors = self._search_proofs(block) if found.proofs is None else found.proofs
-        proofs = self._of_interest(block, anchors, done)
+        proofs = deque(sorted((hit, row) for row, places in enumerate(anchors) for hit in places))
         for hit in found.reports:
             if hit < done:
                 continue
             while proofs and proofs[0][0] < hit:
-                yield from self._proofs_at(serial, *proofs.popleft())
+                yield from self._proofs_at(serial, block, *proofs.popleft(), done)
             line = self._window.line_around(serial, hit)
             done = self._window.line_end(line.at)
-            self._is_changed = False
             for event in self._reader.read(line):
                 yield from self._tell(event)
-            if self._is_changed:  # what was of no interest may be now
-                proofs = self._of_interest(block, anchors, done)
-        while proofs:
-            yield from self._proofs_at(serial, *proofs.popleft())
+        for hit, row in proofs:
+            yield from self._proofs_at(serial, block, hit, row, done)
 
-    def _of_interest(self, block: Block, anchors: list[list[int]], start: int) -> deque[tuple[int, bytes]]:
-        """Where, from `start` on, something may be proved of a VDI in question, and the text from there.
+    def _proofs_at(self, serial: int, block: Block, hit: int, row: int, done: int) -> Iterator[Event]:
+        """What is proved at `hit` by the row's anchor, if it is about a VDI in question, and new.
 
         Most lines with an anchor are about others: that is seen by where the VDI stands, without decoding.
         """
-        data, size, keys = block.data, block.size, self._keys
-        found: list[tuple[int, bytes]] = []
-        for (_, names), places in zip(_NAMING, anchors, strict=True):
-            for hit in places if start == 0 else places[bisect_left(places, start) :]:
-                limit = min(hit + _PROOF_BEHIND, size)
-                end = data.find(b"\n", hit, limit)
-                if end < 0:
-                    end = limit
-                if not keys.isdisjoint(names(data, hit, end)):
-                    command = bytes(data[hit:end])
-                    if command not in self._told:
-                        found.append((hit, command))
-        found.sort()
-        return deque(found)
-
-    def _proofs_at(self, serial: int, hit: int, command: bytes) -> Iterator[Event]:
+        if hit < done:
+            return
+        data, limit = block.data, min(hit + _PROOF_BEHIND, block.size)
+        end = data.find(b"\n", hit, limit)
+        if end < 0:
+            end = limit
+        if self._keys.isdisjoint(_NAMING[row][1](data, hit, end)):
+            return
+        command = bytes(data[hit:end])
         if command in self._told or (command.startswith(_RELINKING) and self._is_checked(command)):
             return
         line = self._window.line_around(serial, hit)
@@ -258,9 +246,7 @@ class Sweep:
             if digits not in self._wanted and len(self._wanted) < _MOST_WANTED:
                 self._wanted.add(digits)
                 self._keys.update(_keys_of(digits))
-                self._is_changed = True
             if proved := self._proved.pop(digits, None):
                 self._told -= proved.commands
-                self._is_changed = True
         if event.place >= self._begin and (self._end is None or event.place < self._end):
             yield event
