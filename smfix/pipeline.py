@@ -92,6 +92,14 @@ def pool_at(file: str | None) -> xapi.Pool | None:
     return pool
 
 
+def left_srs(srs: Iterable[str]) -> frozenset[str]:
+    """The UUIDs of ``--leave-sr``. Raises UsageError for what is none."""
+    for sr in srs:
+        if not is_uuid(sr.lower()):
+            raise UsageError(f"--leave-sr {sr}: an SR's UUID is 32 hex digits with four dashes")
+    return frozenset(sr.lower() for sr in srs)
+
+
 def planned(outcomes: Iterable[Outcome]) -> int:
     """How many images a run without dry run would write to."""
     return sum(outcome.status is Status.WOULD_REPAIR for outcome in outcomes)
@@ -209,6 +217,9 @@ def treat_incident(name: str, incident: Incident, place: Found | Outcome, settin
         target = Target(incident.path or "", Backing.FILE, uuid, incident.sr)
         told = replace(told, names=_names(target, incident, setting))
     is_over = incident.state is State.RESOLVED
+    sr = place.target.sr or incident.sr if isinstance(place, Found) else incident.sr
+    if sr in setting.left_srs:
+        return replace(told, sr=sr) if is_over else replace(told, sr=sr, outcome=_left_alone(sr))
     if isinstance(place, Outcome):
         return told if is_over else replace(told, outcome=place)
     target = place.target
@@ -217,6 +228,12 @@ def treat_incident(name: str, incident: Incident, place: Found | Outcome, settin
     if is_over and not _is_damaged(place, setting):
         return told
     return replace(told, state=State.OPEN, outcome=treat(place, setting))
+
+
+def _left_alone(sr: str | None) -> Outcome:
+    return Outcome(
+        Status.REFUSED, f"--leave-sr {sr}: the host that is the master of this SR treats its disks", Reason.POLICY
+    )
 
 
 def _names(target: Target, incident: Incident, setting: Setting) -> Names:

@@ -26,7 +26,7 @@ Decide = Callable[[str, Outcome], bool]
 
 _WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--xapi-login", "--no-rescan")
 _TAKES = {
-    "from-log": _WRITERS,
+    "from-log": (*_WRITERS, "--leave-sr"),
     "repair": (*_WRITERS, "--size", "--uuid"),
     "scan": ("--sr-mount", "--xapi-login"),
     "check": ("--sr-mount", "--xapi-login"),
@@ -60,6 +60,7 @@ class Setting:
     pool: Pool | None = None
     xapi_login: str | None = None
     rescan: bool = True
+    left_srs: frozenset[str] = frozenset()
 
     @property
     def journals(self) -> str:
@@ -88,6 +89,8 @@ class Setting:
             return [part for mount in self.sr_mounts for part in (name, os.path.abspath(mount))]
         if name == "--confirm":
             return [part for code in sorted(self.consent) for part in (name, code)]
+        if name == "--leave-sr":
+            return [part for sr in sorted(self.left_srs) for part in (name, sr)]
         if name == "--size":
             return [] if self.given_size is None else [name, str(self.given_size)]
         if name == "--uuid":

@@ -291,3 +291,40 @@ def test_names_with_blanks_and_quotes_survive_the_shell(tmp_path, capsys, monkey
     outcome = world.run("from-log", world.log, "--yes", "--json").json["incidents"][0]["outcome"]
     words = shlex.split(outcome["undo"])
     assert words == ["smfix", "undo", outcome["journal"], "--journal-dir", str(world.journals)]
+
+
+# --------------------------------------------------------------------------- another host's SRs
+
+
+def test_the_disks_of_an_sr_that_another_host_treats_are_left_alone(world):
+    path = world.damaged()
+    before = path.read_bytes()
+    run = world.run("from-log", world.smlog(failed()), "--yes", "--leave-sr", SR.upper(), "--json")
+    (one,) = run.json["incidents"]
+    assert (run.code, one["outcome"]["status"], one["outcome"]["reason"]) == (4, "refused", "policy")
+    assert one["sr"] == SR
+    assert path.read_bytes() == before
+    # The log says eight digits only: the SR is the one in which the disk was found.
+    run = world.run("from-log", world.smlog(exception()), "--yes", "--leave-sr", SR, "--json")
+    assert [(one["sr"], one["outcome"]["reason"]) for one in run.json["incidents"]] == [(SR, "policy")]
+    assert path.read_bytes() == before
+
+
+def test_a_disk_that_is_not_here_is_left_alone_too_by_its_sr(world):
+    run = world.run("from-log", world.smlog(failed()), "--leave-sr", SR, "--json")
+    assert run.json["incidents"][0]["outcome"]["reason"] == "policy"
+
+
+def test_other_srs_are_treated_and_the_hint_says_it_all(world):
+    world.damaged()
+    other = "99999999-9556-ee47-1e04-1a8517813369"
+    run = world.run("from-log", world.smlog(failed()), "--leave-sr", other)
+    assert f"--leave-sr {other}" in run.out
+    run = world.run("from-log", world.smlog(failed()), "--leave-sr", other, "--yes", "--json")
+    assert run.json["incidents"][0]["outcome"]["status"] == "repaired"
+
+
+def test_what_is_no_sr(world):
+    run = world.run("from-log", world.smlog(failed()), "--leave-sr", "pool")
+    assert (run.code, run.out) == (16, "")
+    assert "--leave-sr pool: an SR's UUID" in run.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -47,6 +48,12 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     sm_lock_dir: LockDir = None,
     xapi_login: XapiLogin = None,
     no_rescan: NoRescan = False,
+    leave_sr: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--leave-sr", metavar="UUID", help="Leave this SR's disks alone: another host is its master. Repeatable."
+        ),
+    ] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="From then on; also 2h, 3d before now.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then.")] = None,
     tz: Annotated[str | None, typer.Option(metavar="ZONE", help="The zone of a log that names none.")] = None,
@@ -77,6 +84,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
 
     Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
     """
+    left = pipeline.left_srs(leave_sr or ())
     if follow and verbose:
         raise UsageError("--verbose counts what was set aside at the end, and --follow has none")
     if follow and html is not None:
@@ -87,14 +95,14 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         options = live.FollowOptions(
             tuple(logs or (pipeline.SMLOG,)), yes, dry_run, as_json, since, until, tz, year, policy, state_dir, metrics
         )
-        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)
+        setting = replace(setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None), left_srs=left)
         with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
             return live.follow(options, setting, sys.stdout, say)
     if not (policy is state_dir is metrics is None):
         raise UsageError("--policy, --state-dir and --metrics go with --follow")
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)
+    setting = replace(setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide), left_srs=left)
     names = tuple(logs or (pipeline.SMLOG,))
     if not logs and not os.path.lexists(pipeline.SMLOG):
         raise Unreadable(f"{pipeline.SMLOG}: No such file or directory; name the log: smfix from-log FILE")
