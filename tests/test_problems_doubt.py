@@ -21,6 +21,7 @@ from images import (
     device,
     empty,
     footer_of,
+    header_of,
     lost_footer,
     planned,
     put,
@@ -329,6 +330,23 @@ def test_with_a_bat_for_sms_largest_disk_no_size_is_proved():
     made = planned(small, "VHD307")
     assert "VHD307" in codes(made)
     assert made.plan.edits == ()
+
+
+def test_a_bat_that_ends_at_no_batmap_was_made_for_no_size():
+    raw = reheaded(base()[:-512] + bytes(2 << 20) + base()[-512:], max_bat_size=1 << 18)
+    made = planned(raw, "VHD307")
+    assert "VHD307" in codes(made)
+    assert not any("The BAT was made for" in finding.message for finding in made.diagnosis.findings)
+    assert made.plan.needs == ("VHD212",)
+
+
+def test_a_disk_of_tap_before_batmaps_gets_its_size_back():
+    old = refooted(
+        sparse(DISK_SIZE, UUID, {3: some(3, PARTIAL)}, timestamp=1000).to_bytes(), creator_version=0x00010001
+    )
+    raw = put(old, header_of(old).bat_extent.end, bytes(512))
+    small = refooted(raw, current_size=BLOCK_SIZE, geometry=geometry_for(BLOCK_SIZE))
+    assert repaired(small, "VHD307") == raw
 
 
 def test_in_a_foreign_image_no_size_is_proved():

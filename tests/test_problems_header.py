@@ -38,9 +38,9 @@ from images import (
 from smfix.model import Disposition, Reason, Refusal
 from smfix.problems.restore import restored
 from smfix.problems.rows import Context, Parent
-from smfix.problems.table import row
+from smfix.problems.table import PROBLEMS, row
 from smfix.vhd.make import sparse
-from smfix.vhd.structs import BLOCK_SIZE, TAP_VERSION_1_1, DiskType, ParentLocator, vhd_time
+from smfix.vhd.structs import BLOCK_SIZE, TAP_VERSION_1_1, DiskType, ParentLocator, geometry_for, vhd_time
 
 FOUND = Context(NOW, parent=Parent("parent.vhd", PARENT_UUID))
 
@@ -267,6 +267,31 @@ def test_a_sealed_header_that_no_layout_fits_is_put_right_after_consent(change):
     assert "VHD212" in codes(made)
     assert "VHD212" in made.plan.needs
     assert repaired(raw, *made.plan.needs) == base()
+
+
+@pytest.mark.parametrize("entries", [2, 200, 1 << 10, 1 << 21])
+def test_a_sealed_header_whose_bat_does_not_end_at_the_batmap(entries):
+    raw = reheaded(base()[:-512] + bytes(16 << 20) + base()[-512:], max_bat_size=entries)
+    made = planned(raw)
+    assert "VHD212" in codes(made)
+    after = repaired(raw, *made.plan.needs)
+    assert header_of(after) == header_of(base())
+    assert after == base()[:-512] + bytes(16 << 20) + base()[-512:]
+
+
+def test_footers_that_promise_more_blocks_than_the_bat_has_are_no_reason_to_count_more():
+    size = 6 * BLOCK_SIZE
+    raw = refooted(base(), current_size=size, geometry=geometry_for(size))
+    made = planned(raw)
+    assert codes(made) == ["VHD305"]
+    assert made.plan.edits == ()
+
+
+def test_a_batmap_that_a_repair_has_put_there_proves_nothing():
+    raw = put(reheaded(base(), max_bat_size=200), header_of(base()).bat_extent.end, bytes(512))
+    made = planned(raw, *(problem.code for problem in PROBLEMS))
+    assert not {"VHD212", "VHD307"} & {finding.code for finding in made.plan.fixes}
+    assert made.plan.edits == ()
 
 
 def test_a_foreign_header_is_believed_where_it_leaves_no_block_over():

@@ -34,6 +34,7 @@ from images import (
     with_entry,
 )
 from smfix.model import SECTOR, Disposition, InUse, Reason, Refusal
+from smfix.problems import places as places_module
 from smfix.problems.blocks import Orphan, block_shaped, clear_is_nul, forced, orphans, room
 from smfix.problems.places import misplaced, shifted
 from smfix.problems.rows import Context
@@ -108,7 +109,8 @@ def test_where_most_entries_look_wrong_the_header_is_doubted_and_none_is_cleared
     made = planned(raw, "VHD302")
     assert "VHD302" in codes(made)
     assert not any(finding.lossy for finding in made.diagnosis.findings)
-    assert made.plan.edits == ()
+    assert made.plan.needs == ("VHD212",)
+    assert [finding.code for finding in made.plan.fixes] == ["VHD212"]
 
 
 def test_a_block_that_qemu_wrote_over_the_batmap_is_not_called_lost():
@@ -208,6 +210,25 @@ def test_more_entries_than_can_be_named():
     made = planned(raw, "VHD302")
     assert codes(made).count("VHD302") == 64
     assert made.diagnosis.findings[0].facts["others"] == 99
+    assert made.plan.edits == ()
+
+
+def test_a_crowd_over_the_headers_is_not_weighed_one_by_one(monkeypatch):
+    monkeypatch.setattr(places_module, "CROWD", 2)
+    raw = base()
+    for block in range(4):
+        raw = with_entry(raw, block, block + 1)
+    assert misplaced(seen(raw)) == {0: SECTOR, 1: 2 * SECTOR}
+
+
+def test_a_disk_of_which_most_is_gone_was_cut_and_no_entry_is_doubted(monkeypatch):
+    monkeypatch.setattr(places_module, "CROWD", 2)
+    raw = sparse(8 * BLOCK_SIZE, UUID, {block: some(block, PARTIAL) for block in range(6)}, timestamp=1000).to_bytes()
+    cut = with_entry(raw[: bat_entry(raw, 2) * SECTOR + 4096], 7, 1)
+    assert misplaced(seen(cut)) == {7: SECTOR}
+    made = planned(cut, "VHD301", "VHD302")
+    assert [f.facts["block"] for f in made.diagnosis.findings if f.code == "VHD301"] == [2, 3, 4, 5]
+    assert [f.disposition for f in made.diagnosis.findings if f.code == "VHD302"] == [Disposition.REPORT]
     assert made.plan.edits == ()
 
 

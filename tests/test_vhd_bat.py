@@ -133,8 +133,11 @@ def test_more_blocks_than_any_file_of_that_size_can_hold(monkeypatch):
     monkeypatch.setattr(bat_module, "CROWD", 100)
     held = read_bat(Buffer(table(*range(100))), 0, 100, 100)
     assert isinstance(held, Sound)
+    roomy = read_bat(Buffer(table(*range(101)) + bytes(26 * 1024)), 0, 101, 101)
+    assert isinstance(roomy, Sound)
     crowd = read_bat(Buffer(table(*range(101))), 0, 101, 101)
     assert isinstance(crowd, Damaged)
+    assert isinstance(read_bat(Buffer(table(*range(101)) + bytes(26 * 1024)), 0, 101, 101, 4096), Damaged)
     assert crowd.reasons[0] == "error reading bat"
     assert "101 blocks" in crowd.reasons[1]
 
@@ -174,6 +177,13 @@ ENTRIES = st.lists(st.one_of(st.just(FREE), st.integers(0, 120), st.sampled_from
 def test_overlaps_are_those_of_the_slow_way(entries):
     slow = slow_overlaps(entries, SPACE)
     assert bat_of(*entries).overlaps(SPACE) == (slow[:NAMED], len(slow))
+
+
+@given(ENTRIES, st.integers(0, 130 * SECTOR), st.integers(0, 4))
+def test_blocks_that_reach_past_a_place(entries, end, most):
+    bat = bat_of(*entries)
+    reaching = [(e * SECTOR, b) for b, e in enumerate(entries) if e != FREE and e * SECTOR + SPACE > end]
+    assert bat.behind(end, SPACE, most) == (reaching[:most], len(reaching))
 
 
 @given(ENTRIES, st.integers(0, 130 * SECTOR), st.integers(0, 20 * SECTOR))

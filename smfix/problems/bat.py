@@ -120,14 +120,15 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     header, bat = layout
     end = room(image)
-    reaching = bat.covering(Extent(end, 1 << 62), header.block_space)
-    if not reaching:
+    if not bat.behind(end, header.block_space, 0)[1]:
         return
     wrong = misplaced(image).keys() | shifted(image).keys()
+    reaching, count = bat.behind(end, header.block_space, NAMED + len(wrong))
     reaching = [spot for spot in reaching if spot[1] not in wrong]
-    for at, block in sorted(reaching, key=lambda spot: spot[1])[:NAMED]:
+    count -= sum((bat.offset(block) or 0) + header.block_space > end for block in wrong)
+    for at, block in reaching[:NAMED]:
         lost, whole = missing_part(image, header, at, block)
-        single = len(reaching) == 1 and not wrong
+        single = count == 1 and not wrong
         if whole and not lost and (clear_is_nul(image, header, at) or _next_in_line(image, header, bat, at)):
             disposition, lossy = SAFE, False
         elif not whole and not image.full(block) and single and _interrupted(image, header, bat, at):
@@ -135,7 +136,7 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
             disposition, lossy = (SAFE, False) if proved else (CONFIRM, True)
         else:
             disposition, lossy = CONFIRM, True
-        if not image.view.growable or len(reaching) > NAMED:
+        if not image.view.growable or count > NAMED:
             # Extended over, the blocks that are not named here would look as if nothing were missing.
             disposition = REPORT
         facts = {
@@ -146,7 +147,7 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
             "bitmap": "whole" if whole else "missing",
             "lost": lost if lossy else [],
             "effect": _effect(lost if lossy else [], whole=whole),
-            "others": len(reaching) - 1,
+            "others": count - 1,
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers footer"
         yield Hit(facts, check, disposition=disposition, lossy=lossy)

@@ -166,6 +166,8 @@ def forced(image: VhdImage, blocks: list[int], places: list[Orphan]) -> dict[int
     A block that a sound batmap calls full can only be one whose bitmap is all ones. One assignment is
     forced when step by step some block has a single place left.
     """
+    if len(places) != len(blocks):
+        return {}
     left = {block: [p for p in places if p.full or not image.full(block)] for block in blocks}
     answer: dict[int, int] = {}
     while left:
@@ -175,4 +177,4 @@ def forced(image: VhdImage, blocks: list[int], places: list[Orphan]) -> dict[int
         spot = left.pop(block)[0]
         answer[block] = spot.offset
         left = {b: [p for p in spots if p != spot] for b, spots in left.items()}
-    return answer if len(places) == len(blocks) else {}
+    return answer

@@ -16,8 +16,9 @@ from dataclasses import replace
 from itertools import islice, product
 from typing import Any
 
-from smfix.model import Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
+from smfix.model import Damaged, Edit, Finding, Reason, Refusal, Sound, Write
 from smfix.problems.footer import BLOCKS_OF_2_TIB, append_footer, contradictions, primary_check, same_footer
+from smfix.problems.restore import begins_batmap
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage, inspect
@@ -190,7 +191,7 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     patched = _patched(image, header, context)
     if patched is not None:
         return patched, {"every field": "one of the two damaged copies, proved by a stored checksum"}, []
-    batmap_seen = image.view.read(Extent(header.bat_extent.end, 8)) == structs.BATMAP_COOKIE
+    batmap_seen = begins_batmap(image, header.bat_extent.end)
     origin: dict[str, str] = {}
     missing: list[str] = []
     if batmap_seen:
@@ -277,6 +278,8 @@ def _larger(image: VhdImage) -> Footer | None:
     """The footer with the size that the BAT was made for, where that is a disk's own size and nothing denies it."""
     header, footer = image.geometry, image.footer
     if header is None or footer is None or not footer.by_tap or header.max_bat_size == BLOCKS_OF_2_TIB:
+        return None
+    if footer.has_batmap and not begins_batmap(image, header.bat_extent.end):
         return None
     size = header.max_bat_size * header.block_size
     larger = replace(footer, current_size=size, geometry=geometry_for(size)).sealed()

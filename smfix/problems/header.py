@@ -45,8 +45,15 @@ def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[E
 def _detect_relaid(image: VhdImage, context: Context) -> Iterator[Hit]:
     header, other = _sound(image), relaid(image)
     if header is not None and other is not None:
-        facts = {"table_offset": header.table_offset, "block_size": header.block_size}
-        yield Hit({**facts, "usual_offset": other.table_offset, "usual_size": other.block_size})
+        facts = {
+            "table_offset": header.table_offset,
+            "block_size": header.block_size,
+            "entries": header.max_bat_size,
+            "usual_offset": other.table_offset,
+            "usual_size": other.block_size,
+            "usual_entries": other.max_bat_size,
+        }
+        yield Hit(facts)
 
 
 def _fix_relaid(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -179,8 +186,9 @@ ROWS = (
         "VHD212",
         "header describes another layout",
         (
-            "The header's checksum is right, but it places the BAT at byte {table_offset} and blocks of {block_size} "
-            "bytes, while BAT, batmap and blocks lie as for {usual_offset} and {usual_size}."
+            "The header's checksum is right, but it places a BAT of {entries} entries at byte {table_offset} and "
+            "blocks of {block_size} bytes, while BAT, batmap and blocks lie as for {usual_entries} entries at "
+            "{usual_offset} and {usual_size} bytes."
         ),
         ERROR,
         CONFIRM,

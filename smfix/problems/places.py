@@ -24,6 +24,9 @@ from smfix.vhd.structs import UNUSED, Header
 
 NAMED = 64
 """Blocks that are named one by one at most."""
+CROWD = 1 << 16
+"""Entries over the headers, and blocks past the end, that are weighed one by one at most: behind that much, the file
+was cut, or its BAT is none."""
 DOUBTED = 16
 """Misaligned blocks that are judged at most: where there are more, the image simply is not aligned."""
 
@@ -42,17 +45,21 @@ def misplaced(image: VhdImage) -> dict[int, int]:
     """Block -> offset of the entries that no writer can have made.
 
     Over the headers; across blocks that have the shape of one, without having it; so far behind the rest that
-    no file ended there; past the end, while the file holds a block that no entry names.
+    no file ended there; past the end, while the file holds a block that no entry names. Of the first,
+    :data:`CROWD` at most; of those past the end none where they are a crowd.
     """
     found = layout(image)
     if found is None:
         return {}
     header, bat = found
-    wrong = {block: at for at, block in bat.placements(end=image.end_of_headers)}
+    wrong = {block: at for at, block in islice(bat.placements(end=image.end_of_headers), CROWD)}
     wrong.update(_across(image, header, bat))
+    limit = room(image)
+    if _crowded(bat, header, limit):
+        return wrong
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=image.size))
-    reaching = {block: at for at, block in bat.covering(Extent(room(image), 1 << 62), header.block_space)}
-    lost = {block: at for block, at in reaching.items() if not _begins(image, header, at)}
+    reaching = {block: at for at, block in bat.covering(Extent(limit, 1 << 62), header.block_space)}
+    lost = {block: at for block, at in reaching.items() if not _begins(image, header, at, limit)}
     places = orphans(image, frozenset(wrong | lost)) if lost else []
     if places:
         wrong.update({block: at for block, at in lost.items() if not _follows(image, header, bat, at, places)})
@@ -65,9 +72,14 @@ def misplaced(image: VhdImage) -> dict[int, int]:
     return wrong
 
 
-def _begins(image: VhdImage, header: Header, at: int) -> bool:
-    """A block that the file cuts off begins at `at`: its bitmap is whole, and what is there of the data fits it."""
-    if at + header.bitmap_size > room(image):
+def _crowded(bat: Bat, header: Header, limit: int) -> bool:
+    """So many blocks reach past `limit` that they are not weighed one by one."""
+    return bat.behind(limit, header.block_space, 0)[1] > CROWD
+
+
+def _begins(image: VhdImage, header: Header, at: int, limit: int) -> bool:
+    """A block that ends behind `limit` begins at `at`: its bitmap is whole, and what is there of the data fits it."""
+    if at + header.bitmap_size > limit:
         return False
     return any(image.bitmap(header, at)) and clear_is_nul(image, header, at)
 
@@ -98,9 +110,10 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     wrong = misplaced(image)
     off = shifted(image) if wrong else {}
     wrong = {block: at for block, at in wrong.items() if block not in off}
-    if not wrong:
+    found = layout(image)
+    if not wrong or found is None:
         return
-    header = image.geometry
+    header, bat = found
     places = orphans(image, frozenset(wrong))
     # A block that the batmap calls full and the BAT has lost claims a place as well.
     claimants = sorted({*wrong, *stray_bits(image)})
@@ -108,7 +121,7 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     written = {block for block, at in wrong.items() if _written_over(image, at)}
     answer = {} if doubt or written else forced(image, claimants, places)
     # Where most entries look wrong, the header is: then no entry is cleared.
-    few = len(wrong) <= min(NAMED, max(1, sum(1 for _ in image.blocks()) // 4))
+    few = len(wrong) <= min(NAMED, max(1, bat.allocated // 4)) and not _crowded(bat, header, room(image))
     gone = not places and not doubt and not written and few
     for block in sorted(wrong)[:NAMED]:
         at = wrong[block]
@@ -121,7 +134,7 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
             "entry": UNUSED * SECTOR if gone else answer.get(block),
             "found": _WRITTEN if block in written else _found(answer.get(block), places, doubt=doubt or bool(written)),
             "others": len(wrong) - 1,
-            "lost": [whole_block(image, header, block)] if gone and header else [],
+            "lost": [whole_block(image, header, block)] if gone else [],
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers {clobbers}" if clobbers else None
         yield Hit(facts, check, disposition=CONFIRM if gone or block in answer else REPORT, lossy=gone)

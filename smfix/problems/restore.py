@@ -30,7 +30,6 @@ from smfix.vhd.structs import (
     LOCATORS,
     NO_OFFSET,
     NULL_UUID,
-    TAP_VERSION_1_2,
     Footer,
     Header,
     ParentLocator,
@@ -78,7 +77,9 @@ def relaid(image: VhdImage) -> Header | None:
     """The header by which BAT, batmap and blocks lie right, where the sealed one places them elsewhere.
 
     BAT behind the header and blocks of 2 MiB are what tap and qemu write. A header that says otherwise is believed
-    unless the usual layout fits and, without a batmap to prove it, leaves no block without an entry.
+    unless the usual layout fits and, without a batmap to prove it, leaves no block without an entry. A BAT of another
+    length is proved by the batmap that stands behind it, and not where the header lets its BAT end, or by entries in
+    use behind those that the header counts.
     """
     footer = image.footer
     if not isinstance(image.header, Sound) or footer is None:
@@ -86,10 +87,31 @@ def relaid(image: VhdImage) -> Header | None:
     header = image.header.value
     usual: dict[str, Any] = {"table_offset": TABLE_OFFSET, "block_size": BLOCK_SIZE}
     wrong = {name: value for name, value in usual.items() if getattr(header, name) != value}
-    if not wrong or not (footer.by_tap or orphans(image)):
+    if wrong and (footer.by_tap or orphans(image)):
+        candidate = replace(header, **wrong).sealed()
+        if _lies_right(image, footer, candidate):
+            return candidate
+    if not footer.has_batmap:
         return None
-    candidate = replace(header, **wrong).sealed()
-    return candidate if _lies_right(image, footer, candidate) else None
+    if begins_batmap(image, header.bat_extent.end) and not _uncounted(image, footer, header):
+        return None
+    sizes = _bat_sizes(image, footer) - {header.max_bat_size}
+    fitting = [replace(header, **wrong, max_bat_size=size).sealed() for size in sizes]
+    fitting = [candidate for candidate in fitting if _lies_right(image, footer, candidate)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _uncounted(image: VhdImage, footer: Footer, header: Header) -> bool:
+    """The BAT of the disk's size has entries in use behind those that the header counts."""
+    blocks = -(-footer.current_size // BLOCK_SIZE)
+    rest = Extent(header.table_offset + 4 * header.max_bat_size, 4 * max(0, blocks - header.max_bat_size))
+    raw = image.view.read(rest) if rest.length <= SECTOR else b""
+    return raw.count(0xFF) != len(raw)
+
+
+def begins_batmap(image: VhdImage, at: int) -> bool:
+    """A batmap begins at byte `at`."""
+    return image.view.read(Extent(at, len(BATMAP_COOKIE))) == BATMAP_COOKIE
 
 
 def _bat_sizes(image: VhdImage, footer: Footer) -> set[int]:
@@ -117,7 +139,8 @@ def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
         return False
     if header.table_offset + header.max_bat_size * 4 > room(image):
         return False
-    bat = read_bat(image.view, header.table_offset, header.blocks_of(footer.current_size), header.max_bat_size)
+    blocks = header.blocks_of(footer.current_size)
+    bat = read_bat(image.view, header.table_offset, blocks, header.max_bat_size, header.block_space)
     if not isinstance(bat, Sound) or bat.value.beyond:
         return False
     end = header.bat_extent.end
@@ -126,8 +149,8 @@ def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
     if any(rest) and rest.count(0xFF) != len(rest):
         # What fills the BAT's last sector up is no entry.
         return False
-    if footer.by_tap and footer.creator_version >= TAP_VERSION_1_2:
-        if image.view.read(Extent(end, len(BATMAP_COOKIE))) != BATMAP_COOKIE:
+    if footer.has_batmap:
+        if not begins_batmap(image, end):
             return False
     elif not bat.value.allocated:
         return False

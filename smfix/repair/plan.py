@@ -38,6 +38,9 @@ ROUNDS = 64
 REREAD = frozenset({"VHD105", "VHD106", "VHD201", "VHD212", "VHD307"})
 """Repairs after which the image is read by another footer or header than before."""
 
+PROVED_AT_FIRST = frozenset({"VHD212", "VHD307"})
+"""Repairs that are proved by where the batmap stands: not by one that another repair has just put there."""
+
 PLACING = frozenset({"VHD302", "VHD303", "VHD304", "VHD404"})
 """Repairs that find a block its place. They are decided on the file as it was: padded, it may look whole."""
 
@@ -150,6 +153,7 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
     for _ in range(ROUNDS):
         # What needed a yes before another repair needs it after: that one may only have hidden why.
         asked = {f.code for f in state.first.findings if f.disposition is Disposition.CONFIRM} - consent
+        asked |= PROVED_AT_FIRST - {f.code for f in state.first.findings if _may_mend(f, consent)}
         if all(fix.facts.get("entry") is None for fix in state.fixes):
             asked |= PLACING - {f.code for f in state.first.findings if _may_mend(f, consent)}
         open_ = [f for f in state.diagnosis.findings if _may_mend(f, consent) and (f.code, f.message) not in tried]

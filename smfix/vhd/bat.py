@@ -26,7 +26,7 @@ from smfix.vhd.structs import UNUSED
 BAT_LIMIT = 1 << 24
 """Entries that are read at most: 32 TiB of guest disk in 2 MiB blocks, 64 MiB of memory."""
 CROWD = 1 << 21
-"""Blocks in use that are believed of any file; more of them must at least have room in it."""
+"""Blocks in use that are believed of any file, 4 TiB of them; of more, a quarter must have room in it."""
 NAMED = 16
 """Overlapping blocks, and entries behind the disk's end, that are named one by one."""
 GAPS = 64
@@ -174,6 +174,15 @@ class Bat:
         """(offset, block) of the blocks of `space` bytes that share a byte with `extent`."""
         return list(self.placements(max(0, extent.offset - space + 1), extent.end))
 
+    def behind(self, end: int, space: int, most: int) -> tuple[list[tuple[int, int]], int]:
+        """Blocks of `space` bytes that reach past byte `end`: (offset, block) of the lowest numbers, and how many.
+
+        At most `most` are named, in the order of their numbers.
+        """
+        low = self._index(max(0, end - space + 1))
+        owners = nsmallest(most, self._owners[low:])
+        return [(self._entries[block] * SECTOR, block) for block in owners], len(self._owners) - low
+
     def overlaps(self, space: int) -> tuple[list[Overlap], int]:
         """Blocks of `space` bytes that share bytes with another one: the first :data:`NAMED`, and how many.
 
@@ -209,12 +218,14 @@ def _fitting(lead: int, page: int) -> bytes:
     return bytes((at * SECTOR + lead) % page == 0 for at in range(256))
 
 
-def read_bat(view: ByteView, table_offset: int, blocks: int, max_entries: int) -> Sound[Bat] | Damaged:
-    """Read the BAT at `table_offset` (bytes) of a guest disk of `blocks` blocks.
+def read_bat(
+    view: ByteView, table_offset: int, blocks: int, max_entries: int, space: int = 2 * SECTOR
+) -> Sound[Bat] | Damaged:
+    """Read the BAT at `table_offset` (bytes) of a guest disk of `blocks` blocks of `space` bytes in the file.
 
     Damaged when the entries in use do not lie wholly inside the view, or when the BAT has fewer than
     `blocks` entries, or more than :data:`BAT_LIMIT`, or when it places more blocks than :data:`CROWD` and
-    than the view has room for. Memory is bounded by that.
+    than a file four times as long would hold. Memory and time are bounded by that.
     """
     where = Extent(table_offset, max_entries * 4)
     if blocks > max_entries:
@@ -237,7 +248,7 @@ def read_bat(view: ByteView, table_offset: int, blocks: int, max_entries: int) -
         entries.extend(mine)
         owners.extend(_used(mine, at))
         beyond.extend(_used(chunk[len(mine) :], at + len(mine)))
-        if len(owners) > max(CROWD, view.size // (2 * SECTOR)):
+        if len(owners) > max(CROWD, 4 * view.size // max(space, 2 * SECTOR)):
             why = f"it places {len(owners)} blocks or more, in a file of {view.size} bytes"
             return Damaged(b"", ("error reading bat", why), where)
         at += len(chunk)

@@ -204,7 +204,7 @@ def _header(view: ByteView, footer: Footer | None) -> Sound[Header] | Damaged:
 
 def _bat(view: ByteView, footer: Footer | None, header: Header) -> Sound[Bat] | Damaged:
     blocks = header.max_bat_size if footer is None else header.blocks_of(footer.current_size)
-    return read_bat(view, header.table_offset, blocks, header.max_bat_size)
+    return read_bat(view, header.table_offset, blocks, header.max_bat_size, header.block_space)
 
 
 def _batmap(view: ByteView, footer: Footer | None, header: Header) -> Sound[Batmap] | Damaged | None:

@@ -162,6 +162,11 @@ class Footer:
         return self.creator_app[:3] == b"tap"
 
     @property
+    def has_batmap(self) -> bool:
+        """Made by a tap that always adds a batmap (``vhd_has_batmap``); one of 1.1 may have one or not."""
+        return self.by_tap and self.creator_version >= TAP_VERSION_1_2
+
+    @property
     def is_sparse(self) -> bool:
         """Dynamic or differencing: header, BAT and blocks follow."""
         return self.type in (DiskType.DYNAMIC, DiskType.DIFFERENCING)
