@@ -35,7 +35,7 @@ from images import (
 )
 from smfix.model import SECTOR, Disposition, InUse, Reason, Refusal
 from smfix.problems import places as places_module
-from smfix.problems.blocks import Orphan, block_shaped, clear_is_nul, forced, orphans, room
+from smfix.problems.blocks import Orphan, block_shaped, clear_is_nul, forced, orphans, room, unclear
 from smfix.problems.places import misplaced, shifted
 from smfix.problems.rows import Context
 from smfix.problems.table import row
@@ -524,6 +524,10 @@ def test_forced_answers_are_whole_or_none():
     assert forced(image, [0], [full, part]) == {}
     assert forced(image, [0], [part]) == {}
     assert forced(image, [], []) == {}
+
+
+def test_nothing_is_unclear_without_header_or_bat():
+    assert not unclear(seen(put(base(), 512, bytes(1024))), [])
 
 
 def test_nothing_is_misplaced_without_header_or_bat():
