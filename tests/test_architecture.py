@@ -58,7 +58,7 @@ TOUCHES_THE_MACHINE = {
     "mmap", "multiprocessing", "os", "pathlib", "platform", "random", "secrets", "select",
     "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "typer",
 }  # fmt: skip
-LAZY = {"XenAPI", "dateutil", "jinja2", "regex", "rich", "typer"}
+LAZY = {"XenAPI", "dateutil", "isal", "jinja2", "rich", "typer"}
 OF_THE_BUILD = {"byteorder", "maxsize", "version_info"}  # all a pure module may ask of sys
 CLOCKS = {"now", "today", "utcnow", "fromtimestamp", "utcfromtimestamp"}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

@@ -31,6 +31,15 @@ def zstd_compress(data: bytes) -> bytes:
 PACKERS = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zstd": zstd_compress}
 
 
+@pytest.fixture(autouse=True, params=["isal", "zlib"])
+def library(request, monkeypatch):
+    """gzip is read by isal where that is installed; it has to make no difference."""
+    if request.param == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    else:
+        pytest.importorskip("isal", reason="isal is not installed")
+
+
 class Trickle:
     def __init__(self, data: bytes, size: int):
         self._stream, self._size = io.BytesIO(data), size
