@@ -155,6 +155,8 @@ _LOG = {
     "last": None,
     "year_assumed": False,
     "zone_assumed": False,
+    "since": None,
+    "until": None,
 }
 _NAMES: dict[str, Any] = {"vdi": None, "sr": None, "vms": []}
 

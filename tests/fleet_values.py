@@ -62,6 +62,7 @@ def incident(vdi: str = BASE, sr: str | None = SR, how: dict[str, Any] | None = 
 
 def from_log(*incidents: dict[str, Any]) -> dict[str, Any]:
     log = {"files": ["SMlog"], "bytes": 1, "first": WHEN, "last": WHEN, "year_assumed": False, "zone_assumed": False}
+    log |= {"since": None, "until": None}
     return valid(
         {
             "schema": "smfix.from-log/1",
