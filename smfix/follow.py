@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from smfix import ledger as ledgers
 from smfix import lifecycle
@@ -31,7 +31,7 @@ from smfix.lifecycle import Life, Stage
 from smfix.model import Outcome, Status, TreatedIncident
 from smfix.pipeline import Setting
 from smfix.policy import Policy
-from smfix.remedy import Denied, Remedies
+from smfix.remedy import Denied, Remedies, Rescans
 from smfix.report import followed, jsondoc
 from smfix.smlog.events import Failure
 from smfix.smlog.follow import Tail
@@ -48,6 +48,8 @@ _SAVED_EVERY = 5.0  # seconds, where only the position has moved
 _MEASURED_EVERY = 15.0
 _GATHER = 0.02  # seconds in which lines gather while somebody writes
 _IN_HAND = 0.02  # seconds, while a record or a hook is waited for
+_SET_BACK = timedelta(seconds=2)  # from which on it is no correction of a clock that runs
+_AT_WORK = 0.2  # seconds, while the storage manager scans
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ class Follower:
     def _begin(self, setting: Setting) -> None:
         asked = self._asked
         self._ledger = self._restored()
+        self._latest = _now()
+        if any(case.life.since > self._latest for case in self._ledger.cases.values()):
+            self._set_back(self._latest)
         self._fragments: dict[str, str] = {}
         resumed = self._is_damaged or bool(self._ledger.follower)
         self._tail = Tail(asked.log, self._ledger.position if resumed else None, at_end=asked.at_end)
@@ -116,6 +121,8 @@ class Follower:
         self._base_setting = setting
         self._hook: tuple[HookRun, int] | None = None
         self._hooks_left: list[int] = []
+        self._rescans = Rescans(asked.rescan)
+        self._ask_again()
         self._saved_at = self._measured_at = 0.0
         self._is_dirty = True
         self._nobody_listens = False
@@ -170,14 +177,31 @@ class Follower:
     def _ends(self) -> bool:
         return self._wake.stopping or self._nobody_listens or not self._listens()
 
+    def _look_at_the_clock(self) -> None:
+        now = _now()
+        if now < self._latest - _SET_BACK:
+            self._say(f"smfix: the clock was set back by {(self._latest - now).total_seconds():.0f} s")
+            self._set_back(now)
+            self._is_dirty = True
+        self._latest = now
+
+    def _set_back(self, now: datetime) -> None:
+        """The clock on the wall has been set back, so what was to be done at a time may be far away."""
+        ledger = self._ledger
+        for case in ledger.cases.values():
+            case.life = lifecycle.set_back(case.life, now)
+        ledger.repairs = [(path, min(at, now)) for path, at in ledger.repairs]
+
     def round(self) -> bool:
         """Everything there is to do now; True where the log gave something."""
+        self._look_at_the_clock()
         if self._wake.reload:
             self._wake.reload = False
             self._reload()
         gave = self._read()
         self._remind()
         self._treat()
+        self._rescan()
         now = time.monotonic()
         if self._is_dirty or (self._has_moved() and now - self._saved_at >= self._patience()):
             self._save_if_possible()
@@ -190,8 +214,8 @@ class Follower:
         """Seconds until something is due by itself; None: nothing is."""
         if self._is_dirty or self._reader.is_waiting or self._hook is not None:
             return _IN_HAND
-        times = [case.life.due for case in self._ledger.cases.values() if case.life.due is not None]
-        return max(0.0, (min(times) - _now()).total_seconds()) if times else None
+        until = self._remedies.until_due()
+        return _AT_WORK if self._rescans.is_busy and (until is None or until > _AT_WORK) else until
 
     # ---------------------------------------------------------------- the log
 
@@ -266,8 +290,7 @@ class Follower:
                 self._count("repairs_total")
                 written.append(treated.sr)
         self._reader.wanted = self._cases.wanted() if due else self._reader.wanted
-        for sr in dict.fromkeys(written):
-            self._rescan(sr)
+        self._rescans.want(written)
 
     def _settle(self, case: Case, treated: TreatedIncident, denied: Denied | None) -> None:
         before, outcome = case.life, treated.outcome
@@ -286,10 +309,16 @@ class Follower:
             self._announce(case, Stage.DIAGNOSED.value, replace(treated, outcome=foreseen))
         self._moved(case, before)
 
-    def _rescan(self, sr: str) -> None:
-        if self._asked.rescan is None:
+    def _ask_again(self) -> None:
+        """The last run may have ended before the storage manager had looked."""
+        repaired = [case for case in self._ledger.cases.values() if case.life.stage is Stage.REPAIRED]
+        self._rescans.want(case.document["sr"] for case in repaired if case.document is not None)
+
+    def _rescan(self) -> None:
+        ended = self._rescans.poll()
+        if ended is None:
             return
-        done, words = self._asked.rescan(sr)
+        sr, done, words = ended
         self._say(f"smfix: SR {sr}: {words}")
         for case in self._ledger.cases.values() if done else ():
             if case.document is not None and case.document["sr"] == sr:

@@ -135,6 +135,12 @@ def _moved(life: Life, stage: Stage, reason: str | None, now: datetime) -> Life:
     return replace(life, stage=stage, reason=reason, since=now, tries=0, told=now, reminders=0)
 
 
+def set_back(life: Life, now: datetime) -> Life:
+    """The clock was set back to `now`: nothing lies in the future, and what waits is looked at at once."""
+    times = {name: getattr(life, name) for name in ("since", "due", "told", "trying")}
+    return replace(life, **{name: min(now, at) for name, at in times.items() if at is not None})
+
+
 def told_of(before: Life | None, after: Life) -> str | None:
     """The event that leads from `before` to `after`; None where nothing is to be told."""
     if before is not None and (before.stage, before.reason, before.since) == (after.stage, after.reason, after.since):

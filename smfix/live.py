@@ -114,7 +114,14 @@ def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[
 
 def _rescan(sr: str, setting: Setting) -> tuple[bool, str]:
     """Have the storage manager look at an SR again: whether it will, and a line about it."""
-    done = rescan([(sr, Outcome(Status.REPAIRED, ""))], setting)
+    if setting.pool is None:
+        return False, "not rescanned: no XAPI"
+    # By a connection of its own: a scan takes minutes, and meanwhile the next repair has questions.
+    pool = setting.pool.another()
+    try:
+        done = rescan([(sr, Outcome(Status.REPAIRED, ""))], replace(setting, pool=pool))
+    finally:
+        pool.close()
     return any(one.done for one in done), "; ".join(one.message for one in done)
 
 

@@ -43,6 +43,7 @@ from smfix.model import (
     Write,
 )
 from smfix.problems.table import diagnose, row
+from smfix.reach import unanswered, unanswered_srs
 from smfix.repair import journal_folder
 from smfix.repair import undo as way_back
 from smfix.repair.journal import Mark
@@ -150,7 +151,11 @@ def from_log(
         asked.names, tz=asked.tz, year=asked.year, since=asked.since, until=asked.until, progress=progress
     )
     ids = _ids(reading.incidents)
-    places = [find_image(incident, mounts) for incident in reading.incidents]
+    silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts)
+    places = [
+        Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts)
+        for one in reading.incidents
+    ]
     treated: dict[int, TreatedIncident] = {}
     for index in chains.parents_first([place if isinstance(place, Found) else None for place in places]):
         incident = reading.incidents[index]
@@ -262,8 +267,12 @@ class _Missing:
 def _resolved(targets: Sequence[str], setting: Setting) -> list[Found | _Missing]:
     """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
     mounts = sr_mounts(setting.sr_mounts)
+    silent = unanswered(targets, mounts)
     images: dict[str, Found | _Missing] = {}
     for text in targets:
+        if text in silent:
+            images[text] = _Missing(text, Outcome(Status.FAILED, silent[text]))
+            continue
         try:
             found = resolve(text, mounts)
         except Unreadable as error:
@@ -475,6 +484,9 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
+    if path in (silent := unanswered([path], ())):
+        again = (setting.undo_command(entry.id),)
+        return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
     with awake(found.target, volumes, change=agree is not None) as asleep:
         outcome = refused(asleep) if asleep is not None else _undone(entry, found, setting, agree, volumes)

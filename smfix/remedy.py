@@ -1,20 +1,23 @@
 """The disks of the incidents that are due: found, treated as the policy allows, and nothing else.
 
 Each storage repository's disks are one errand (:mod:`smfix.host.errand`): one whose storage does not
-answer holds up nobody else. The errand asks before it writes, and the answer is given here: by the
-policy, by the recurrence of damage, and only after it was written down that an attempt begins.
+answer in a moment is left to itself, and holds up nobody else. The errand asks before it writes, and the
+answer is given here: by the policy, by the recurrence of damage, and only after it was written down that an
+attempt begins.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from smfix import chains, pipeline, policy
 from smfix.cases import incident
 from smfix.errors import SmfixError
+from smfix.host.answers import patience
 from smfix.host.errand import Errand
 from smfix.host.sr import Found, sr_mounts
 from smfix.ledger import Case, Ledger
@@ -23,13 +26,12 @@ from smfix.model import Incident, Outcome, Reason, Record, State, Status, Treate
 from smfix.pipeline import Setting
 from smfix.policy import Policy
 
-PATIENCE = 60.0
-"""Seconds after which storage is taken not to answer."""
 _DAMAGED_AGAIN = (Reason.NO_FIX, Reason.NEEDS_CONFIRM)
 _WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
 _SILENT = "the storage has not answered for {:g} s; the disk was not looked at"
 _SOUND = Outcome(Status.VALID, "the image is sound")
 _STEP = 0.2  # seconds between two looks whether we are to stop
+_MOMENT = 2.0  # seconds that the others wait for one storage
 _AT_ONCE = 64  # incidents treated before the log is looked at again
 
 
@@ -55,11 +57,13 @@ class Denied:
 
 @dataclass(slots=True)
 class _Running:
-    """An errand that has not come back in time."""
+    """An errand that has not come back in a moment. `since`: of the monotonic clock; `given_up`: that was told."""
 
     sr: str
     told: list[tuple[str, Incident]]
     errand: Errand[Asked, list[TreatedIncident]]
+    since: float
+    given_up: bool = False
 
 
 @dataclass(slots=True)
@@ -76,16 +80,28 @@ class Remedies:
     now: Callable[[], datetime]
     stopping: Callable[[], bool]
     rules: Policy = field(default_factory=Policy)
-    patience: float = PATIENCE
+    patience: float = field(default_factory=patience)
     foreseen: dict[str, Outcome] = field(default_factory=dict)
     _denied: dict[str, Denied] = field(default_factory=dict)
     _late: list[_Running] = field(default_factory=list)
 
     def due(self) -> list[Case]:
         """The incidents whose disk is to be looked at now."""
-        now, silent = self.now(), {one.sr for one in self._late}
-        waiting = [case for case in self.ledger.cases.values() if case.life.due is not None and case.life.due <= now]
-        return [case for case in waiting if (case.sr or "") not in silent][:_AT_ONCE]
+        now = self.now()
+        return [case for case, at in self._waiting() if at <= now][:_AT_ONCE]
+
+    def until_due(self) -> float | None:
+        """Seconds until there is something to do; None: nothing is waited for."""
+        times = [(at - self.now()).total_seconds() for _, at in self._waiting()]
+        if self._late:
+            times.append(_STEP)
+        return max(0.0, min(times)) if times else None
+
+    def _waiting(self) -> list[tuple[Case, datetime]]:
+        """The incidents that will be looked at, and when; without those of a storage that is being waited for."""
+        silent = {one.sr for one in self._late}
+        due = [(case, case.life.due) for case in self.ledger.cases.values() if (case.sr or "") not in silent]
+        return [(case, at) for case, at in due if at is not None]
 
     def treat(self, cases: Sequence[Case]) -> list[tuple[TreatedIncident, Denied | None]]:
         """What became of the disks of `cases`, parents first; and of those that were late before."""
@@ -107,15 +123,16 @@ class Remedies:
         def work(ask: Callable[[Asked], bool]) -> list[TreatedIncident]:
             return _treat_all(told, setting, ask if may_write else None)
 
-        errand = Errand(work)
-        waited = 0.0
+        errand, since = Errand(work), time.monotonic()
         while not errand.serve(_STEP, self._answer):
-            waited += _STEP
             if self.stopping() and not errand.granted:
                 return []  # nothing was written, and nothing will be: nobody answers any more
-            if waited >= self.patience:
-                self._late.append(_Running(sr, told, errand))
-                return [(_failed(name, one, _SILENT.format(self.patience)), None) for name, one in told]
+            if not errand.granted and time.monotonic() - since >= min(_MOMENT, self.patience):
+                self._late.append(_Running(sr, told, errand, since))
+                return []
+            if time.monotonic() - since >= self.patience:
+                self._late.append(late := _Running(sr, told, errand, since))
+                return self._given_up(late)
         if self.stopping() and not errand.granted:
             return []
         return self._results(errand, told)
@@ -130,18 +147,37 @@ class Remedies:
             return [(_failed(name, one, words), None) for name, one in told]
         return [self._judged(treated) for treated in done]
 
+    def _given_up(self, late: _Running) -> list[tuple[TreatedIncident, Denied | None]]:
+        late.given_up = True
+        return [(_failed(name, one, _SILENT.format(self.patience)), None) for name, one in late.told]
+
     def _returned(self, seconds: float = 0.0) -> list[tuple[TreatedIncident, Denied | None]]:
-        """What the late ones have brought back: what was written counts, what was seen may be old by now."""
+        """What the late ones have brought back. Of one that was given up only what was written counts.
+
+        What it saw may be old by now, as is what was seen of a disk that the log has named again meanwhile.
+        """
         back: list[tuple[TreatedIncident, Denied | None]] = []
         for one in list(self._late):
-            if one.errand.serve(seconds, lambda _asked: False):
+            if one.errand.serve(seconds, _never if one.given_up else self._answer):
                 self._late.remove(one)
-                for name, _ in one.told:
-                    if case := self.ledger.cases.get(name):
-                        case.life = replace(case.life, due=self.now())
-                results = self._results(one.errand, one.told) if one.errand.granted else []
-                back += [done for done in results if done[0].outcome and done[0].outcome.status in _WRITTEN]
+                back += self._taken(one)
+            elif not one.given_up and time.monotonic() - one.since >= self.patience:
+                back += self._given_up(one)
         return back
+
+    def _taken(self, late: _Running) -> list[tuple[TreatedIncident, Denied | None]]:
+        counts = {name: one.count for name, one in late.told}
+        results = self._results(late.errand, late.told) if late.errand.granted or not late.given_up else []
+        taken = []
+        for name, count in counts.items():
+            if (case := self.ledger.cases.get(name)) is None:
+                continue
+            is_old = late.given_up or case.count != count
+            mine = [done for done in results if done[0].id == name]
+            taken += [done for done in mine if not is_old or (done[0].outcome and done[0].outcome.status in _WRITTEN)]
+            if is_old:
+                case.life = replace(case.life, due=self.now())
+        return taken
 
     def finish(self) -> None:
         """Smfix ends: wait for a repair in hand that has been slow."""
@@ -234,7 +270,7 @@ class Remedies:
         for at, path, _ in self._verified():
             is_known = any(other == path and abs(when - at) < timedelta(minutes=1) for other, when in known)
             if now - at < DAY and not is_known:
-                self.ledger.repairs.append((path, at))
+                self.ledger.repairs.append((path, min(at, now)))
 
     def _verified(self) -> list[tuple[datetime, str, Record]]:
         """The repairs that stand, by their journals: when, the image's path."""
@@ -247,6 +283,46 @@ class Remedies:
             for record in records
             if record.state == "verified" and record.created is not None and record.path is not None
         ]
+
+
+class Rescans:
+    """The SRs that the storage manager is asked to look at again, one after the other, which may take minutes.
+
+    `rescan` asks for one SR, and says whether it will, and a line about it; None: nobody is asked. At the end
+    nobody waits: the storage manager goes on without us.
+    """
+
+    def __init__(self, rescan: Callable[[str], tuple[bool, str]] | None) -> None:
+        self._rescan = rescan
+        self._wanted: list[str] = []
+        self._running: tuple[str, Errand[None, tuple[bool, str]]] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """True while there is an answer to come."""
+        return self._running is not None or bool(self._wanted)
+
+    def want(self, srs: Iterable[str | None]) -> None:
+        """Ask for these too, each once; where a scan has begun already, for another one after it."""
+        if self._rescan is not None:
+            self._wanted = list(dict.fromkeys((*self._wanted, *filter(None, srs))))
+
+    def poll(self) -> tuple[str, bool, str] | None:
+        """The SR that was answered for, with the answer; None: not yet. Begins with the next one."""
+        ended = None
+        if self._running is not None:
+            sr, errand = self._running
+            if not errand.serve(0.0, bool):
+                return None
+            self._running = None
+            try:
+                ended = sr, *errand.result()
+            except Exception as error:  # noqa: BLE001 - a bug here must not end the service
+                ended = sr, False, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
+        if self._wanted and (rescan := self._rescan) is not None:
+            sr = self._wanted.pop(0)
+            self._running = sr, Errand(lambda _ask: rescan(sr))
+        return ended
 
 
 def _treat_all(
@@ -266,6 +342,10 @@ def _treat_all(
 
 def _decider(name: str, sr: str | None, ask: Callable[[Asked], bool]) -> pipeline.Decide:
     return lambda path, outcome: ask(Asked(name, path, sr, outcome))
+
+
+def _never(_asked: Asked) -> bool:
+    return False
 
 
 def _failed(name: str, one: Incident, words: str) -> TreatedIncident:

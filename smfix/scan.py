@@ -8,7 +8,7 @@ forest is made at the end from what came back. A worker returns values, never op
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from smfix.errors import SmfixError, Unreadable, UsageError
 from smfix.host import lvm, xapi
 from smfix.host.naming import is_uuid
 from smfix.host.pool import Attachment
-from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_mounts
+from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
 from smfix.host.storage import Identity, open_image
 from smfix.host.usage import Usage, elsewhere, usage_of
 from smfix.model import (
@@ -36,6 +36,7 @@ from smfix.model import (
 )
 from smfix.problems.rows import Context
 from smfix.problems.table import diagnose
+from smfix.reach import unanswered
 from smfix.vhd.chain import Link, forest
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.structs import NULL_UUID, uuid_text
@@ -62,7 +63,8 @@ def scan(
     UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
     """
     folders = sr_mounts(mounts)
-    found = list(_images(targets, folders))
+    silent = unanswered(targets or list(sr_folders(None, folders)), folders)
+    found = list(_images(targets, folders, silent))
     told = [_told(each, pool) for each in found]
     uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
     scanned: list[ScannedImage] = []
@@ -71,7 +73,8 @@ def scan(
         if progress is not None:
             progress(len(scanned), len(found))
     named = (replace(image, names=names) for image, (names, _) in zip(scanned, told, strict=True))
-    return tuple(_in_chains(tuple(named)))
+    unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=said)) for each, said in silent.items()]
+    return (*unseen, *_in_chains(tuple(named)))
 
 
 def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names, tuple[Attachment, ...]]:
@@ -88,9 +91,11 @@ def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names, tuple[Attachment
     return Names(), ()
 
 
-def _images(targets: Sequence[str], mounts: Sequence[str]) -> Iterator[Found]:
+def _images(targets: Sequence[str], mounts: Sequence[str], silent: Collection[str]) -> Iterator[Found]:
     seen: set[str] = set()
-    for target in targets or list(_attached(mounts)):
+    for target in targets or list(_attached(mounts, silent)):
+        if target in silent:
+            continue
         name = _sr_folder(target, mounts) or target
         place = resolve(name, mounts)
         if isinstance(place, NotFound):
@@ -103,9 +108,9 @@ def _images(targets: Sequence[str], mounts: Sequence[str]) -> Iterator[Found]:
                 yield each
 
 
-def _attached(mounts: Sequence[str]) -> Iterator[str]:
+def _attached(mounts: Sequence[str], silent: Collection[str]) -> Iterator[str]:
     """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
-    count = 0
+    count = len(silent)
     for mount in mounts:
         try:
             names = sorted(filter(is_uuid, os.listdir(mount)))
@@ -113,7 +118,7 @@ def _attached(mounts: Sequence[str]) -> Iterator[str]:
             raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point by --sr-mount") from error
         for name in names:
             folder = os.path.join(mount, name)
-            if any(entry.endswith(".vhd") for entry in _entries(folder)):
+            if folder not in silent and any(entry.endswith(".vhd") for entry in _entries(folder)):
                 count += 1
                 yield folder
     for sr in lvm.attached():

@@ -31,8 +31,9 @@ ARROWS = {
     "setting": ("chains", "host", "repair", "report", "vhd", "model", "errors"),
     "treatment": ("setting", "chains", "host", "repair", "report", "problems", "vhd", "model", "errors"),
     "rescan": ("setting", "host", "report", "model", "errors"),
-    "scan": ("chains", "host", "problems", "vhd", "model", "errors"),
-    "pipeline": (*BELOW, "chains", "setting", "treatment", "rescan", "scan"),
+    "reach": ("host", "errors"),
+    "scan": ("chains", "host", "problems", "reach", "vhd", "model", "errors"),
+    "pipeline": (*BELOW, "chains", "reach", "setting", "treatment", "rescan", "scan"),
     "pruning": ("setting", "pipeline", "repair", "model", "errors"),
     # A log that grows: what is known of it, what may be done, and the loop.
     "policy": ("model", "errors"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -402,6 +403,47 @@ def test_a_bug_in_one_disk_does_not_end_the_service(live, world, monkeypatch):
     assert live.last()["message"] == "unexpected ZeroDivisionError: oops; this is a bug, please report it"
 
 
+def test_a_slow_rescan_holds_up_neither_the_log_nor_the_end(live, world):
+    world.damaged()
+    world.damaged(OTHER)
+    may_end, asked = threading.Event(), []
+
+    def rescan(sr):
+        asked.append(sr)
+        assert may_end.wait(30)
+        return True, "rescanned"
+
+    live.start(rescan=rescan).append(failed(pid=1))
+    live.until(lambda: asked == [SR])
+    live.append(failed(OTHER, pid=2))  # while the storage manager is still at the first
+    live.until(lambda: "repaired" in live.names(OTHER))
+    live.stop()
+    assert "rescanned" not in live.names()
+    may_end.set()
+    may_end.clear()
+    live.start(rescan=rescan)  # nobody knows whether it was done: it is asked for again
+    live.until(lambda: asked == [SR, SR])
+    may_end.set()
+    live.until(lambda: live.names().count("rescanned") == 2)
+    assert asked == [SR, SR]
+
+
+def test_a_rescan_that_cannot_be_is_said_and_not_asked_for_again(live, world):
+    world.damaged()
+    asked = []
+
+    def rescan(sr):
+        asked.append(sr)
+        raise ZeroDivisionError("oops")
+
+    live.start(rescan=rescan).append(failed())
+    live.until(lambda: live.said != [])
+    assert "unexpected ZeroDivisionError" in live.said[0]
+    for _ in range(5):
+        live.follower.round()
+    assert asked == [SR]
+
+
 def test_the_sr_is_rescanned_once_for_several_repairs(live, world):
     world.damaged()
     world.damaged(OTHER)
@@ -464,3 +506,37 @@ def test_a_clock_that_jumps_changes_no_order(live, world, monkeypatch):
     live.until(lambda: live.case().proof is not None)
     monkeypatch.setattr(follow, "_now", real)
     live.until(lambda: "confirmed" in live.names())
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_clock_that_is_set_back_prolongs_no_wait(live, world, monkeypatch, restart):
+    path = world.damaged()
+    real = follow._now
+    ahead = [timedelta(days=3000)]
+    monkeypatch.setattr(follow, "_now", lambda: real() + ahead[0])
+    with world.holding(path):
+        live.start().append(failed())
+        live.until(lambda: "waiting" in live.names())
+    if restart:
+        live.stop()
+    ahead[0] = timedelta(0)
+    if restart:
+        live.start()
+    live.until(lambda: "repaired" in live.names())
+    assert live.follower._ledger.repairs[-1][1] <= real()
+    assert live.case().life.since <= real()
+
+
+def test_repairs_of_a_future_that_was_none_are_of_today(live, world, monkeypatch):
+    path = world.damaged()
+    real = follow._now
+    ahead = [timedelta(days=3000)]
+    monkeypatch.setattr(follow, "_now", lambda: real() + ahead[0])
+    live.start().append(failed())
+    live.until(lambda: "repaired" in live.names())
+    ahead[0] = timedelta(0)
+    path.write_bytes(path.read_bytes()[:-512])
+    live.append(failed(pid=4, at="02:18:35"))
+    live.until(lambda: "recurred" in live.names())
+    (_, at) = live.follower._ledger.repairs[-1]
+    assert at <= real()

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from smfix import lifecycle
-from smfix.lifecycle import EVENTS, Life, Stage, begun, over, proved, reminded, reported, rescanned, told_of, treated
+from smfix.lifecycle import (
+    EVENTS,
+    Life,
+    Stage,
+    attempted,
+    begun,
+    over,
+    proved,
+    reminded,
+    reported,
+    rescanned,
+    set_back,
+    told_of,
+    treated,
+)
 from smfix.model import Reason, Status
 
 T = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -121,6 +136,14 @@ def test_what_is_settled_is_not_reminded_of(stage):
 
 def test_nothing_is_reminded_of_that_was_never_told():
     assert reminded(Life(Stage.WAITING, T), T + 9 * DAY, HOUR, DAY) is None
+
+
+def test_a_clock_that_is_set_back():
+    life = treated(attempted(begun(T), T), Status.REFUSED, Reason.NO_FIX, T)
+    early = T - 9 * DAY
+    assert set_back(life, early) == replace(life, since=early, due=early, told=early)
+    assert set_back(attempted(life, T), early).trying == early
+    assert set_back(life, T + HOUR) == life
 
 
 def test_the_events_are_the_stages_and_the_reminder():

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from smfix import live
 from smfix.host import guard, xapi
 from smfix.repair import journal_folder
+from smfix.setting import Setting
 from world import BASE, LEAF, OTHER, SR, failed, make_world
 from xapi_host import GONE, HERE, ME, PASSWORD, THEM, XapiHost, certificates
 
@@ -327,6 +329,44 @@ def test_gc_finishes_while_the_scan_runs(pool, repair, leaf):
     pool.hooks["SR.scan"] = lambda: pool.config(LEAF).pop("vhd-parent")
     rescan = repair(leaf)[2].json["rescans"][0]
     assert (rescan["unhealthy_before"], rescan["unhealthy_after"]) == (1, 0)
+
+
+def test_a_followers_rescan_holds_up_no_other_call(pool, monkeypatch):
+    """A scan takes minutes, and the next repair must not wait for its answers under SM's locks."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        may_end.wait(30)
+
+    pool.hooks["SR.scan"] = slow
+    asked = xapi.Pool(xapi.login(None, {}, socket=xapi.SOCKET), here=HERE)
+    told = []
+    scan = threading.Thread(target=lambda: told.append(live._rescan(SR, Setting(pool=asked))))
+    scan.start()
+    assert begun.wait(30)
+    assert asked.standing(LEAF, SR).is_master_here
+    asked.close()
+    assert told == []
+    may_end.set()
+    scan.join()
+    assert told == [(True, "rescanned; GC works on in the background, and may wait some minutes first")]
+    assert live._rescan(SR, Setting()) == (False, "not rescanned: no XAPI")
+
+
+def test_a_call_in_hand_does_not_hold_up_the_end(pool, monkeypatch):
+    monkeypatch.setattr(xapi, "_TO_CLOSE", 0.05)
+    begun, may_end = threading.Event(), threading.Event()
+    pool.hooks["SR.scan"] = lambda: (begun.set(), may_end.wait(30))
+    asked = xapi.Pool(xapi.login(None, {}, socket=xapi.SOCKET), here=HERE)
+    scan = threading.Thread(target=asked.scan, args=(SR,))
+    scan.start()
+    assert begun.wait(30)
+    asked.close()
+    assert scan.is_alive()
+    may_end.set()
+    scan.join()
+    asked.close()
 
 
 def test_a_scan_that_fails_takes_no_repair_back(world, pool, locks, leaf):

@@ -221,14 +221,15 @@ def _names(folder: str) -> list[str]:
 # ------------------------------------------------------------------------------ SR types
 
 
-def _sr_folders(sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
+def sr_folders(sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
+    """Where the file SR is, or (None) every one: folders below `mounts`. Raises Unreadable."""
     for mount in mounts:
         for name in [sr] if sr else sorted(filter(is_uuid, _names(mount))):
             yield os.path.join(mount, name)
 
 
 def _find_files(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[Found]:
-    for root in _sr_folders(sr, mounts):
+    for root in sr_folders(sr, mounts):
         # A full name is asked for by name: an SR can hold tens of thousands.
         names = [f"{ref}.vhd"] if is_uuid(ref) else sorted(_names(root))
         for name in names:

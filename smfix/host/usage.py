@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 from smfix.errors import Unreadable
 from smfix.host import tapdisks
+from smfix.host.fileid import FileId, file_id
+from smfix.host.naming import read_path
 from smfix.host.pool import Attachment
 from smfix.host.storage import Identity
 from smfix.model import InUse
@@ -63,7 +65,7 @@ def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = 
     wanted = {_key(identity) for identity in identities}
     held: defaultdict[_Key, list[tuple[bool, str]]] = defaultdict(list)
     blind = _ask_processes(wanted, held, proc)
-    unanswered = _ask_tapdisks(wanted, held)
+    unanswered = _ask_tapdisks(wanted, held, {read_path(identity.path).sr for identity in identities})
     blind = "; ".join(filter(None, [blind, unanswered])) or None
     for key, writes, who in _ask_kernel(identities, proc, sys):
         if key in wanted:
@@ -87,7 +89,7 @@ def _key(identity: Identity) -> _Key:
     return (identity.device, identity.inode)
 
 
-def _key_of(about: os.stat_result) -> _Key:
+def _key_of(about: FileId) -> _Key:
     if stat.S_ISBLK(about.st_mode):
         return (about.st_rdev,)
     return (about.st_dev, about.st_ino)
@@ -126,7 +128,7 @@ def _ask_processes(wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, s
             for table, descriptors in _tables(base):
                 for number in descriptors:
                     try:
-                        about = os.stat(f"{table}/fd/{number}")
+                        about = file_id(f"{table}/fd/{number}")
                     except OSError:
                         continue
                     key = _key_of(about)
@@ -199,15 +201,23 @@ def _name(base: str) -> str:
         return "a process"
 
 
-def _ask_tapdisks(wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]]) -> str | None:
-    """Enter the tapdisks that hold an image without a descriptor; return what could not be seen."""
+def _ask_tapdisks(
+    wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]], srs: set[str | None]
+) -> str | None:
+    """Enter the tapdisks that hold an image without a descriptor; return what could not be seen.
+
+    `srs`: those of the images. The disks of other SRs are not touched: their storage may be dead.
+    """
     try:
         disks = tapdisks.listed()
     except Unreadable as error:
         return f"the tapdisks ({error})"
     for disk in disks:
+        sr = read_path(disk.path).sr
+        if sr is not None and None not in srs and sr not in srs:
+            continue
         try:
-            key = _key_of(os.stat(disk.path))
+            key = _key_of(file_id(disk.path))
         except OSError:
             continue  # it has a name of yesterday, or is on a node that was removed: no image of ours
         who = f"(pid {disk.pid})" if disk.pid is not None else "tapdisk"
@@ -276,7 +286,7 @@ def _key_behind(device: str) -> _Key | None:
 def _key_at(path: bytes) -> _Key | None:
     """What is at the path of a loop device's file: right, if it was named in this mount namespace."""
     try:
-        return _key_of(os.stat(path))
+        return _key_of(file_id(os.fsdecode(path)))
     except (OSError, ValueError):
         return None  # deleted, or a path of another namespace
 

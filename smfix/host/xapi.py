@@ -30,6 +30,7 @@ SOCKET = "/var/lib/xcp/xapi"
 
 # Seconds. The first is waited for under SM's locks, while a starting VM waits for us.
 NOW_LIMIT, CALL_LIMIT, SCAN_LIMIT = 2.0, 15.0, 120.0
+_TO_CLOSE = 0.3  # seconds that a call in hand is waited for
 SILENCE = 30.0
 """Seconds for which an XAPI that failed is not asked again."""
 MEMORY = 30.0
@@ -279,9 +280,15 @@ class Pool:
                 return
         self.left_paused.append(vdi)
 
+    def another(self) -> Pool:
+        """The same pool by a connection of its own, which waits for no call of this one."""
+        return Pool(self._login, here=self._here, clock=self._clock)
+
     def close(self) -> None:
-        """End the session, if there is one; never raises."""
-        with self._alone:
+        """End the session, if there is one and nobody waits for an answer in it; never raises."""
+        if not self._alone.acquire(timeout=_TO_CLOSE):
+            return
+        try:
             session, self._session = self._session, None
             if session is not None:
                 self._transport.limit = NOW_LIMIT
@@ -289,6 +296,8 @@ class Pool:
                     session.xenapi.session.logout()
                 with suppress(*self._trouble):
                     session("close")()
+        finally:
+            self._alone.release()
 
     # ------------------------------------------------------------------ how it is asked
 
