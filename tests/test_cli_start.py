@@ -366,6 +366,31 @@ def test_progress_is_for_terminals_only(world, monkeypatch):
     assert "\rsmfix: reading the log: " in err or "\r\x1b[K" in err
 
 
+def test_a_line_that_stands_still_says_how_long(capfd, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.fileno", lambda: 2, raising=False)
+    before = signal.getsignal(signal.SIGALRM)
+    with console.pulse():
+        assert signal.getitimer(signal.ITIMER_REAL)[1] == 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        console.redraw("smfix: reading")
+        console._beat(0, None)
+        console._Drawn.since -= 7
+        console._beat(0, None)
+        console.redraw("")
+        console._Drawn.since -= 7
+        console._beat(0, None)  # nobody is told that nothing is done
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert capfd.readouterr().err.count("smfix: reading (7 s)\x1b[K") == 1
+
+
+def test_no_timer_where_nobody_watches():
+    before = signal.getsignal(signal.SIGALRM)
+    with console.pulse():
+        assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_progress_in_numbers(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     read = console.reading_meter()

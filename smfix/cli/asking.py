@@ -10,7 +10,7 @@ from dataclasses import replace
 from smfix import pipeline
 from smfix.cli.console import answer, emit, redraw, say
 from smfix.errors import UsageError
-from smfix.model import Exit, Outcome, Pruned, Record
+from smfix.model import Exit, Outcome, Pruned, Record, Rescan
 from smfix.report import journals, layout, text
 
 
@@ -35,12 +35,28 @@ def setting_of(
 @contextmanager
 def with_pool(setting: pipeline.Setting, login: str | None, *, rescan: bool = True) -> Iterator[pipeline.Setting]:
     """The setting with the pool's XAPI, where there is one; its session is ended behind the block."""
-    pool = pipeline.pool_at(login)
+    if login is not None:
+        redraw("smfix: asking XAPI")
+    try:
+        pool = pipeline.pool_at(login)
+    finally:
+        redraw("")
     try:
         yield replace(setting, pool=pool, xapi_login=login, rescan=rescan)
     finally:
         if pool is not None:
             pool.close()
+
+
+def rescanned(treated: Sequence[tuple[str | None, Outcome | None]], setting: pipeline.Setting) -> tuple[Rescan, ...]:
+    """Each repaired SR handed back to the storage manager, which may take a while."""
+    if setting.pool is None:
+        return pipeline.rescan(treated, setting)
+    redraw("smfix: asking the storage manager to look at the repaired SRs again")
+    try:
+        return pipeline.rescan(treated, setting)
+    finally:
+        redraw("")
 
 
 def decider(*, yes: bool, dry_run: bool, as_json: bool) -> pipeline.Decide | None:

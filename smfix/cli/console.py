@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from smfix.errors import SmfixError, WriteFailed
@@ -25,7 +27,8 @@ def guarded(body: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(body)
     def guarded(*args: Any, **options: Any) -> int:
         try:
-            return body(*args, **options)
+            with pulse():
+                return body(*args, **options)
         except SmfixError as error:
             return _ended(str(error), error.exit_bit, options)
         except KeyboardInterrupt:
@@ -138,11 +141,44 @@ def counting_meter(what: str, noun: str) -> Meter:
     return Meter(lambda done, total, seconds: meter.of_items(what, done, total, seconds, noun))
 
 
+class _Drawn:
+    """The progress line as it stands: since when (monotonic seconds) nobody has changed it."""
+
+    line = ""
+    since = 0.0
+
+
 def redraw(line: str) -> None:
     """The progress line, in place of the one before it."""
     if sys.stderr.isatty():
+        _Drawn.line, _Drawn.since = line, time.monotonic()
         sys.stderr.write(f"\r{line}\x1b[K")
         sys.stderr.flush()
+
+
+@contextmanager
+def pulse() -> Iterator[None]:
+    """While the block runs, a progress line that stands still for a second says how long it has, every second.
+
+    By a timer's signal and not by a thread: beside threads a log is read on one core only.
+    """
+    if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _beat)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _beat(_signal: int, _frame: object) -> None:
+    still = time.monotonic() - _Drawn.since
+    if _Drawn.line and still >= 0.9:
+        with suppress(OSError):  # past the buffer: that may be in use just now
+            os.write(sys.stderr.fileno(), f"\r{_Drawn.line} ({still:.0f} s)\x1b[K".encode(errors="replace"))
 
 
 def width() -> int:

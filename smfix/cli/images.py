@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smfix import pipeline, scan
-from smfix.cli.asking import Watch, decider, ended, how_to_go_on, setting_of, with_pool
+from smfix.cli.asking import Watch, decider, ended, how_to_go_on, rescanned, setting_of, with_pool
 from smfix.cli.console import counting_meter, emit, guarded, redraw, say, width
 from smfix.cli.options import (
     AsJson,
@@ -47,7 +47,11 @@ def check(
     page = page_wanted(html, include_data=include_data)
     setting = setting_of(sr_mount, None, None, None, None)
     with with_pool(setting, xapi_login) as setting:
-        images = pipeline.check(targets, setting, parents=parents)
+        redraw("smfix: looking at the images")
+        try:
+            images = pipeline.check(targets, setting, parents=parents)
+        finally:
+            redraw("")
     document = jsondoc.check(images)
     save(page, document, lambda pages: pages.check(page, images, setting))
     hint = ""
@@ -98,7 +102,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
             images = pipeline.repair(targets, setting, watch.each, watch.after)
         finally:
             redraw("")
-        rescans = pipeline.rescan([(one.sr, one.outcome) for one in images], setting)
+        rescans = rescanned([(one.sr, one.outcome) for one in images], setting)
     planned = pipeline.planned([image.outcome for image in images])
     hint = how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
     document = jsondoc.repair(images, rescans)

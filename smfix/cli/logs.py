@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from smfix import pipeline
-from smfix.cli.asking import Watch, decider, ended, how_to_go_on, setting_of, with_pool
+from smfix.cli.asking import Watch, decider, ended, how_to_go_on, rescanned, setting_of, with_pool
 from smfix.cli.console import counting_meter, guarded, reading_meter, redraw, say
 from smfix.cli.options import (
     AsJson,
@@ -106,6 +106,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     names = tuple(logs or (pipeline.SMLOG,))
     if not logs and not os.path.lexists(pipeline.SMLOG):
         raise Unreadable(f"{pipeline.SMLOG}: No such file or directory; name the log: smfix from-log FILE")
+    redraw("smfix: looking for the logs")  # at once: what reads them is still to be loaded
     asked = pipeline.LogQuestion(names, tz=tz, year=year, since=since, until=until)
     with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
         try:
@@ -113,7 +114,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
             reading, incidents = pipeline.from_log(asked, setting, reading_meter(), watch.each, watch.after)
         finally:
             redraw("")
-        rescans = pipeline.rescan([(one.sr, one.outcome) for one in incidents], setting)
+        rescans = rescanned([(one.sr, one.outcome) for one in incidents], setting)
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
     hint = how_to_go_on(setting, pipeline.planned(outcomes), ["from-log", *asked.words()])
     report = "" if as_json else text.from_log(reading, incidents, rescans)
