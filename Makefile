@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format dist dist-check bench bench-logs soak matrix fuzz docs reference clean
+.PHONY: help demo test lint format dist dist-check packages packages-check bench-artefacts release-check bench bench-logs soak matrix fuzz docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
@@ -13,6 +13,8 @@ help:
 	@echo 'make lint    ruff, ruff format, mypy --strict'
 	@echo 'make dist    dist/smfix: one file that runs on any x86-64 Linux, dom0 too; its SHA-256'
 	@echo 'make dist-check  builds it twice, and proves it in an empty chroot (root)'
+	@echo 'make packages    sdist, wheel, RPM, .deb (packages-check: installed, upgraded and removed in bare roots)'
+	@echo 'make release-check  all of lint, test, docs, dist-check, packages-check (root)'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
@@ -75,6 +77,29 @@ dist: $(TOOLS)/.stamp
 dist-check: dist
 	$(TOOLS)/bin/python packaging/make_dist.py --dist build/again --work build/again-work
 	$(TOOLS)/bin/python packaging/verify.py --again build/again/smfix --write build/dist-check.md
+
+# sdist, wheel, RPM, .deb. Needs Debian's rpm and dpkg-dev.
+packages: dist
+	$(TOOLS)/bin/python packaging/make_packages.py
+
+# As root: installed, upgraded and removed in bare roots. Needs debootstrap, and a mirror of Debian.
+packages-check: packages
+	$(TOOLS)/bin/python packaging/verify_packages.py --write build/packages-check.md
+
+bench-artefacts: packages $(VENV)/.run
+	$(BIN)/python benchmarks/artefacts.py
+
+# All that must hold before a release, in one go; as root on Debian. Each line is a target of its own.
+RELEASE_CHECKS ?= lint test docs reference dist-check packages-check
+release-check:
+	@test "$$(id -u)" = 0 || { echo 'release-check needs root: chroots and bare roots are part of it' >&2; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo 'release-check needs a clean work tree' >&2; exit 1; }
+	@for check in $(RELEASE_CHECKS); do \
+		echo "== make $$check"; $(MAKE) --no-print-directory $$check || { echo "release-check: $$check failed" >&2; exit 1; }; \
+	done
+	@test -z "$$(git status --porcelain)" || { echo 'release-check: what is made from the code was out of date:' >&2; \
+		git status --short >&2; exit 1; }
+	@echo '== all of it holds'
 
 # smfix is installed as a copy, so that what is frozen is what the wheel would bring.
 $(TOOLS)/.stamp: packaging/requirements.txt pyproject.toml $(shell find smfix -type f -not -name '*.pyc')

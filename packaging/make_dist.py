@@ -28,7 +28,7 @@ def main() -> int:
     options.add_argument("--dist", type=Path, default=ROOT / "dist")
     options.add_argument("--work", type=Path, default=ROOT / "build" / "dist")
     given = options.parse_args()
-    epoch = _epoch()
+    epoch = commit_time()
     folder = freeze(given.work.resolve(), epoch)
     given.dist.mkdir(parents=True, exist_ok=True)
     made = given.dist / "smfix"
@@ -39,7 +39,7 @@ def main() -> int:
     return 0
 
 
-def _epoch() -> int:
+def commit_time() -> int:
     """The time that everything in the file bears: ``SOURCE_DATE_EPOCH``, else that of the commit."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is None:

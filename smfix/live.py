@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -64,9 +65,18 @@ def default_state() -> str:
 
 
 def read_policy(path: str) -> Policy:
-    """The policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line."""
+    """The policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line.
+
+    One that somebody else can change is a mistake too.
+    """
     try:
-        with open(path, "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise Unreadable(f"{path}: not a file")
+            # It says what is written to disks and which commands are run, as whoever runs smfix.
+            if about.st_mode & 0o022 or about.st_uid not in (0, os.geteuid()):
+                raise UsageError(f"{path}: somebody else may write to it; `chown root` and `chmod go-w` it")
             text = file.read(_MOST_POLICY + 1).decode("utf-8", "replace")
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error

@@ -199,6 +199,30 @@ def test_a_mistaken_policy_is_16_and_a_missing_one_8(world):
     assert world.run("from-log", world.log, "-f", "--policy", "/nonexistent").code == 8
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o660])
+def test_a_policy_that_others_may_write_to_is_16(world, mode):
+    policy = world.folder / "policy.toml"
+    policy.write_text("version = 1\n", encoding="utf-8")
+    policy.chmod(mode)
+    run = world.run("from-log", world.log, "-f", "--policy", policy)
+    assert (run.code, "somebody else may write to it" in run.err) == (16, True)
+
+
+@pytest.mark.root
+def test_a_policy_of_somebody_else_is_16(world):
+    policy = world.folder / "policy.toml"
+    policy.write_text("version = 1\n", encoding="utf-8")
+    os.chown(policy, 12345, 12345)
+    assert "somebody else may write to it" in world.run("from-log", world.log, "-f", "--policy", policy).err
+
+
+def test_a_policy_that_is_a_fifo_is_8(world):
+    policy = world.folder / "policy.toml"
+    os.mkfifo(policy, mode=0o600)
+    run = world.run("from-log", world.log, "-f", "--policy", policy)
+    assert (run.code, "not a file" in run.err) == (8, True)
+
+
 def test_a_log_that_is_no_file_is_8(world):
     os.mkfifo(world.log)
     run = world.run("from-log", world.log, "-f", "--state-dir", world.folder / "follow")

@@ -1,0 +1,74 @@
+"""Size and start-up of what is shipped: ``make bench-artefacts``, after ``make packages``.
+
+Each command is run in turns with ``python -c pass``, RUNS times; the table has the median and the least of each.
+Writes benchmarks/ARTEFACTS.md. More files can be named: they are measured too, and only printed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = 21
+
+
+def timed(line: list[str]) -> float:
+    """Milliseconds of one run."""
+    began = time.perf_counter()
+    subprocess.run(line, stdout=subprocess.DEVNULL, check=True)
+    return (time.perf_counter() - began) * 1000
+
+
+def rows(commands: dict[str, list[str]]) -> list[str]:
+    """A line of the table for each command: all of them in turns, so that what disturbs one disturbs all."""
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for line in commands.values():
+        timed(line)  # from the disk into memory
+    for _ in range(RUNS):
+        for name, line in commands.items():
+            taken[name].append(timed(line))
+    base = statistics.median(taken["python -c pass"])
+    return [
+        f"| {name} | {statistics.median(ms):.0f} | {min(ms):.0f} | {statistics.median(ms) - base:+.0f} |"
+        for name, ms in taken.items()
+    ]
+
+
+def main(others: list[str]) -> int:
+    """Measure, print, and keep what is of the project."""
+    dist = ROOT / "dist"
+    python = "/usr/bin/python3"
+    commands = {"python -c pass": [python, "-c", "pass"]}
+    for name, program in (("wheel", str(Path(sys.executable).with_name("smfix"))), ("one file", str(dist / "smfix"))):
+        commands[f"{name}: smfix --version"] = [program, "--version"]
+        commands[f"{name}: smfix explain VHD101"] = [program, "explain", "VHD101"]
+    for other in others:
+        commands[f"{other} --version"] = [other, "--version"]
+    table = ["| | median, ms | least, ms | more than python |", "|---|---|---|---|", *rows(commands)]
+    sizes = ["| artefact | bytes |", "|---|---|"]
+    sizes += [
+        f"| {path.name} | {path.stat().st_size:,} |"
+        for path in sorted(dist.iterdir())
+        if path.name == "smfix" or path.suffix in (".rpm", ".deb", ".whl", ".gz")
+    ]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
+    head = (
+        "# What is shipped\n\n"
+        f"Measured {date.today().isoformat()} at {commit.strip()}: {version}, 2 cores, Linux. "  # noqa: DTZ011
+        f"Written by `make bench-artefacts`; {RUNS} runs of each, in turns.\n"
+    )
+    text = "\n".join([head, *sizes, "", *table, ""])
+    print(text)
+    if not others:
+        (ROOT / "benchmarks" / "ARTEFACTS.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
