@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format dist dist-check packages packages-check bench-artefacts release-check bench bench-logs soak matrix fuzz docs reference clean
+.PHONY: help demo test lint format dist dist-check packages packages-check ansible bench-artefacts release-check bench bench-logs soak matrix fuzz docs reference clean
 
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
@@ -14,7 +14,8 @@ help:
 	@echo 'make dist    dist/smfix: one file that runs on any x86-64 Linux, dom0 too; its SHA-256'
 	@echo 'make dist-check  builds it twice, and proves it in an empty chroot (root)'
 	@echo 'make packages    sdist, wheel, RPM, .deb (packages-check: installed, upgraded and removed in bare roots)'
-	@echo 'make release-check  all of lint, test, docs, dist-check, packages-check (root)'
+	@echo 'make ansible  a pool in namespaces, driven by two versions of ansible-core (root); docs/ansible-pool.md'
+	@echo 'make release-check  all of lint, test, docs, dist-check, packages-check, ansible (root)'
 	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
 	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
@@ -86,11 +87,25 @@ packages: dist
 packages-check: packages
 	$(TOOLS)/bin/python packaging/verify_packages.py --write build/packages-check.md
 
+# As root. 2.16 is the last ansible-core that speaks to the Python of dom0, 2.19 the newest that Python 3.11 runs.
+ANSIBLE_RECORD ?= build/ansible-pool.md
+ansible: dist $(VENV)/.test build/ansible-2.16/.stamp build/ansible-2.19/.stamp
+	cd ansible/ansible_collections/smfix/remediation && \
+		PATH="$(CURDIR)/build/ansible-2.19/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/ansible" \
+		ANSIBLE_HOME="$(CURDIR)/build/ansible-home" ansible-lint -q --nocolor
+	$(BIN)/python tests/ansible_hosts.py --ansible build/ansible-2.16/bin --ansible build/ansible-2.19/bin \
+		--write $(ANSIBLE_RECORD)
+
+build/ansible-%/.stamp:
+	@test -x $(@D)/bin/python || '$(PYTHON)' -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'ansible-core==$*.*' ansible-lint
+	@touch $@
+
 bench-artefacts: packages $(VENV)/.run
 	$(BIN)/python benchmarks/artefacts.py
 
 # All that must hold before a release, in one go; as root on Debian. Each line is a target of its own.
-RELEASE_CHECKS ?= lint test docs reference dist-check packages-check
+RELEASE_CHECKS ?= lint test docs reference dist-check packages-check ansible
 release-check:
 	@test "$$(id -u)" = 0 || { echo 'release-check needs root: chroots and bare roots are part of it' >&2; exit 1; }
 	@test -z "$$(git status --porcelain)" || { echo 'release-check needs a clean work tree' >&2; exit 1; }
