@@ -252,6 +252,11 @@ def test_parent_fields_in_a_disk_without_parent(change, first):
     assert finding.facts["vhd_util"] == f"differencing header is invalid: invalid {first}"
 
 
+def test_a_fixed_disk_of_the_refused_version_is_no_damage():
+    disk = refooted(bytes(4096) + base()[-512:], where="end", type=DiskType.FIXED, data_offset=(1 << 64) - 1)
+    assert codes(planned(refooted(disk, where="end", creator_version=1))) == codes(planned(disk)) == []
+
+
 def test_a_differencing_disk_made_dynamic_is_told():
     assert codes(planned(refooted(child(), type=DiskType.DYNAMIC))) == ["VHD209"]
 

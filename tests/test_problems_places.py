@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from guest import guest_data
@@ -524,6 +526,13 @@ def test_forced_answers_are_whole_or_none():
     assert forced(image, [0], [full, part]) == {}
     assert forced(image, [0], [part]) == {}
     assert forced(image, [], []) == {}
+
+
+def test_a_block_may_begin_in_the_sector_that_a_locator_reaches_into():
+    image = seen(base())
+    first, _ = next(image.blocks())
+    assert misplaced(replace(image, end_of_headers=first + SECTOR - 1)) == {}
+    assert list(misplaced(replace(image, end_of_headers=first + SECTOR)).values()) == [first]
 
 
 def test_nothing_is_unclear_without_header_or_bat():

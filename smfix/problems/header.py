@@ -87,7 +87,9 @@ def _detect_table(image: VhdImage, context: Context) -> Iterator[Hit]:
 
 def _detect_version_refused(image: VhdImage, context: Context) -> Iterator[Hit]:
     footer = image.footer
-    if footer is not None and footer.by_tap and footer.creator_version == TAP_VERSION_REFUSED:
+    if footer is None or not footer.is_sparse:
+        return  # `vhd-util check` does not open a fixed disk, and there is no bitmap in it
+    if footer.by_tap and footer.creator_version == TAP_VERSION_REFUSED:
         yield Hit()
 
 

@@ -52,7 +52,7 @@ def misplaced(image: VhdImage) -> dict[int, int]:
     if found is None:
         return {}
     header, bat = found
-    wrong = {block: at for at, block in islice(bat.placements(end=image.end_of_headers), CROWD)}
+    wrong = {block: at for at, block in islice(bat.placements(end=_headers_end(image)), CROWD)}
     wrong.update(_across(image, header, bat))
     limit = room(image)
     if _crowded(bat, header, limit):
@@ -70,6 +70,11 @@ def misplaced(image: VhdImage) -> dict[int, int]:
         else:
             wrong[block] = at
     return wrong
+
+
+def _headers_end(image: VhdImage) -> int:
+    """Before which byte no block may begin: libvhd counts whole sectors (a locator may end inside one)."""
+    return image.end_of_headers // SECTOR * SECTOR
 
 
 def _crowded(bat: Bat, header: Header, limit: int) -> bool:
@@ -166,7 +171,7 @@ def whole_block(image: VhdImage, header: Header, block: int) -> list[int]:
 
 def _where(image: VhdImage, wrong: dict[int, int], at: int) -> tuple[str, str | None]:
     """In words, and what ``vhd-util check`` says it clobbers (None: VHD303 says it)."""
-    if at < image.end_of_headers:
+    if at < _headers_end(image):
         return "over the headers", "headers"
     if image.geometry is not None and at + image.geometry.block_space > room(image):
         return f"behind the end of the file ({image.size})", "footer"

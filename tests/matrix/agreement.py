@@ -83,6 +83,8 @@ def _first_byte(image: VhdImage, finding: Finding) -> bool:
         areas = [f.value.reserved for f in (image.end, image.backup) if isinstance(f, Sound)]
     elif isinstance(image.header, Sound) and finding.code in ("VHD206", "VHD209"):
         header = image.header.value
+        if finding.code == "VHD206" and header.reserved1:
+            return False
         locators = b"".join(entry.encode() for entry in header.locators)
         areas = [header.reserved2] if finding.code == "VHD206" else [header.parent_name, locators]
     elif isinstance(image.header, Sound) and finding.code == "VHD502":
@@ -154,7 +156,8 @@ def _order(image: VhdImage, finding: Finding) -> tuple[int, int, int]:
     if finding.code.startswith("VHD5"):
         first = next((loc.index for loc in image.locators if loc.path is not None), 9)
         return 4, int(finding.facts.get("index", first)), 4
-    return 0, 0, 0
+    whose = ("primary footer", "backup footer", "primary and backup footers")
+    return 0, next((rank for rank, name in enumerate(whose) if line.startswith(f"{name} ")), len(whose)), 0
 
 
 def compare(image: VhdImage, findings: tuple[Finding, ...], opinion: Opinion) -> Agreement:
@@ -197,7 +200,8 @@ def _other_words(image: VhdImage, errors: list[Finding], left: list[Finding], li
         return CAUSE
     if (touched or "batmap" in line) and any(_by_layout(image, finding) for finding in errors):
         return CAUSE
-    if not left and image.size % SECTOR == SECTOR - 1 and line == "batmap is invalid: invalid batmap size":
+    short = re.match(r"batmap is invalid: invalid batmap size$|invalid parent locator \d: invalid size$", line)
+    if not left and image.size % SECTOR == SECTOR - 1 and short:
         return SHORT
     if left and left[0].code == "VHD502" and line.startswith("error reading parent locator"):
         return WRAPPED_LOCATOR if any(loc.entry.extent.end >= 1 << 63 for loc in image.locators) else None
