@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 _INTERRUPTED, _FAILED = 32, 8  # the contract's bits; smfix.model is not imported yet
 
@@ -26,9 +27,21 @@ def main() -> None:
 
 
 def _run() -> int:
+    # A sign of life on a terminal: on a busy host the import takes as long as one waits without a doubt.
+    shown = sys.argv[1:2] == ["from-log"] and sys.stderr.isatty()
+    if shown:
+        _draw("smfix: starting")
     from smfix.cli import run
 
+    if shown:
+        _draw("")
     return run(sys.argv[1:])
+
+
+def _draw(line: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"\r{line}\x1b[K")
+        sys.stderr.flush()
 
 
 def _version() -> int:

@@ -366,6 +366,13 @@ def test_progress_is_for_terminals_only(world, monkeypatch):
     assert "\rsmfix: reading the log: " in err or "\r\x1b[K" in err
 
 
+def test_the_first_sign_comes_before_the_imports(world):
+    world.smlog(failed())
+    terminal = Terminal([*SMFIX, "from-log", str(world.log), "--dry-run", *world.options("from-log")])
+    assert terminal.end() == 4
+    assert terminal.seen.startswith("\rsmfix: starting\x1b[K\r\x1b[K")
+
+
 def test_a_line_that_stands_still_says_how_long(capfd, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("sys.stderr.fileno", lambda: 2, raising=False)

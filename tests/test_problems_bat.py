@@ -154,7 +154,7 @@ def test_without_its_bitmap_all_of_the_block_may_be_lost():
     assert made.plan.needs == ("VHD301",)
     agreed = planned(raw, "VHD301")
     assert agreed.plan.lost_sectors == SECTORS
-    assert "its sector bitmap is gone too: up to 4096 guest sectors are lost, from sector 4096" in (
+    assert "its sector bitmap is gone too: up to 4,096 guest sectors are lost, from sector 4,096" in (
         agreed.diagnosis.findings[-1].message
     )
 

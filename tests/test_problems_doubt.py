@@ -206,13 +206,13 @@ def test_a_differencing_disk_stays_one():
 @pytest.mark.parametrize(
     ("raw", "context", "missing"),
     [
-        (base, CONTEXT, "the UUID (give it with --uuid); the size (give it with --size; the BAT allows up to 8388608"),
+        (base, CONTEXT, "the UUID (give it with --uuid); the size (give it with --size; the BAT allows up to 8"),
         (base, Context(NOW, given_uuid=UUID), "evidence: the size (give it with --size"),
         (base, Context(NOW, given_size=DISK_SIZE), "evidence: the UUID (give it with --uuid)"),
         (
             base,
             Context(NOW, given_uuid=UUID, given_size=DISK_SIZE + 1),
-            "the size given does not fit a BAT for 8388608",
+            "the size given does not fit a BAT for 8,388,608",
         ),
         (base, Context(NOW, given_uuid=UUID, given_size=0), "the size given does not fit"),
         (base, Context(NOW, given_uuid=UUID, given_size=BLOCK_SIZE), "ends before block 1"),

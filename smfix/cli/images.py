@@ -127,6 +127,7 @@ def scan_(
     page = page_wanted(html, include_data=include_data)
     try:
         with with_pool(setting_of(sr_mount, None, None, None, None), xapi_login) as setting:
+            redraw("smfix: looking for the images")
             images = scan.scan(targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool)
     finally:
         redraw("")

@@ -157,11 +157,10 @@ def _effect(lost: list[list[int]], *, whole: bool) -> str:
     count = sum(length for _, length in lost) // SECTOR
     if not count:
         return "no written guest sector is missing"
+    first = lost[0][0] // SECTOR
     if not whole:
-        return (
-            f"its sector bitmap is gone too: up to {count} guest sectors are lost, from sector {lost[0][0] // SECTOR}"
-        )
-    return f"{count} written guest sectors are lost, from sector {lost[0][0] // SECTOR}"
+        return f"its sector bitmap is gone too: up to {count:,} guest sectors are lost, from sector {first:,}"
+    return f"{count:,} written guest sectors are lost, from sector {first:,}"
 
 
 def _fix_past_end(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -192,7 +191,7 @@ ROWS = (
     Problem(
         "VHD301",
         "a block reaches past the end of the file",
-        "Block {block} ends {missing} bytes behind the room that the file has for blocks: {effect}.",
+        "Block {block} is cut off, its last {missing:,} bytes are not in the file: {effect}.",
         ERROR,
         SAFE,
         _detect_past_end,

@@ -245,7 +245,7 @@ ROWS = (
     Problem(
         "VHD404",
         "batmap marks blocks that are not allocated",
-        "The batmap marks {count} blocks as full that have no place in the file, the first is block {block}. {effect}",
+        "The batmap marks {count:,} blocks as full that have no place in the file, the first is {block}. {effect}",
         ERROR,
         SAFE,
         _detect_unallocated,
@@ -264,7 +264,7 @@ ROWS = (
     Problem(
         "VHD402",
         "batmap and sector bitmap disagree",
-        "The batmap calls {count} blocks full whose sector bitmaps are not; the first is block {block}.",
+        "The batmap calls {count:,} blocks full whose sector bitmaps are not; the first is block {block}.",
         WARNING,
         REPORT,
         _detect_not_full,

@@ -251,15 +251,15 @@ def _uuid(context: Context, origin: dict[str, str], missing: list[str]) -> bytes
 def _size(header: Header, image: VhdImage, context: Context, origin: dict[str, str], missing: list[str]) -> int | None:
     whole = header.max_bat_size * header.block_size
     if context.given_size is not None:
-        origin["size"] = f"{context.given_size} bytes, given"
+        origin["size"] = f"{context.given_size:,} bytes, given"
         if not 0 < context.given_size <= whole:
-            missing.append(f"the size given does not fit a BAT for {whole} bytes")
+            missing.append(f"the size given does not fit a BAT for {whole:,} bytes")
         return context.given_size
     sizes = {child.footer.current_size for child in context.children if child.footer is not None}
     if sizes == {whole}:
-        origin["size"] = f"{whole} bytes, by the BAT and by its child"
+        origin["size"] = f"{whole:,} bytes, by the BAT and by its child"
         return whole
-    missing.append(f"the size (give it with --size; the BAT allows up to {whole} bytes)")
+    missing.append(f"the size (give it with --size; the BAT allows up to {whole:,} bytes)")
     return None
 
 
@@ -311,7 +311,7 @@ def _fix_beyond(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
 BEYOND = Problem(
     "VHD307",
     "blocks in use beyond the disk's size",
-    "Block {block} is in use, but both footers give the disk {size} bytes and end it before that block. {answer}",
+    "Block {block} is in use, but both footers give the disk {size:,} bytes and end it before that block. {answer}",
     ERROR,
     REPORT,
     _detect_beyond,

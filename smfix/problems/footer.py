@@ -219,7 +219,7 @@ def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
     rivals = [f for f in image.tail if not contradictions(inspect(image.view, by=f.value))]
     if rivals:
         at = rivals[-1].where.offset
-        contradiction = f"a different sound footer lies at byte {at}; {contradiction}".rstrip("; ")
+        contradiction = f"a different sound footer lies at byte {at:,}; {contradiction}".rstrip("; ")
     facts = {
         "reason": image.end.reasons[0],
         "offset": image.end.where.offset,
@@ -258,6 +258,10 @@ def _fix_backup(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
 # --------------------------------------------------------------------------- field rules
 
 
+_CALLED = {"primary": "footer", "backup": "backup footer"}
+"""What ``vhd-util check`` calls a footer, and what it is called here."""
+
+
 def _breaking(image: VhdImage, broken: Callable[[Footer], bool]) -> Iterator[tuple[str, Footer]]:
     """The sound footers that are `broken`, each content once, and how ``vhd-util check`` calls them."""
     end = image.end.value if isinstance(image.end, Sound) else None
@@ -275,7 +279,7 @@ def _detect_field(key: str) -> Detect:
 
     def detect(image: VhdImage, context: Context) -> Iterator[Hit]:
         for which, footer in _breaking(image, rule.broken):
-            facts = {"which": which, "why": rule.why, "value": _value(footer, key)}
+            facts = {"which": which, "footer": _CALLED[which], "why": rule.why, "value": _value(footer, key)}
             yield Hit(facts, f"{which} footer invalid: {rule.why}")
 
     return detect
@@ -293,14 +297,15 @@ def _detect_future(image: VhdImage, context: Context) -> Iterator[Hit]:
     now = structs.vhd_time(context.now)
     for which, footer in _breaking(image, lambda footer: footer.timestamp > now + CLOCK_SLACK):
         moment = structs.from_vhd_time(footer.timestamp).isoformat()
-        yield Hit({"which": which, "moment": moment}, f"{which} footer invalid: creation time in future")
+        facts = {"which": which, "footer": _CALLED[which], "moment": moment}
+        yield Hit(facts, f"{which} footer invalid: creation time in future")
 
 
 def _field_row(code: str, key: str, what: str) -> Problem:
     return Problem(
         code,
         f"footer field not allowed: {what}",
-        f"The {{which}} footer's checksum is right, but {what} is not allowed ({{why}}; it holds {{value}}).",
+        f"The {{footer}}'s checksum is right, but {what} is not allowed ({{why}}; it holds {{value}}).",
         ERROR,
         REPORT,
         _detect_field(key),
@@ -342,7 +347,7 @@ PRIMARY = (
     Problem(
         "VHD102",
         "file size is no multiple of 512",
-        "The file is {size} bytes long, {over} more than whole sectors: no footer can be read at its end.",
+        "The file is {size:,} bytes long, {over} more than whole sectors: no footer can be read at its end.",
         ERROR,
         SAFE,
         _detect_odd,
@@ -388,7 +393,7 @@ PRIMARY = (
     Problem(
         "VHD103",
         "footer inside the tail, not at the end",
-        "A sound footer stands at byte {offset}, {behind} bytes before the end of the file. {contradiction}",
+        "A sound footer stands at byte {offset:,}, {behind:,} bytes before the end of the file. {contradiction}",
         ERROR,
         SAFE,
         _detect_stray,
@@ -432,7 +437,7 @@ PRIMARY = (
     Problem(
         "VHD902",
         "creation time in the future",
-        "The {which} footer was made at {moment}, which lies in the future of this host's clock.",
+        "The {footer} was made at {moment}, which lies in the future of this host's clock.",
         ERROR,
         REPORT,
         _detect_future,
@@ -445,7 +450,7 @@ PRIMARY = (
     Problem(
         "VHD904",
         "geometry larger than the disk",
-        "The {which} footer's geometry ({value}) is larger than the one of its size ({why}).",
+        "The {footer}'s geometry ({value}) is larger than the one of its size ({why}).",
         ERROR,
         REPORT,
         _detect_field("geometry"),

@@ -150,7 +150,7 @@ ROWS = (
     Problem(
         "VHD201",
         "header damaged",
-        "The header at byte {offset} is damaged: {reasons}. {answer}",
+        "The header at byte {offset:,} is damaged: {reasons}. {answer}",
         ERROR,
         REPORT,
         _detect_damaged,
@@ -171,7 +171,7 @@ ROWS = (
     Problem(
         "VHD204",
         "BAT outside the file",
-        "The header places the BAT at byte {offset} to {end}; the file is {size} bytes long.",
+        "The header places the BAT at byte {offset:,} to {end:,}; the file is {size:,} bytes long.",
         ERROR,
         REPORT,
         _detect_table,
@@ -188,9 +188,9 @@ ROWS = (
         "VHD212",
         "header describes another layout",
         (
-            "The header's checksum is right, but it places a BAT of {entries} entries at byte {table_offset} and "
-            "blocks of {block_size} bytes, while BAT, batmap and blocks lie as for {usual_entries} entries at "
-            "{usual_offset} and {usual_size} bytes."
+            "The header's checksum is right, but it places a BAT of {entries:,} entries at byte {table_offset:,} and "
+            "blocks of {block_size:,} bytes, while BAT, batmap and blocks lie as for {usual_entries:,} entries at "
+            "{usual_offset:,} and {usual_size:,} bytes."
         ),
         ERROR,
         CONFIRM,

@@ -180,7 +180,7 @@ def _where(image: VhdImage, wrong: dict[int, int], at: int) -> tuple[str, str | 
 
 def _found(entry: int | None, places: list[Orphan], *, doubt: bool) -> str:
     if entry is not None:
-        return f"Its block lies at byte {entry}, the one place that fits."
+        return f"Its block lies at byte {entry:,}, the one place that fits."
     if doubt:
         return "Bytes that no entry names are left in the file, and the evidence does not tell whose they are."
     if places:
@@ -293,7 +293,7 @@ def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Hit]:
         "other_offset": first.other_offset,
         "blocks": [pair.block for pair in pairs],
         "count": count,
-        "found": f"Block {answer[0]} lies at byte {answer[1]}, the one place that fits." if answer else "",
+        "found": f"Block {answer[0]} lies at byte {answer[1]:,}, the one place that fits." if answer else "",
     }
     check = (
         f"block {first.block} (offset 0x{first.offset // SECTOR:x}) clobbers "
@@ -367,7 +367,7 @@ ROWS = (
     Problem(
         "VHD302",
         "BAT entry impossible",
-        "Block {block} is placed at byte {offset}, {where}. {found}",
+        "Block {block} is placed at byte {offset:,}, {where}. {found}",
         ERROR,
         REPORT,
         _detect_impossible,
@@ -386,7 +386,7 @@ ROWS = (
     Problem(
         "VHD306",
         "BAT entry beside its block",
-        "Block {block} is placed at byte {offset}, {by} sectors off the block that begins at byte {entry}.",
+        "Block {block} is placed at byte {offset:,}, {by:,} sectors off the block that begins at byte {entry:,}.",
         ERROR,
         REPORT,
         _detect_shifted,
@@ -402,7 +402,7 @@ ROWS = (
     Problem(
         "VHD303",
         "blocks overlap",
-        "Block {first} (byte {offset}) overlaps block {other} (byte {other_offset}), {count} are involved. {found}",
+        "Block {first} (byte {offset:,}) overlaps block {other} (byte {other_offset:,}), {count:,} are in it. {found}",
         ERROR,
         REPORT,
         _detect_overlaps,
@@ -418,7 +418,7 @@ ROWS = (
     Problem(
         "VHD304",
         "block without a BAT entry",
-        "A block's shape stands at byte {offset} without a BAT entry: {owner}.",
+        "A block's shape stands at byte {offset:,} without a BAT entry: {owner}.",
         WARNING,
         REPORT,
         _detect_orphans,

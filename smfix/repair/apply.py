@@ -124,7 +124,7 @@ def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
     free = image.free_space()
     if free is not None and free < growth:
         return (
-            f"no space: the image grows by {growth} bytes, its file system has {free} free; "
+            f"no space: the image grows by {growth:,} bytes, its file system has {free:,} free; "
             "free some space on the SR first"
         )
     payload = sum(len(edit.data) for edit in plan.edits if not isinstance(edit, Resize))

@@ -168,7 +168,7 @@ def room_for(folder: str, need: int) -> str | None:
     available = free.f_bavail * free.f_frsize
     # A file system without a count of blocks (a 9p mount, some FUSE ones) reports 0 of 0.
     if free.f_blocks and available < need:
-        return f"{need} bytes are needed below {folder}, {available} are free"
+        return f"{need:,} bytes are needed below {folder}, {available:,} are free"
     return None
 
 

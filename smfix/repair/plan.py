@@ -229,5 +229,5 @@ def _explained(codes: list[str]) -> tuple[str, ...]:
 
 def _needs_confirm(mending: _Mending, needs: tuple[str, ...]) -> Refusal:
     lost = sum(extent.length for extent in lost_extents(mending.fixes)) // 512
-    loss = f" ({lost} guest sectors are lost)" if lost else ""
+    loss = f" ({lost:,} guest sectors are lost)" if lost else ""
     return Refusal(Reason.NEEDS_CONFIRM, f"needs consent to {', '.join(needs)}{loss}")
