@@ -22,6 +22,8 @@ from smfix.host.state_file import write_whole
 
 UNIT = "smfix.service"
 UNIT_DIR = "/etc/systemd/system"
+PACKAGED = "/usr/lib/systemd/system"
+"""Where a package puts its unit; one in UNIT_DIR goes before it. Source: systemd.unit(5)."""
 RUNNING = "/run/systemd/system"
 """There where systemd runs. Source: sd_booted(3)."""
 _LIMIT = 60.0
@@ -158,6 +160,8 @@ def uninstall(unit_dir: str | None, say: Callable[[str], None]) -> None:
     path = os.path.join(unit_dir or UNIT_DIR, UNIT)
     runs = unit_dir is None and os.path.isdir(RUNNING)
     if not os.path.lexists(path):
+        if unit_dir is None and os.path.lexists(os.path.join(PACKAGED, UNIT)):
+            raise Unreadable(f"{PACKAGED}/{UNIT} is of the package: `systemctl disable --now smfix` stops it for good")
         raise Unreadable(f"{path}: there is no such unit")
     if runs:
         _systemctl("disable", "--now", UNIT)
@@ -173,6 +177,8 @@ def uninstall(unit_dir: str | None, say: Callable[[str], None]) -> None:
 def state(unit_dir: str | None) -> ServiceState:
     """How the service stands."""
     path = os.path.join(unit_dir or UNIT_DIR, UNIT)
+    if unit_dir is None and not os.path.isfile(path) and os.path.isfile(os.path.join(PACKAGED, UNIT)):
+        path = os.path.join(PACKAGED, UNIT)
     runs = unit_dir is None and os.path.isdir(RUNNING)
     return ServiceState(
         path, os.path.isfile(path), _asked("is-enabled") if runs else None, _asked("is-active") if runs else None

@@ -300,6 +300,24 @@ def test_systemd_is_driven(world, monkeypatch):
     assert "systemctl daemon-reload: no bus" in run.err
 
 
+def test_the_unit_of_a_package_is_known_and_left_to_it(world, monkeypatch):
+    own, packaged = world.folder / "own", world.folder / "packaged"
+    own.mkdir()
+    packaged.mkdir()
+    monkeypatch.setattr(service, "UNIT_DIR", str(own))
+    monkeypatch.setattr(service, "PACKAGED", str(packaged))
+    monkeypatch.setattr(service, "RUNNING", str(world.folder / "nowhere"))
+    assert world.run("service", "status").code == 4
+    (packaged / "smfix.service").write_text("", encoding="utf-8")
+    status = world.run("service", "status")
+    assert (status.code, status.out.startswith(f"{packaged}/smfix.service: installed")) == (0, True)
+    run = world.run("service", "uninstall")
+    assert (run.code, "is of the package" in run.err) == (8, True)
+    assert (packaged / "smfix.service").exists()
+    assert world.run("service", "install").code == 0  # one of one's own goes before it
+    assert world.run("service", "status").out.startswith(f"{own}/smfix.service: installed")
+
+
 def test_the_running_follower_is_told_to_read_its_policy_again(world):
     states, policy = world.folder / "follow", world.folder / "policy.toml"
     run = world.run("service", "reload", "--state-dir", states)

@@ -47,7 +47,10 @@ def test_the_version_stands_in_one_place():
     assert code or not (ROOT / ".git").exists()
     stated = re.compile(rf"(?i)version\b.*\b{re.escape(smfix.__version__)}\b")
     found = {path for path in code if stated.search(path.read_text(encoding="utf-8"))}
-    assert found <= {ROOT / "smfix" / "__init__.py"}
+    # Ansible reads a collection's version from this file only: it repeats ours, and no other does.
+    galaxy = ROOT / "ansible" / "ansible_collections" / "smfix" / "remediation" / "galaxy.yml"
+    assert f"\nversion: {smfix.__version__}\n" in galaxy.read_text(encoding="utf-8")
+    assert found <= {ROOT / "smfix" / "__init__.py", galaxy}
 
 
 def test_the_changelog_knows_the_version():
