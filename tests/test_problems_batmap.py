@@ -35,7 +35,7 @@ from images import (
     some,
     with_entry,
 )
-from smfix.model import Disposition, InUse, Reason, Refusal, Write
+from smfix.model import SECTOR, Disposition, InUse, Reason, Refusal, Write
 from smfix.problems.batmap import COMPARED
 from smfix.problems.rows import Context
 from smfix.problems.table import row
@@ -48,6 +48,25 @@ BUSY = Context(NOW, InUse.READ_WRITE)
 
 
 # --------------------------------------------------------------------------- VHD401
+
+
+@pytest.mark.parametrize("damage", [{"cookie": b"tdbatmaq"}, {"version": 0x00010005}])
+@pytest.mark.parametrize(("bits", "knows"), [(b"\x80", False), (b"\xa0", True), (b"\x90", False)])
+def test_a_map_that_sums_right_and_knows_better_than_a_bitmap_is_not_cleared_unasked(damage, bits, knows):
+    """The bitmap may be what was overwritten: then the map is the last that knows that the block was written."""
+    raw = rebatted(rebatted(base(), bits=bits), reseal=False, **damage)
+    made = planned(raw)
+    assert codes(made) == ["VHD401"]
+    assert made.diagnosis.findings[0].disposition is (Disposition.CONFIRM if knows else Disposition.SAFE)
+    assert made.plan.needs == (("VHD401",) if knows else ())
+    unsummed = planned(rebatted(raw, reseal=False, checksum=5))
+    assert unsummed.diagnosis.findings[0].disposition is Disposition.SAFE
+
+
+@pytest.mark.parametrize("offset", [0, 1 << 40, -SECTOR])
+def test_a_map_that_is_not_where_one_can_be_knows_nothing(offset):
+    raw = rebatted(base(), reseal=False, cookie=b"tdbatmaq", offset=offset if offset >= 0 else len(base()) + offset)
+    assert planned(raw).diagnosis.findings[0].disposition is Disposition.SAFE
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,28 @@ def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
         facts = {"reasons": "; ".join(image.batmap.reasons)}
         check = "error calculating end of metadata: -22"
         # A map that sums right is read, wherever it lies: to clear it may change what the guest reads.
-        mend = CONFIRM if MAP_OVER_BLOCKS in image.batmap.reasons else SAFE
+        doubtful = MAP_OVER_BLOCKS in image.batmap.reasons or _knows_better(image, image.batmap)
+        mend = CONFIRM if doubtful else SAFE
         yield Hit(facts, check, disposition=mend if fits else REPORT)
+
+
+def _knows_better(image: VhdImage, batmap: Damaged) -> bool:
+    """The map sums right, only its header is damaged, and it calls a block full whose bitmap does not.
+
+    Nobody reads by it now. But it may be the last that knows which sectors of the block were written.
+    """
+    header = image.geometry
+    if header is None or image.footer is None or len(batmap.raw) < BATMAP_HEADER_SIZE:
+        return False
+    claimed = structs.parse_batmap_header(batmap.raw)
+    length = structs.batmap_summed_size(image.footer.current_size)
+    if not batmap.where.end <= claimed.map_offset < image.size or length > BAT_LIMIT // 8:
+        return False
+    bits = image.view.read(Extent(claimed.map_offset, length))
+    version = BATMAP_VERSION_SIGNED if claimed.version == BATMAP_VERSION_SIGNED else BATMAP_VERSION_CURRENT
+    if len(bits) < length or structs.batmap_checksum(bits, version) != claimed.checksum:
+        return False
+    return bool(_not_full(image, header, Batmap(claimed, bits, length)))
 
 
 def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -179,15 +199,15 @@ def _fix_unallocated(image: VhdImage, finding: Finding, context: Context) -> tup
     return (Write(header.map_offset, bytes(bits)), Write(image.batmap.where.offset, header.encode()))
 
 
-def _detect_not_full(image: VhdImage, context: Context) -> Iterator[Hit]:
-    header = image.geometry
-    if not isinstance(image.batmap, Sound) or not isinstance(image.bat, Sound) or header is None:
-        return
+def _not_full(image: VhdImage, header: Header, batmap: Batmap) -> list[int]:
+    """The blocks that the batmap calls full, and their bitmaps do not."""
+    if not isinstance(image.bat, Sound):
+        return []
     bat = image.bat.value
-    placed = (block for block in _set_bits(image.batmap.value, len(bat)) if bat.offset(block) is not None)
+    placed = (block for block in _set_bits(batmap, len(bat)) if bat.offset(block) is not None)
     blocks = list(islice(placed, COMPARED))
-    if not blocks or held_open(context) or overlapping(image):
-        return
+    if not blocks or overlapping(image):
+        return []
     wrong = misplaced(image).keys() | shifted(image).keys()
     want = b"\xff" * (header.block_size // SECTOR // 8)
     found: list[int] = []
@@ -195,6 +215,13 @@ def _detect_not_full(image: VhdImage, context: Context) -> Iterator[Hit]:
         bits = image.bitmap(header, bat.offset(block) or 0)
         if block not in wrong and len(bits) == len(want) and bits != want:
             found.append(block)
+    return found
+
+
+def _detect_not_full(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if not isinstance(image.batmap, Sound) or image.geometry is None or held_open(context):
+        return
+    found = _not_full(image, image.geometry, image.batmap.value)
     if found:
         yield Hit({"block": found[0], "blocks": found[:64], "count": len(found)})
 
