@@ -263,6 +263,26 @@ def test_the_service_is_installed_looked_at_and_taken_away(world):
     assert list(units.iterdir()) == []
 
 
+@pytest.mark.tools("systemd-analyze")
+@pytest.mark.parametrize("log", ["/var/log/SMlog", "/var/log/a b/100%/$HOME\\x"])
+def test_systemd_takes_every_line_of_the_unit(world, log):
+    """And no line of it is one that systemd passes over with a warning."""
+    words = ["--yes", "--metrics", "/var/lib/node exporter/50%.prom", "--unit-dir", world.folder]
+    assert world.run("service", "install", log, *words).code == 0
+    unit = world.folder / service.UNIT
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.tools("systemd-analyze")
+def test_the_units_sandbox_is_as_tight_as_it_was(world):
+    """What it may do is what it needs: read every process, write disks, run LVM's tools, speak to XAPI."""
+    assert world.run("service", "install", "--yes", "--unit-dir", world.folder).code == 0
+    line = ["systemd-analyze", "security", "--offline=true", "--threshold=58", str(world.folder / service.UNIT)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | {"SYSTEMD_PAGER": ""})
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_mistaken_policy_is_not_installed(world):
     policy = world.folder / "policy.toml"
     policy.write_text("wat = 1", encoding="utf-8")
