@@ -23,7 +23,6 @@ from smfix.host.usage import Usage, elsewhere, usage
 from smfix.model import (
     Backing,
     ByteView,
-    Disposition,
     Finding,
     InUse,
     Outcome,
@@ -226,9 +225,10 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
 
 def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[str, ...]:
     """How XAPI is asked for the size of a disk that lost both its footers and with them what it was."""
-    lost = any(finding.code == "VHD106" and finding.disposition is Disposition.REPORT for finding in found)
     vdi = image.target.vdi
-    return (command(["xe", "vdi-param-get", f"uuid={vdi}", "param-name=virtual-size"]),) if lost and vdi else ()
+    missing = [why for finding in found if finding.code == "VHD106" for why in finding.facts["missing"]]
+    asks = any("--size" in why for why in missing) and all("give it with" in why for why in missing)
+    return (command(["xe", "vdi-param-get", f"uuid={vdi}", "param-name=virtual-size"]),) if asks and vdi else ()
 
 
 def _write(

@@ -24,6 +24,10 @@ def test_scan_reads_every_sr_and_says_what_is_wrong(world):
     assert f"    {LEAF}  valid" in run.out
     assert not run.err
     assert world.path().read_bytes() == before
+    assert f"{world.path()} --dry-run" in run.out.splitlines()[-1]
+    for vdi in (OTHER, OTHER[::-1].replace("-", "")[:8] + OTHER[8:], "0badf00d" + OTHER[8:]):
+        world.damaged(vdi)
+    assert f"smfix repair {world.sr} --dry-run" in world.run("scan").out.splitlines()[-1]
 
 
 def test_scan_json_matches_its_schema(world):

@@ -88,7 +88,7 @@ class Asker:
         self.interrupted = False
         self._number = self._total = 1
         self._rest: bool | None = None  # the answer to all that follows
-        self._agreed = False  # to the disk at hand
+        self._agreed = self._asked = False  # to the disk at hand; about it
 
     def each(self, done: int, total: int) -> None:
         """`done` disks of `total` are treated."""
@@ -97,6 +97,7 @@ class Asker:
     def __call__(self, path: str, outcome: Outcome) -> bool:
         """Whether the plan of the image at `path` may be written."""
         word = {None: "", True: "yes", False: "no"}[self._rest]
+        self._asked = not word
         if not word:
             redraw("")
             emit("\n" + text.proposal(path, outcome) + "\n")
@@ -110,7 +111,7 @@ class Asker:
         """The disk at `path` is treated: whoever agreed to it sees the outcome now, not behind all the others."""
         if self._agreed:
             redraw("")
-            emit(text.came_of(path if self._rest else None, outcome) + "\n")
+            emit(text.came_of(None if self._asked else path, outcome) + "\n")
         self._agreed = False
 
     def _answered(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Annotated
 
@@ -30,6 +31,9 @@ from smfix.model import Verdict
 from smfix.report import jsondoc, layout, metadata, picture, scanned, text
 from smfix.report.escape import operand
 from smfix.report.hexdump import hexdump
+
+_FEW = 3
+"""Damaged images that a scan's next command names one by one; for more, their folders."""
 
 
 @guarded
@@ -134,7 +138,13 @@ def scan_(
     report = "" if as_json else scanned.text(images)
     document = scanned.document(images)
     save(page, document, lambda pages: pages.of_scan(page, images, setting))
-    return finish(report, document, "", as_json=as_json)
+    bad = [one.checked.path for one in images if one.checked.verdict is Verdict.INVALID]
+    hint = ""
+    if bad and not as_json:
+        few = bad if len(bad) <= _FEW else list(dict.fromkeys(map(os.path.dirname, bad)))
+        again = setting.command("repair", *few, "--dry-run")
+        hint = f"What is wrong, what a repair would write, and who must agree to it:\n{layout.INDENT}{again}"
+    return finish(report, document, hint, as_json=as_json)
 
 
 @guarded
