@@ -148,3 +148,11 @@ def test_the_strict_schema_sees_what_is_missing_or_new():
         valid({key: value for key, value in document.items() if key != "exit"})
     with pytest.raises(ValidationError):
         valid({**document, "more": 1})
+
+
+def test_a_long_document_is_told_in_pieces():
+    document = {"schema": "x", "disks": [{"vdi": str(number) * 20, "none": None} for number in range(5000)]}
+    pieces = list(jsondoc.pieces(document))
+    assert "".join(pieces) == jsondoc.dumps(document)
+    assert len(pieces) > 5
+    assert list(jsondoc.pieces({})) == ["{}\n"]

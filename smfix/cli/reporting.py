@@ -45,7 +45,8 @@ def save(page: pages.Wanted | None, document: dict[str, Any], draw: Callable[[Mo
 def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -> int:
     """Print the report or the document; the exit code stands in the document either way."""
     if as_json:
-        emit(jsondoc.dumps(document))
+        for piece in jsondoc.pieces(document):
+            emit(piece)
         for line in hint.splitlines():
             say(line)
     else:

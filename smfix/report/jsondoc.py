@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -38,11 +38,25 @@ from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator, uuid_text
 
 Document = dict[str, Any]
+_PIECE = 1 << 16  # characters
 
 
 def dumps(document: Document) -> str:
     """One document as text: ASCII only (nothing in it can act on a terminal), with a newline."""
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def pieces(document: Document) -> Iterator[str]:
+    """The text of :func:`dumps`, piece by piece: a report of a fleet need not be in memory twice."""
+    waiting: list[str] = []
+    size = 0
+    for token in json.JSONEncoder(indent=1, allow_nan=False).iterencode(document):
+        waiting.append(token)
+        size += len(token)
+        if size >= _PIECE:
+            yield "".join(waiting)
+            waiting, size = [], 0
+    yield "".join(waiting) + "\n"
 
 
 def plain(value: object) -> Any:
