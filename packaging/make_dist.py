@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import third_party
+
 ROOT = Path(__file__).resolve().parent.parent
 MARK = ".smfix-running"  # smfix.host.packed.MARK; a test holds that they agree
 
@@ -32,7 +34,8 @@ def main() -> int:
     folder = freeze(given.work.resolve(), epoch)
     given.dist.mkdir(parents=True, exist_ok=True)
     made = given.dist / "smfix"
-    join(folder, made, epoch)
+    libraries = join(folder, made, epoch)
+    made.with_name("smfix.third-party.txt").write_text(third_party.text(libraries), encoding="utf-8")
     digest = hashlib.sha256(made.read_bytes()).hexdigest()
     made.with_name("smfix.sha256").write_text(f"{digest}  smfix\n", encoding="ascii")
     sys.stdout.write(f"{made}: {made.stat().st_size:,} bytes, SHA-256 {digest}\n")
@@ -78,8 +81,11 @@ def reword(bootloader: Path) -> None:
     bootloader.write_bytes(code)
 
 
-def join(folder: Path, made: Path, epoch: int) -> None:
-    """One file of the `folder`: everything in it, and every library of the system that something in it needs."""
+def join(folder: Path, made: Path, epoch: int) -> list[Path]:
+    """One file of the `folder`: everything in it, and every library of the system that something in it needs.
+
+    Returns the files of this system that are in it.
+    """
     from staticx.api import StaticxGenerator
     from staticx.elf import get_shobj_deps, is_dynamic_elf
 
@@ -119,6 +125,18 @@ def join(folder: Path, made: Path, epoch: int) -> None:
         made.unlink(missing_ok=True)
         generator.generate(str(made))
     made.chmod(0o755)
+    taken = [_origin(Path(path)) for path in generator._added_libs.values() if path]  # noqa: SLF001 - it has no other way
+    return [*taken, *(_origin(path) for path in files if ".so" in path.name), Path(os.path.realpath(sys.executable))]
+
+
+def _origin(path: Path) -> Path:
+    """Where the system has a library that PyInstaller collected; itself where it is of a Python package."""
+    folders = (
+        Path("/usr/lib/x86_64-linux-gnu"),
+        Path("/lib/x86_64-linux-gnu"),
+        Path("/usr/lib/python3.11/lib-dynload"),
+    )
+    return next((folder / path.name for folder in folders if (folder / path.name).exists()), path)
 
 
 def _released(archive: Any, change: Callable[[tarfile.TarInfo], tarfile.TarInfo]) -> None:

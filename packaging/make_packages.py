@@ -89,6 +89,7 @@ def common(program: Path, root: Path) -> None:
         if (ROOT / name).exists():
             _put(root / f"usr/share/doc/smfix/{name}", (ROOT / name).read_bytes())
     _put(root / "usr/share/doc/smfix/copyright", (ROOT / "LICENSE").read_bytes())
+    _put(root / "usr/share/doc/smfix/third-party.txt", program.with_name("smfix.third-party.txt").read_bytes())
 
 
 def _put(path: Path, content: bytes, mode: int = 0o644) -> None:

@@ -23,7 +23,7 @@ PACKAGING = ROOT / "packaging"
 @pytest.fixture(scope="module")
 def scripts():
     """packaging/ as it imports itself: by names of its own folder."""
-    names = ("make_dist", "make_packages")
+    names = ("third_party", "make_dist", "make_packages")
     sys.path.insert(0, str(PACKAGING))
     try:
         yield {name: importlib.import_module(name) for name in names}
@@ -74,6 +74,7 @@ def test_the_rpm_lists_what_is_put_into_it(scripts, tmp_path):
     program = tmp_path / "smfix"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m smfix "$@"\n', encoding="utf-8")
     program.chmod(0o755)
+    (tmp_path / "smfix.third-party.txt").write_text("", encoding="utf-8")
     tree = tmp_path / "tree"
     make.common(program, tree)
     put = {f"/{path.relative_to(tree)}" for path in tree.rglob("*") if path.is_file()}
