@@ -162,6 +162,11 @@ def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -
             given_uuid=setting.given_uuid,
         )
         planned = plan(image, context, setting.consent)
+        if planned.plan.refusal is None and not planned.plan.edits:
+            # Another smfix was quicker: the plan is made from what is there now.
+            left = planned.diagnosis.findings
+            words = "the image is sound: it was repaired while it was looked at"
+            return Outcome(Status.VALID, words, findings=left, remaining=left)
         means = setting.means(family, only_appends=_only_appends(planned.plan, first))
         outcome = _foreseen(planned, image, means, setting)
         outcome = replace(outcome, message=outcome.message + _told(outcome, context, uses))

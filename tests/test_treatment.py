@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from smfix import treatment
 from smfix.errors import WriteFailed
 from smfix.host.sr import Found
 from smfix.model import Backing, Reason, Refusal, Status, Target
@@ -108,6 +109,21 @@ def test_a_disk_changed_while_somebody_thinks_is_stale(world, setting):
     outcome = treat(found(path), replace(setting, decide=changed))
     assert (outcome.status, outcome.reason) == (Status.REFUSED, Reason.STALE)
     assert path.read_bytes() == seen[0]
+
+
+def test_a_disk_that_another_smfix_repairs_while_it_is_looked_at_is_sound(world, setting, monkeypatch):
+    path = world.damaged()
+    look = treatment.usage
+
+    def repaired_meanwhile(identity):
+        path.write_bytes(world.image())
+        return look(identity)
+
+    monkeypatch.setattr(treatment, "usage", repaired_meanwhile)
+    outcome = treat(found(path), setting)
+    assert (outcome.status, outcome.plan, outcome.findings) == (Status.VALID, None, ())
+    assert outcome.message == "the image is sound: it was repaired while it was looked at"
+    assert path.read_bytes() == world.image()
 
 
 def test_a_disk_that_cannot_be_written_fails(world, setting, monkeypatch):
