@@ -134,6 +134,18 @@ def test_searches_shrink_where_they_pile_up(monkeypatch):
     assert found == []
 
 
+@pytest.mark.parametrize("near", ["naming_before", "naming_after"])
+def test_lines_that_are_found_cost_too(monkeypatch, near):
+    """A process that says the same a million times, and each time is asked what it said before."""
+    monkeypatch.setattr(lines_module, "_SEARCHED_FREELY", 300 << 10)
+    monkeypatch.setattr(lines_module, "_REACH_WHEN_SPENT", 120)
+    window = window_of(TEXT)
+    line = line_at(window, 15)
+    found = [len(list(getattr(window, near)(line.at, (b"line",)))) for _ in range(5)]
+    assert found[0] > 10
+    assert found[-1] <= 120 // (len(TEXT[0]) + 1)
+
+
 def test_ahead_and_end():
     window = Window(start=1000)
     one, two = blocks_of(TEXT, 15)

@@ -75,6 +75,35 @@ def test_what_is_packed_is_told_by_its_content(tmp_path, pack):
     assert brief(read(path)) == ONE
 
 
+@pytest.mark.parametrize("form", ["utf-16", "utf-16-be"])
+def test_what_an_editor_of_windows_saved(tmp_path, form):
+    text = text_of(RUN).decode().replace("\n", "\r\n")
+    data = ("\ufeff" + text if form == "utf-16-be" else text).encode(form)
+    for name, content in (("plain", data), ("cut", data + b"x")):
+        (tmp_path / name).write_bytes(content)
+    assert brief(read(tmp_path / "plain")) == ONE
+    assert brief(read(tmp_path / "cut")) == ONE
+    assert read(tmp_path / "plain").incidents[0].path == PATH
+
+
+def test_what_a_folder_holds_besides_is_a_note(tmp_path, log):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "SMlog.2").symlink_to("SMlog.2")
+    os.mkfifo(folder / "SMlog.3")
+    (folder / "SMlog.4.gz").mkdir()
+    with pytest.raises(Unreadable, match=r"SMlog\.4\.gz: not a file; not read$"):
+        read(folder)
+    (folder / "SMlog").write_bytes(log.read_bytes())
+    reading = read(folder)
+    assert brief(reading) == ONE
+    assert [note.rpartition("/")[2] for note in reading.notes] == [
+        "SMlog.2: Too many levels of symbolic links; not read",
+        "SMlog.3: not a file; not read",
+        "SMlog.4.gz: not a file; not read",
+    ]
+
+
 def test_a_rotated_set_in_a_folder_is_one_log(tmp_path):
     half = len(RUN) // 2
     noise = [said(f"noise {number}", 3) for number in range(200)]
@@ -199,6 +228,7 @@ def test_standard_input(stdin):
         zip_of({"SMlog": text_of(RUN)}),
         tar_of({"SMlog": text_of(RUN)}, "w:gz"),
         text_of(RUN).replace(b"\n", b" "),
+        text_of(RUN).decode().encode("utf-16"),
         text_of([*[said("x" * 200, 3)] * 10_000, *RUN]),
     ):
         stdin(data)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.smlog import rotation, tarball
-from smfix.smlog.unpack import MOST_TIMES, Damaged, Unpacked, packing
+from smfix.smlog.unpack import MOST_TIMES, Damaged, Recoded, Unpacked, is_utf16, packing
 
 if TYPE_CHECKING:
     from smfix.smlog.paste import Mended
@@ -118,6 +118,8 @@ class Positioned(io.RawIOBase):
 def log_of(stored: Stored, head: bytes) -> Log:
     """`stored` as a log, unpacked where `head` says that it is compressed."""
     kind = packing(head)
+    if is_utf16(head):
+        return Log(stored.name, stored.size, stored.written, lambda: Recoded(stored.open()))
     if kind is None:
         return Log(stored.name, stored.size, stored.written, stored.open)
     return Log(stored.name, stored.size, stored.written, lambda: Unpacked(stored.open(), kind))

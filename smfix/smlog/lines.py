@@ -28,10 +28,12 @@ LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; what lies behind is n
 _EVERY_LINE_PREFIXED = frozenset({"syslog", "iso", "rfc5424", "journal"})
 _CACHED = 2048  # lines kept decoded, if short
 _CACHED_LENGTH = 1 << 12
-# Searches may read the text this often, and this much (bytes) besides, before their reach shrinks.
+# Searches may read the text this often, and this much (bytes) besides, before their reach shrinks. A line that is
+# found is decoded and judged, which takes as long as searching so many bytes of others.
 _SEARCHES = 16
 _SEARCHED_FREELY = 4 << 30
-_REACH_WHEN_SPENT = 64 << 10
+_A_LINE = 8 << 10
+_REACH_WHEN_SPENT = 8 << 10
 
 
 class Position(NamedTuple):
@@ -266,6 +268,7 @@ class Window:
                 if not hits:
                     break
                 line = self.line_around(serial, min(hits.values()))
+                self._searched += _A_LINE
                 yield line
                 offset = self.line_end(line.at)
             if stop < block.size:
@@ -291,6 +294,7 @@ class Window:
                 if not hits:
                     break
                 line = self.line_around(serial, max(hits.values()))
+                self._searched += _A_LINE
                 yield line
                 stop = line.at.offset
             if floor > 0:

@@ -28,7 +28,7 @@ from smfix.smlog.archives import (
     read_head,
     spool,
 )
-from smfix.smlog.unpack import packing
+from smfix.smlog.unpack import is_utf16, packing
 
 if TYPE_CHECKING:
     from smfix.smlog.paste import Mended
@@ -81,15 +81,27 @@ def _in_folder(folder: str, found: Found) -> list[str]:
             ):
                 if os.path.isdir(place):
                     names = sorted(os.listdir(place))
-                    logs += [os.path.join(place, name) for name in names if rotation.is_smlog(name)]
+                    paths = [os.path.join(place, name) for name in names if rotation.is_smlog(name)]
+                    logs += [path for path in paths if _is_file(path, found)]
             database = os.path.join(report, DATABASE)
             if os.path.isfile(database):
                 found.databases.append(_stored(database))
     except OSError as error:
         raise Unreadable(f"{folder}: {error.strerror}") from error
     if not logs:
-        raise Unreadable(f"{folder}: no SMlog in this folder")
+        raise Unreadable(found.notes[-1] if found.notes else f"{folder}: no SMlog in this folder")
     return logs
+
+
+def _is_file(path: str, found: Found) -> bool:
+    """True for a file that is there. Of what a folder holds besides, a note is made: nobody named it."""
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return True
+        found.notes.append(f"{path}: not a file; not read")
+    except OSError as error:
+        found.notes.append(f"{path}: {error.strerror}; not read")
+    return False
 
 
 def _stored(path: str) -> Stored:
@@ -115,7 +127,7 @@ def _file(path: str, found: Found) -> Log | None:
     if read_archive(stored, head, found):
         return None
     log = log_of(stored, head)
-    if packing(head):
+    if packing(head) or is_utf16(head):
         return log
     if stored.size <= LARGEST_PASTE and (mended := _mend(_whole(stored.open()))):
         return log._replace(mended=mended)
@@ -140,7 +152,7 @@ def _standard_input(found: Found, now: datetime) -> None:
     """Standard input: plain text is read as it comes, all else is kept in a file first."""
     raw: Any = sys.stdin.buffer
     head = raw.peek(HEAD)[:HEAD]
-    if packing(head) or head.startswith(b"PK"):
+    if packing(head) or is_utf16(head) or head.startswith(b"PK"):
         stored = Stored("-", 0, now, spool(raw.read))
         if read_archive(stored, head, found):
             return

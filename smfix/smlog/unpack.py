@@ -6,6 +6,7 @@ said. A stream that unpacks to more than :data:`MOST_TIMES` its size is a bomb, 
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -36,6 +37,34 @@ class Damaged(Exception):
 def packing(head: bytes) -> str | None:
     """How a file that starts with `head` is compressed; None for plain text."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+
+
+def is_utf16(head: bytes) -> bool:
+    """True for text that starts with a byte order mark of UTF-16."""
+    return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+class Recoded(io.RawIOBase):
+    """UTF-16, as a log has that an editor of Windows saved, as UTF-8."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._decode = codecs.getincrementaldecoder("utf-16")("replace").decode
+        self._text = b""
+
+    def readable(self) -> bool:
+        """True: that is what it is for."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; 0 at the end."""
+        while not self._text and (data := self._raw.read(CHUNK)):
+            self._text = self._decode(data).encode("utf-8", "replace")
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self._text))
+        view[:count] = self._text[:count]
+        self._text = self._text[count:]
+        return count
 
 
 class Unpacked(io.RawIOBase):
