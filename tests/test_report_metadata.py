@@ -190,7 +190,9 @@ def test_notes():
     assert notes(image(b"x" * 512 + raw[512:] + bytes(512)))[0].endswith(
         f"so is the backup footer; a sound one stands at byte {len(raw) - 512:,}, see --layout"
     )
-    assert notes(image(b""))[0].endswith("the fields that are shown as 0 stand nowhere in the image")
+    assert notes(image(b""))[0].endswith(
+        "the fields that are shown as 0 stand nowhere in the image; what does, --layout shows"
+    )
     astray = replace(structs.parse_footer(raw[:512]), data_offset=1 << 40).sealed().encode()
     (note,) = notes(image(astray + raw[512:-512] + astray))
     assert note.startswith("there is no header at byte 1,099,511,627,776")

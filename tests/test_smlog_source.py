@@ -285,7 +285,7 @@ def test_since_and_until(tmp_path):
     assert read(path, until="Aug 1 2021").incidents == ()
     reading = read(path, since="2h")
     assert reading.incidents == ()
-    assert reading.notes[0] == "the log ends at 2021-08-09T12:00:00+00:00, before --since 2h"
+    assert reading.notes[0] == "The log ends at 2021-08-09 12:00:00+00:00, before --since 2h."
 
 
 def test_reports_without_a_time_are_in_every_span(tmp_path):

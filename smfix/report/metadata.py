@@ -80,7 +80,7 @@ def _about_footer(image: VhdImage, seen: Opened) -> str:
         return f"the footer at the end is damaged ({why}); what is shown is the backup footer"
     told = f"the footer at the end is damaged ({why}), and so is the backup footer"
     if seen.blank_footer:
-        return f"{told}; the fields that are shown as 0 stand nowhere in the image"
+        return f"{told}; the fields that are shown as 0 stand nowhere in the image; what does, --layout shows"
     if image.tail:
         return f"{told}; a sound one stands at byte {image.tail[-1].where.offset:,}, see --layout"
     return told

@@ -193,7 +193,7 @@ def _about_times(
 ) -> list[str]:
     notes = []
     if span.earliest is not None and last is not None and last < span.earliest:
-        notes.append(f"the log ends at {last.isoformat()}, before --since {since}")
+        notes.append(f"The log ends at {last.isoformat(sep=' ')}, before --since {since}.")
     for name, calendar in zip(files, calendars, strict=True):
         if year is None and (ahead := calendar.is_late()) is not None:
             hours = ahead.total_seconds() / 3600
