@@ -99,7 +99,7 @@ def rotated_tools(folder: Path) -> list[Tool]:
     """What people use on a rotated set."""
     files = " ".join(str(path) for path in sorted(folder.glob("SMlog*.gz")))
     return [
-        Tool("zcat | mawk", ["sh", "-c", f"zcat -f {files} {folder}/SMlog | mawk '{WIKI}'"], "mawk"),
+        Tool("zcat into mawk", ["sh", "-c", f"zcat -f {files} {folder}/SMlog | mawk '{WIKI}'"], "mawk"),
         Tool("rg -z -n", ["rg", "-z", "-n", PATTERN, str(folder)], "rg"),
     ]
 
