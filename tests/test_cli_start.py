@@ -378,7 +378,7 @@ def test_a_line_that_stands_still_says_how_long(capfd, monkeypatch):
     monkeypatch.setattr("sys.stderr.fileno", lambda: 2, raising=False)
     before = signal.getsignal(signal.SIGALRM)
     with console.pulse():
-        assert signal.getitimer(signal.ITIMER_REAL)[1] == 1
+        assert signal.getitimer(signal.ITIMER_REAL)[1] == 0.5
         signal.setitimer(signal.ITIMER_REAL, 0)
         console.redraw("smfix: reading")
         console._beat(0, None)
