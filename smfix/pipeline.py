@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from smfix import chains
@@ -248,8 +248,15 @@ def _names(target: Target, incident: Incident, setting: Setting) -> Names:
 
 
 def _is_damaged(found: Found, setting: Setting) -> bool:
-    """A resolved incident's image is within reach, and damaged all the same."""
-    return _checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD)
+    """A resolved incident's image is within reach, and damaged all the same, or its repair was interrupted."""
+    if _checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD):
+        return True
+    with suppress(SmfixError):
+        opened = open_image(found.target, sr_root=found.root)
+        if not isinstance(opened, Refusal):
+            with opened:
+                return bool(way_back.interrupted(setting.journals, opened))
+    return False
 
 
 # --------------------------------------------------------------------------- targets

@@ -189,6 +189,20 @@ def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch
     assert live.names().count("seen") == 1
 
 
+def test_killed_between_the_last_byte_and_the_mark_with_the_proof_in_the_log_already(live, world):
+    """SM finds the disk sound, for all is written; but nobody has verified it, and its journal is open."""
+    path = world.damaged()
+    assert world.run("repair", path, "--yes").code == 1
+    (journal,) = world.journals.iterdir()
+    journal.rename(journal.with_suffix(".unfinished"))
+    live.start().append(failed())
+    live.append(CHECKED.format(sr=SR, vdi=BASE))
+    live.until(lambda: live.names()[-1:] == ["confirmed"])
+    assert "repaired" in live.names()
+    assert sorted(each.suffix for each in world.journals.iterdir()) == [".rolled-back", ".verified"]
+    assert path.read_bytes()[-512:] == world.image()[-512:]
+
+
 def test_damage_within_a_day_is_refused_and_escalated(live, world):
     path = world.damaged()
     live.start().append(failed())
