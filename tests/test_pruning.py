@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -122,16 +123,25 @@ def test_an_undo_that_began_meanwhile_keeps_its_journal(world, monkeypatch):
     assert files(world) == [f"{name}.undoing"]
 
 
-@pytest.mark.parametrize(("said", "is_left"), [("y", False), ("n", True), ("", True)])
+class Terminal(io.StringIO):
+    """What somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("said", "is_left"), [("y\n", False), ("yes\n", False), ("n\n", True), ("\n", True), ("", True)]
+)
 def test_a_person_is_asked(world, monkeypatch, said, is_left):
     _, _, name = repaired(world)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin", Terminal(said))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("smfix.cli.asking.answer", lambda question: "Throw them away?" in question and said == "y")
     run = world.run("journal", "prune", "--older-than", "0s")
     assert run.code == 0
     assert f"{name}  verified" in run.out
     assert "cannot be undone afterwards" in " ".join(run.out.split())
+    assert "Throw them away? [" in run.err
     assert bool(files(world)) is is_left
 
 
