@@ -65,8 +65,8 @@ def main(others: list[str]) -> int:
     head = (
         "# What is shipped\n\n"
         f"Measured {date.today().isoformat()} at {commit.strip()}: {version}, 2 cores, Linux. "  # noqa: DTZ011
-        f"Written by `make bench-artefacts`; {RUNS} runs of each, in turns; {os.getloadavg()[0]:.1f} other processes "
-        "wanted a processor meanwhile.\n"
+        f"Written by `make bench-artefacts`; {RUNS} runs of each, in turns; "
+        f"load average {os.getloadavg()[0]:.1f} at the end.\n"
     )
     text = "\n".join([head, *sizes, "", *table, ""])
     print(text)
