@@ -51,6 +51,8 @@ soak: $(VENV)/.test
 # Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/matrix.md.
 matrix: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/matrix.md
 
 # A million executions of what is small, a hundred thousand of what reads whole images.
 FUZZ = PYTHONPATH=tests $(BIN)/python -m fuzz

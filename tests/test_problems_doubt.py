@@ -41,6 +41,7 @@ from smfix.problems.table import row
 from smfix.vhd.make import ParentRef, sparse
 from smfix.vhd.structs import BLOCK_SIZE, DiskType, Footer, geometry_for, vhd_time
 
+SPACE = BLOCK_SIZE + 512
 CHILD_UUID = bytes(range(32, 48))
 OTHER_UUID = bytes(range(48, 64))
 
@@ -301,6 +302,59 @@ def test_two_copies_of_which_neither_has_the_field_make_none():
 def test_a_patched_child_keeps_its_type():
     raw = flipped(child(), 60 + 3, -512)
     assert footer_of(repaired(raw, "VHD106")) == footer_of(child())
+
+
+# --------------------------------------------------------------------------- VHD106: a footer left between blocks
+
+
+def gapped(*left: bytes) -> bytes:
+    """Both footers lost; in the gap before the first block, and before the second, what an earlier writer left."""
+    raw = base()
+    ends = [header_of(raw).bat_extent.end + 1024, next(seen(raw).blocks())[0] + SPACE]
+    for at, footer in zip(ends, left, strict=False):
+        raw = put(raw, at, footer)
+    return put(lost_footer(raw), 0, bytes(512))
+
+
+def test_a_footer_left_between_blocks_is_the_lost_one():
+    raw = gapped(base()[-512:], base()[-512:])
+    made = planned(raw)
+    assert made.plan.needs == ("VHD106",)
+    after = repaired(raw, "VHD106")
+    assert after[:512] == after[-512:] == base()[-512:]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"uuid": OTHER_UUID}, {"features": 3}],
+)
+def test_two_that_differ_are_not_chosen_between(other):
+    first, second = base()[-512:], replace(footer_of(base()), **other).sealed().encode()
+    assert planned(gapped(first, second), "VHD106").plan.edits == ()
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_one_of_before_a_resize_is_left_where_it_is(blocks):
+    size = blocks * BLOCK_SIZE
+    old = replace(footer_of(base()), current_size=size, geometry=geometry_for(size)).sealed().encode()
+    assert planned(gapped(old), "VHD106").plan.edits == ()
+    assert footer_of(repaired(gapped(old, base()[-512:]), "VHD106")) == footer_of(base())
+
+
+def test_what_is_given_must_be_what_it_says():
+    raw = gapped(base()[-512:])
+    footer = footer_of(base())
+    right = replace(CONTEXT, given_uuid=footer.uuid, given_size=footer.current_size)
+    assert footer_of(repaired(raw, "VHD106", context=right)) == footer
+    made = planned(raw, "VHD106", context=replace(CONTEXT, given_uuid=bytes(range(1, 17))))
+    assert footer.uuid.hex() not in str(made.plan.edits)
+
+
+def test_the_children_say_whether_it_is_hidden():
+    ref = ParentRef(UUID, "disk.vhd", 900)
+    child_of_it = seen(sparse(DISK_SIZE, CHILD_UUID, {1: some(1, PARTIAL)}, parent=ref).to_bytes())
+    context = replace(CONTEXT, children=(child_of_it,))
+    assert footer_of(repaired(gapped(base()[-512:]), "VHD106", context=context)).hidden == 1
 
 
 # --------------------------------------------------------------------------- VHD307

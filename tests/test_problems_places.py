@@ -35,7 +35,7 @@ from images import (
     some,
     with_entry,
 )
-from smfix.model import SECTOR, Disposition, InUse, Reason, Refusal
+from smfix.model import SECTOR, Disposition, InUse, Reason, Refusal, Severity
 from smfix.problems import places as places_module
 from smfix.problems.blocks import Orphan, block_shaped, clear_is_nul, forced, orphans, room, unclear
 from smfix.problems.places import misplaced, shifted
@@ -402,10 +402,19 @@ def test_a_lost_entry_that_the_batmap_names():
 
 
 def test_the_only_free_block_can_only_be_that_one():
-    raw = with_entry(crowded(), 1, UNUSED)
+    both = sparse(2 * BLOCK_SIZE, UUID, {0: some(0, PARTIAL), 1: some(1, range(9))}, timestamp=1000).to_bytes()
+    raw = with_entry(both, 0, UNUSED)
     made = planned(raw)
-    assert made.diagnosis.findings[0].message.endswith("it can only be block 1.")
-    assert repaired(raw, "VHD304") == crowded()
+    assert made.diagnosis.findings[0].message.endswith("it can only be block 0.")
+    assert repaired(raw, "VHD304") == both
+
+
+def test_the_last_block_of_all_may_never_have_been_promised_to_the_guest():
+    both = sparse(2 * BLOCK_SIZE, UUID, {0: some(0, PARTIAL), 1: some(1, range(9))}, timestamp=1000).to_bytes()
+    raw = with_entry(both, 1, UNUSED)
+    made = planned(raw)
+    assert [(f.code, f.severity) for f in made.diagnosis.findings] == [("VHD304", Severity.WARNING)]
+    assert repaired(lost_footer(raw)) == raw
 
 
 def test_an_orphan_that_nothing_names_is_a_warning():

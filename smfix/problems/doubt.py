@@ -16,11 +16,13 @@ from dataclasses import replace
 from itertools import islice, product
 from typing import Any
 
-from smfix.model import Damaged, Edit, Finding, Reason, Refusal, Sound, Write
+from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
+from smfix.problems.blocks import PAGE
 from smfix.problems.footer import BLOCKS_OF_2_TIB, append_footer, contradictions, primary_check, same_footer
 from smfix.problems.restore import begins_batmap
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Hit, Problem
 from smfix.vhd import structs
+from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.structs import (
     FOOTER_COOKIE,
@@ -35,6 +37,8 @@ from smfix.vhd.structs import (
 
 COMBINATIONS = 4096
 """Combinations of two damaged copies that are tried at most."""
+IN_GAPS = 8
+"""Footers left between blocks that are weighed at most."""
 _FIELDS = tuple(name for name in Footer.__slots__ if name != "checksum")
 _IDLE = {"timestamp", "original_size", "creator_os", "saved"}
 """Fields that change neither what the guest reads nor what the storage manager does."""
@@ -191,6 +195,10 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     patched = _patched(image, header, context)
     if patched is not None:
         return patched, {"every field": "one of the two damaged copies, proved by a stored checksum"}, []
+    left = _left_in_gap(image, header, image.bat.value, context)
+    if left is not None:
+        why = "a footer that an earlier writer left between two blocks, and that nothing contradicts"
+        return left, {"every field": why, "hidden": f"{left.hidden}, by the children known"}, []
     batmap_seen = begins_batmap(image, header.bat_extent.end)
     origin: dict[str, str] = {}
     missing: list[str] = []
@@ -231,6 +239,34 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     said = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
     said += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
     return (None, origin, said) if said else (footer, origin, [])
+
+
+def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) -> Footer | None:
+    """The one footer that stands in the gaps between blocks and that nothing contradicts; None: none, or several.
+
+    libvhd aligns a block's data and leaves what stood at the previous end where it was: the footer of then. No guest
+    can write there. Whether the disk is hidden may have changed since: its children tell.
+    """
+    seen: dict[bytes, Footer] = {}
+    for gap, _ in bat.narrow(header.block_space, FOOTER_SIZE, image.end_of_headers):
+        start = structs.round_up(gap.offset)
+        for at in range(start, min(gap.end - FOOTER_SIZE + 1, start + PAGE), SECTOR):
+            read = structs.decode_footer(image.view.read(Extent(at, FOOTER_SIZE)), at)
+            if isinstance(read, Sound):
+                footer = replace(read.value, hidden=int(bool(context.children))).sealed()
+                idle = replace(footer, timestamp=0, original_size=0, creator_os=0, saved=0)
+                seen[idle.sealed().encode()] = footer
+    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    if context.given_uuid is not None:
+        named |= {context.given_uuid}
+    fitting = [
+        footer
+        for footer in islice(seen.values(), IN_GAPS)
+        if named <= {footer.uuid}
+        and context.given_size in (None, footer.current_size)
+        and not contradictions(inspect(image.view, by=footer))
+    ]
+    return fitting[0] if len(fitting) == 1 and len(seen) <= IN_GAPS else None
 
 
 def _uuid(context: Context, origin: dict[str, str], missing: list[str]) -> bytes | None:

@@ -323,12 +323,17 @@ def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int,
 
 
 def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
-    """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block."""
+    """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block.
+
+    A new block goes behind all others, and its entry is written before the next one. So only where another one lies
+    behind it was the entry once there; the last of all may be one that was never promised to the guest.
+    """
     found = layout(image)
     if found is None or not places or unclear(image, places):
         return {}
-    bat = found[1]
-    if len(bat) - bat.allocated == len(places) == 1:
+    header, bat = found
+    behind = bat.highest_end(header.block_space) > places[0].offset
+    if behind and len(bat) - bat.allocated == len(places) == 1:
         return {next(b for b in range(len(bat)) if bat.offset(b) is None): places[0].offset}
     named = stray_bits(image)
     return forced(image, named, [place for place in places if place.full]) if named else {}

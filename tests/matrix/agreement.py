@@ -217,6 +217,8 @@ def _same(ours: str, line: str) -> bool:
     """The same first message. One that names no field (a short file, a failed read) agrees with any."""
     if not line or "appears invalid" in line or READ_ERROR.match(line) or ours.startswith(ODD):
         return True
+    if line == "batmap is invalid: invalid batmap offset" and ours.startswith("error calculating end of metadata"):
+        return True  # a read that begins no sector fails, but not from a hole: that depends on the file system
     return _plain(ours) == _plain(line)
 
 

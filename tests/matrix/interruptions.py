@@ -104,9 +104,14 @@ def killed(chain: Chain, chance: random.Random) -> str:
     return "completed" if process.wait() == 0 else "killed"
 
 
-def killed_at_write(chain: Chain, number: int) -> str:
-    """SIGKILL when it asks for its write number `number` (from 1): that write does not happen."""
-    inject = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", f"inject=write:signal=KILL:when={number}"]
+WRITES = ("pwrite64", "ftruncate")
+"""The system calls by which ``vhd-util coalesce`` changes an image."""
+
+
+def killed_at_write(chain: Chain, call: str, number: int) -> str:
+    """SIGKILL when it asks for its `call` number `number` (from 1): that write does not happen."""
+    inject = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e"]
+    inject.append(f"inject={call}:signal=KILL:when={number}")
     done = subprocess.run([*inject, *chain.coalesce()], capture_output=True, check=False)
     return "completed" if done.returncode == 0 else "killed"
 
@@ -182,15 +187,17 @@ def run_kills(home: Path, count: int, seed: int) -> Tally:
 
 
 def run_sweep(home: Path) -> Tally:
-    tally = Tally("SIGKILL at every single write")
+    tally = Tally("SIGKILL at every single write (strace)")
     for parent, child in ((BASE, MIDDLE), (MIDDLE, LEAF)):
         chain = build(home, parent, child)
-        for number in range(1, 10_000):
-            chain.restore()
-            if killed_at_write(chain, number) == "completed":
-                break
-            settle(chain, tally, f"write {number} of {child[:4]}", treatments.fresh(home / "journals"))
-            tally.runs += 1
+        for call in WRITES:
+            for number in range(1, 10_000):
+                chain.restore()
+                if killed_at_write(chain, call, number) == "completed":
+                    break
+                what = f"{call} {number} of {child[:4]}"
+                settle(chain, tally, what, treatments.fresh(home / "journals"))
+                tally.runs += 1
     return tally
 
 

@@ -16,8 +16,8 @@ REASONS: tuple[tuple[str, str], ...] = (
     (
         r"both-(zeroed|garbage|missing-and-zeroed)",
         (
-            "No footer is left anywhere, and no child names the UUID: the size may be known, the UUID is not. With "
-            "`--uuid` (and `--size`) it is rebuilt."
+            "No footer is left, at either end or between two blocks, and no child names the UUID: the size may be "
+            "known, the UUID is not. With `--uuid` (and `--size`) it is rebuilt."
         ),
     ),
     (
