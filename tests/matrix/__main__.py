@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--report", type=Path, help="write the report there (markdown)")
     parser.add_argument("--load", type=Path, help="report on cases that --json wrote, run nothing")
+    parser.add_argument("--recorded", default="", help="day and commit of the run that --load reports on")
     options = parser.parse_args()
     if options.load:
         done, seconds = [_loaded(entry) for entry in json.loads(options.load.read_text())], 0.0
@@ -42,7 +43,7 @@ def main() -> int:
         seconds = time.monotonic() - begun
     if options.json:
         options.json.write_text(json.dumps([dataclasses.asdict(case) for case in done], indent=1))
-    text, clean = report.tell(done, seconds)
+    text, clean = report.tell(done, seconds, options.recorded)
     print(text)
     if options.report:
         sections.put(options.report, "matrix", text)

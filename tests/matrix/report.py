@@ -39,7 +39,7 @@ and `vhd-util repair -b` (only where `vhd-util check` fails on the image before)
 
 * **fail `vhd-util check`**: it exits non-zero, for another reason than those that decision 8 calls no damage.
 * **guest sectors lost that were intact**: sectors of 512 bytes whose right bytes stood in the damaged file where the
-  sound image has them, and that the guest reads right from no image afterwards; or that it read right before.
+  sound image has them, do not stand there afterwards, and read wrong; and those that read right before, but not after.
 * **data behind the end of data destroyed**: non-NUL sectors of blocks behind the end of data (by the BAT as damaged)
   that are not the same bytes any more. The footer's own place does not count: no block lies there.
 * **nothing opens it**: no footer with a right checksum at the end or at 0, no such header, or a BAT outside the file.
@@ -58,16 +58,17 @@ def _reads_wrong(result: Result) -> bool:
     return result.claim in CLAIMS and result.unnamed > 0
 
 
-def tell(cases: list[Case], seconds: float) -> tuple[str, bool]:
-    """The report as markdown, and whether every number that must be 0 is."""
+def tell(cases: list[Case], seconds: float, recorded: str = "") -> tuple[str, bool]:
+    """The report as markdown, and whether every number that must be 0 is. `recorded`: day and commit; else of now."""
     failing = [case for case in cases if case.fails]
     kinds = len({case.kind for case in cases})
+    took = f"; {seconds:.0f} s" if seconds else ""
     lines = [
         "## The matrix",
         "",
         (
-            f"{sections.stamp()}: {kinds} kinds of damage on {len({c.base for c in cases})} bases, {len(cases)} cases, "
-            f"{len(failing)} of which fail `vhd-util check`; {seconds:.0f} s."
+            f"{recorded or sections.stamp()}: {kinds} kinds of damage on {len({c.base for c in cases})} bases, "
+            f"{len(cases)} cases, {len(failing)} of which fail `vhd-util check`{took}."
         ),
         "",
         "| cases | " + " | ".join(COLUMNS.values()) + " |",
