@@ -28,6 +28,12 @@ def test_a_child_that_does_not_come_back_is_left_behind(tmp_path, monkeypatch):
     assert answers.silent(["alive", "dead", "alive"]) == {"dead"}
     os.close(read)
     os.close(write)
+    (left,) = answers._LEFT
+    os.waitid(os.P_PID, left, os.WEXITED | os.WNOWAIT)  # it is over, and nobody has taken note
+    assert answers.silent([]) == frozenset()
+    assert not answers._LEFT
+    with pytest.raises(ChildProcessError):
+        os.waitpid(left, os.WNOHANG)
 
 
 @pytest.mark.parametrize("given", ["x", "0", "-1", "nan", "1e9"])

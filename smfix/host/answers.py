@@ -22,6 +22,8 @@ _DEFAULT = 60.0
 _MOST_OPEN = 4096
 _AT_ONCE = 64  # children
 _SECTOR = 512
+_LEFT: list[int] = []
+"""Children that did not come back: the kernel ends them when their storage does."""
 
 
 def patience() -> float:
@@ -47,6 +49,7 @@ def words(path: str) -> str:
 def silent(paths: Iterable[str]) -> frozenset[str]:
     """Those of `paths` (folders, images, devices) whose storage does not answer in time. Raises UsageError."""
     todo, limit = list(dict.fromkeys(paths)), patience()
+    _LEFT[:] = [pid for pid in _LEFT if not _is_over(pid)]
     dumb: set[str] = set()
     while todo:
         some, todo = todo[:_AT_ONCE], todo[_AT_ONCE:]
@@ -104,5 +107,8 @@ def _ended(pid: int, *, is_stuck: bool) -> None:
         os.waitpid(pid, 0)
         return
     os.kill(pid, 9)
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    _LEFT.append(pid)
+
+
+def _is_over(pid: int) -> bool:
+    return os.waitpid(pid, os.WNOHANG)[0] == pid
