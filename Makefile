@@ -27,7 +27,7 @@ demo: $(VENV)/.run
 
 # The gate is a step of its own: its list of modules is explicit (tests/purity.py).
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=
 	$(BIN)/python tests/purity.py
 
 lint: $(VENV)/.test

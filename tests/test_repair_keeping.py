@@ -42,6 +42,15 @@ def test_what_a_later_undo_leads_back_to_stays():
     assert chosen((Mark.VERIFIED, ELSEWHERE), (Mark.VERIFIED, YOUNG)) == [None, Stays.YOUNG]
 
 
+def test_the_order_of_journals_says_nothing():
+    assert chosen((Mark.VERIFIED, YOUNG), (Mark.VERIFIED, OLD)) == [Stays.YOUNG, Stays.NEEDED]
+    renamed = replace(OLD, target=replace(OLD.target, path="/renamed"))
+    again = replace(renamed, inode=OLD.inode + 1)  # it has a name in common with `renamed` only
+    both = [(Mark.VERIFIED, again), (Mark.VERIFIED, renamed), (Mark.VERIFIED, YOUNG)]
+    assert chosen(*both) == [Stays.NEEDED, Stays.NEEDED, Stays.YOUNG]
+    assert chosen(*both[::-1]) == [Stays.YOUNG, Stays.NEEDED, Stays.NEEDED]
+
+
 def test_a_repair_after_an_interrupted_one_stays_with_it():
     assert chosen((Mark.UNFINISHED, OLD), (Mark.VERIFIED, OLD)) == [Stays.OPEN, Stays.NEEDED]
 
@@ -79,8 +88,9 @@ def test_what_cannot_be_read_stays():
     assert chosen((Mark.VERIFIED, OLD), Kept(Mark.VERIFIED, None)) == [None, Stays.UNREADABLE]
 
 
-def test_a_later_smfix_may_need_every_repair_before_its_own():
+def test_a_later_smfix_may_need_every_repair():
     newer = Kept(Mark.VERIFIED, None, newer=True)
-    assert chosen((Mark.VERIFIED, OLD), newer, (Mark.VERIFIED, ELSEWHERE)) == [Stays.NEEDED, Stays.UNREADABLE, None]
+    stay = [Stays.NEEDED, Stays.UNREADABLE, Stays.NEEDED]
+    assert chosen((Mark.VERIFIED, OLD), newer, (Mark.VERIFIED, ELSEWHERE)) == stay
     assert chosen((Mark.UNDONE, OLD), newer) == [None, Stays.UNREADABLE]
     assert chosen((Mark.VERIFIED, OLD), Kept(Mark.UNDONE, None, newer=True)) == [None, Stays.UNREADABLE]

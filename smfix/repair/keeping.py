@@ -24,6 +24,9 @@ class Stays(Enum):
     UNREADABLE = "unreadable"
 
 
+_PUT_BACK = (Mark.UNDONE, Mark.ROLLED_BACK)
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A journal in its folder. `journal` None: it cannot be read; `newer`: a later smfix can."""
@@ -34,34 +37,34 @@ class Kept:
 
 
 def stays(journals: Sequence[Kept], before: datetime) -> list[Stays | None]:
-    """Why each of `journals` (all there are, oldest first) stays; None: it is older than `before` and may go.
+    """Why each of `journals` (all there are) stays; None: it is older than `before` and may go.
 
-    What cannot be read is never thrown away: it may be a later smfix's, and then even which disk it is of is
-    unknown, so that no repair before it is given up.
+    Which of two repairs of a disk came first is not asked: ids of one second have no order, and clocks are set
+    back. So every repair of a disk stays while one of them does. What cannot be read is never thrown away: it
+    may be a later smfix's, and then even which disk it is of is unknown, so that no repair is given up.
     """
-    interrupted = set[Hashable]().union(*(_names(one.journal) for one in journals if one.journal and one.mark.is_open))
+    reasons = [_reason(one, before) for one in journals]
+    foreign = any(one.newer and one.mark not in _PUT_BACK for one in journals)
+    names = [set[Hashable]() if one.journal is None else _names(one.journal) for one in journals]
     needed: set[Hashable] = set()
-    foreign = False
-    reasons: list[Stays | None] = []
-    for one in reversed(journals):
-        if one.journal is None:
-            foreign = foreign or (one.newer and one.mark not in (Mark.UNDONE, Mark.ROLLED_BACK))
-            reasons.append(Stays.UNREADABLE)
-            continue
-        names = _names(one.journal)
-        reason = _reason(one.mark, one.journal, before)
-        if reason is None and one.mark is Mark.VERIFIED and (foreign or names & (needed | interrupted)):
-            reason = Stays.NEEDED
-        if reason is not None and one.mark not in (Mark.UNDONE, Mark.ROLLED_BACK):
-            needed |= names
-        reasons.append(reason)
-    return reasons[::-1]
+    for one, reason, known in zip(journals, reasons, names, strict=True):
+        if reason is not None and one.mark not in _PUT_BACK:
+            needed |= known
+    may_go = {index for index, reason in enumerate(reasons) if reason is None and journals[index].mark not in _PUT_BACK}
+    while found := {index for index in may_go if foreign or names[index] & needed}:
+        may_go -= found
+        for index in found:
+            reasons[index] = Stays.NEEDED
+            needed |= names[index]
+    return reasons
 
 
-def _reason(mark: Mark, journal: Journal, before: datetime) -> Stays | None:
-    if mark.is_open:
+def _reason(one: Kept, before: datetime) -> Stays | None:
+    if one.journal is None:
+        return Stays.UNREADABLE
+    if one.mark.is_open:
         return Stays.OPEN
-    return Stays.YOUNG if journal.created >= before else None
+    return Stays.YOUNG if one.journal.created >= before else None
 
 
 def _names(journal: Journal) -> set[Hashable]:
