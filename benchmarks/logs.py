@@ -169,6 +169,10 @@ def rotated_set(log: Path, folder: Path) -> None:
         piece.unlink()
 
 
+WORDS = "## What it means"
+"""From here on the page is written by hand, and kept."""
+
+
 def main() -> int:
     """Measure, print, write the table unless ``--print``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -225,7 +229,9 @@ def main() -> int:
     )
     print(text, end="")
     if not options.print:
-        (HERE / "LOGS.md").write_text(text, encoding="utf-8")
+        page = HERE / "LOGS.md"
+        kept = page.read_text(encoding="utf-8").partition(WORDS)
+        page.write_text("".join([text, "\n", *kept[1:]]) if kept[1] else text, encoding="utf-8")
     return 0
 
 
