@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from smfix.smlog import lines as lines_module
-from smfix.smlog.engine import PlainEngine, fastest_engine, hits
 from smfix.smlog.lines import LINE_LIMIT, Block, Position, Window, decode, parse_line, pid_needles
 from smlog_text import blocks_of, gc, line_at, said, window_of
 
@@ -196,29 +193,3 @@ def test_a_journal_entry_is_a_line():
 
 def test_needles():
     assert pid_needles(26919) == (b"[26919]", b"<26919>")
-
-
-ENGINES = [PlainEngine(), fastest_engine()]
-
-
-@given(st.binary(max_size=80), st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=3), st.data())
-@settings(max_examples=200)
-def test_every_engine_is_bytes_find(data, needles, more):
-    start = more.draw(st.integers(0, len(data)))
-    stop = more.draw(st.integers(start, len(data)))
-    for engine in ENGINES:
-        for needle in needles:
-            assert engine.find(data, needle, start, stop) == data.find(needle, start, stop)
-            assert engine.rfind(data, needle, start, stop) == data.rfind(needle, start, stop)
-        assert engine.count(bytearray(data), b"\n", start, stop) == data.count(b"\n", start, stop)
-        assert hits(engine, tuple(needles), data, stop) == hits(PlainEngine(), tuple(needles), data, stop)
-
-
-def test_without_stringzilla_the_plain_engine(monkeypatch):
-    import sys
-    import types
-
-    monkeypatch.setitem(sys.modules, "stringzilla", None)
-    assert isinstance(fastest_engine(), PlainEngine)
-    monkeypatch.setitem(sys.modules, "stringzilla", types.ModuleType("stringzilla"))
-    assert isinstance(fastest_engine(), PlainEngine)

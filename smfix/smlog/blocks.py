@@ -43,7 +43,7 @@ class Cutter:
                     end = size
             carry = bytes(memoryview(buffer)[end:size])
             if end:
-                lines = self._engine.count(buffer, b"\n", 0, end)
+                lines = self._engine.lines(buffer, end)
                 yield Block(buffer, end, file, first_line, lines)
                 first_line += lines
             if failure is not None:

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from typing import NamedTuple
 
-from smfix.smlog.engine import Data, Engine, hits
+from smfix.smlog.engine import Data, Engine, Net
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Window
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
@@ -64,6 +65,9 @@ def _anywhere(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
 # How each anchor of a proof is followed (or preceded) by the VDI it is about; by default: somehow.
 _NAMED_BY = {b"'check'": _in_path, b"lvremove": _in_path, _RELINKING: _relinked}
 _NAMING = tuple((anchor, _NAMED_BY.get(anchor, _anywhere)) for anchor in PROOF_ANCHORS)
+# What several anchors have in common is looked for once. Bytes that are rare in traffic, or nothing is gained.
+_SHARED = (b"appear", b"err", b"link")
+_REPORTS, _PROOFS, _BOTH = (Net(some, _SHARED) for some in (ANCHORS, PROOF_ANCHORS, ANCHORS + PROOF_ANCHORS))
 # A device-mapper name starts alike for all: always of interest.
 _ALWAYS = frozenset({b"VG_XenSt"})
 _KINDS_OF_NAME = [
@@ -153,12 +157,14 @@ class Sweep:
 
     def _search(self, block: Block) -> _Hits:
         """Where the anchors stand; asked at once, while the block is in the processor's cache."""
-        data, size = block.data, block.size
-        reports = [] if self._only_proofs else hits(self._engine, ANCHORS, data, size)
-        return _Hits(reports, self._search_proofs(block) if self._wanted else None)
+        if self._only_proofs:
+            return _Hits([], self._search_proofs(block))
+        rows = (_BOTH if self._wanted else _REPORTS).cast(self._engine, block.data, block.size)
+        reports = sorted(chain.from_iterable(rows[: len(ANCHORS)]))
+        return _Hits(reports, rows[len(ANCHORS) :] or None)
 
     def _search_proofs(self, block: Block) -> list[list[int]]:
-        return [hits(self._engine, (anchor,), block.data, block.size) for anchor, _ in _NAMING]
+        return _PROOFS.cast(self._engine, block.data, block.size)
 
     def _work_off(self, serial: int, found: _Hits) -> Iterator[Event]:
         block = self._window.block(serial)
