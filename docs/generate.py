@@ -15,7 +15,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from smfix.cli import EPILOG, app
+from smfix.cli import EPILOG, application
 from smfix.problems.glossary import TERMS, terms
 from smfix.report import explain
 
@@ -43,7 +43,7 @@ def pages() -> dict[str, str]:
 def _commands() -> list[tuple[str, Any]]:
     """Every command by its words: ``from-log``, ``service install``."""
     found: list[tuple[str, Any]] = []
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in get_command(application()).commands.items():  # type: ignore[attr-defined]
         below = getattr(command, "commands", None)
         found += [(name, command)] if below is None else [(f"{name} {sub}", each) for sub, each in below.items()]
     return found
@@ -202,7 +202,7 @@ def _cell(text: str) -> str:
 
 def manual() -> str:
     """smfix(1)."""
-    root = get_command(app)
+    root = get_command(application())
     parts = [
         _head("smfix", "repair the damaged VHD disks that a storage log names"),
         ".SH SYNOPSIS\n.B smfix\n.I COMMAND\n[\\fIOPTIONS\\fR]",

@@ -2,71 +2,99 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
-from typing import Annotated, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple, cast
 
 import typer
 
 from smfix import __version__
-from smfix.cli import fleet as fleets
-from smfix.cli import following, images, learning, logs, records
 from smfix.cli.console import emit, give_up_stdout, say
 from smfix.cli.options import EPILOG
 from smfix.model import Exit
 
 _SHIELDED = 130  # what typer makes of an interrupt that it meets before we do
 
-app = typer.Typer(
-    name="smfix",
-    # rich would double the start-up, and its boxes break what people paste.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+class _Command(NamedTuple):
+    """Where a command is found in `smfix.cli`, and what the list of commands says of it."""
+
+    module: str
+    function: str
+    help: str | None = None
 
 
-@app.callback(invoke_without_command=False)
+_COMMANDS = {
+    "from-log": _Command("logs", "from_log", "read SMlog; find, repair and re-validate the disks it names"),
+    "check": _Command("images", "check", "the verdict on each image; reads only"),
+    "repair": _Command("images", "repair", "diagnose, plan, repair and re-validate the named images"),
+    "scan": _Command("images", "scan_", "every VHD of an SR: verdict, sizes, chains"),
+    "show": _Command("images", "show", "metadata as `vhd-util read -p` prints it"),
+    "journal": _Command("records", "journal", "what was changed on this machine"),
+    "undo": _Command("records", "undo", "put an image back as it was before a repair"),
+    "explain": _Command("learning", "explain_", "what a finding means and what is done about it"),
+    "status": _Command("following", "status", "what the followers of this host's logs know, and what waits"),
+}
+_SERVICE = {
+    "install": _Command("following", "service_install"),
+    "uninstall": _Command("following", "service_uninstall"),
+    "reload": _Command("following", "service_reload"),
+    "status": _Command("following", "service_status"),
+}
+_LAST = {"demo": _Command("learning", "demo", "a throw-away SR with damaged disks, repaired and proved")}
+
+
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
 ) -> None:
-    """From a XenServer / XCP-ng storage log to repaired, re-validated, undoable VHD disks."""
+    """What is asked of smfix itself."""
     if version:
         emit(f"smfix {__version__}\n")
         raise typer.Exit
 
 
-app.command("from-log", epilog=EPILOG, short_help="read SMlog; find, repair and re-validate the disks it names")(
-    logs.from_log
-)
-app.command("check", epilog=EPILOG, short_help="the verdict on each image; reads only")(images.check)
-app.command("repair", epilog=EPILOG, short_help="diagnose, plan, repair and re-validate the named images")(
-    images.repair
-)
-app.command("scan", epilog=EPILOG, short_help="every VHD of an SR: verdict, sizes, chains")(images.scan_)
-app.command("show", epilog=EPILOG, short_help="metadata as `vhd-util read -p` prints it")(images.show)
-app.command("journal", epilog=EPILOG, short_help="what was changed on this machine")(records.journal)
-app.command("undo", epilog=EPILOG, short_help="put an image back as it was before a repair")(records.undo)
-app.command("explain", epilog=EPILOG, short_help="what a finding means and what is done about it")(learning.explain_)
-app.command("status", epilog=EPILOG, short_help="what the followers of this host's logs know, and what waits")(
-    following.status
-)
+def _empty(name: str, text: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=text,
+        # rich would double the start-up, and its boxes break what people paste.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        epilog=EPILOG,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
-service = typer.Typer(
-    name="service", help="Run `from-log --follow` as a service of systemd.", no_args_is_help=True, epilog=EPILOG
-)
-app.add_typer(service, short_help="run `from-log --follow` as a service of systemd")
-service.command("install", epilog=EPILOG)(following.service_install)
-service.command("uninstall", epilog=EPILOG)(following.service_uninstall)
-service.command("reload", epilog=EPILOG)(following.service_reload)
-service.command("status", epilog=EPILOG)(following.service_status)
-fleet = typer.Typer(name="fleet", help="Many hosts at once.", no_args_is_help=True, epilog=EPILOG)
-app.add_typer(fleet, short_help="merge the outputs of many hosts into one report")
-fleet.callback()(lambda: None)  # else typer takes the one command for the group itself
-fleet.command("report", epilog=EPILOG)(fleets.report)
-app.command("demo", epilog=EPILOG, short_help="a throw-away SR with damaged disks, repaired and proved")(learning.demo)
+
+def _add(app: typer.Typer, commands: Mapping[str, _Command]) -> None:
+    """Import what `commands` are made of, and add them."""
+    for name, found in commands.items():
+        body = getattr(importlib.import_module(f"smfix.cli.{found.module}"), found.function)
+        app.command(name, epilog=EPILOG, short_help=found.help)(body)
+
+
+def application(asked: str | None = None) -> typer.Typer:
+    """The command line; with the one command that was `asked` for, if it is one, and else with all.
+
+    What the others need is not imported: that is half of the start-up.
+    """
+    app = _empty("smfix", "From a XenServer / XCP-ng storage log to repaired, re-validated, undoable VHD disks.")
+    app.callback(invoke_without_command=False)(_root)
+    every = _COMMANDS | _LAST
+    if asked in every:
+        _add(app, {asked: every[asked]})
+        return app
+    _add(app, _COMMANDS)
+    service = _empty("service", "Run `from-log --follow` as a service of systemd.")
+    _add(service, _SERVICE)
+    app.add_typer(service, short_help="run `from-log --follow` as a service of systemd")
+    fleet = _empty("fleet", "Many hosts at once.")
+    fleet.callback()(lambda: None)  # else typer takes the one command for the group itself
+    _add(fleet, {"report": _Command("fleet", "report")})
+    app.add_typer(fleet, short_help="merge the outputs of many hosts into one report")
+    _add(app, _LAST)
+    return app
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -77,6 +105,7 @@ def run(arguments: Sequence[str]) -> int:
     # ClickException, wherever this version of typer keeps its click.
     usage_error = cast("type[Exception]", typer.BadParameter.__mro__[2])
     try:
+        app = application(arguments[0] if arguments else None)
         code = typer.main.get_command(app).main(args=list(arguments), prog_name="smfix", standalone_mode=False)
     except usage_error as error:
         return _usage(error)
