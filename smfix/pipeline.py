@@ -3,25 +3,24 @@
 Here a log's incident meets an image: names become images (:mod:`smfix.host.sr`), parents come before
 their children (:mod:`smfix.chains`), and each image is treated (:mod:`smfix.treatment`). Nothing is
 printed here, and the trouble of one image never stops the others.
+
+What reads an image is imported where one is read: most runs over a log find none (docs/adr/0005).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from smfix import chains
 from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import lvm, xapi
-from smfix.host.lvm import Volumes
+from smfix.host import xapi_login
 from smfix.host.naming import Life, is_uuid, read_path
 from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
 from smfix.host.storage import Identity, open_image
-from smfix.host.usage import Usage, usage, usage_of
 from smfix.model import (
     Backing,
     CheckedImage,
@@ -42,18 +41,18 @@ from smfix.model import (
     Verdict,
     Write,
 )
-from smfix.problems.table import diagnose, row
 from smfix.reach import unanswered, unanswered_srs
-from smfix.repair import journal_folder
-from smfix.repair import undo as way_back
-from smfix.repair.journal import Mark
-from smfix.repair.journal_folder import DamagedEntry, JournalEntry
 from smfix.report.escape import command, operand
 from smfix.rescan import rescan
 from smfix.setting import Decide, Setting
-from smfix.treatment import awake, context_of, held_by, refused, seen_by, told_of, treat, writing
-from smfix.vhd import libvhd
-from smfix.vhd.image import VhdImage, inspect
+
+if TYPE_CHECKING:
+    from smfix.host import xapi
+    from smfix.host.lvm import Volumes
+    from smfix.host.usage import Usage
+    from smfix.repair.journal_folder import DamagedEntry, JournalEntry
+    from smfix.vhd import libvhd
+    from smfix.vhd.image import VhdImage
 
 __all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "rescan"]
 
@@ -69,6 +68,11 @@ COPY = (
 
 def consent(codes: Iterable[str]) -> frozenset[str]:
     """The codes of ``--confirm``, as the table writes them. Raises UsageError for an unknown one."""
+    codes = tuple(codes)
+    if not codes:
+        return frozenset()
+    from smfix.problems.table import row
+
     known = set()
     for code in codes:
         problem = row(code)
@@ -82,11 +86,13 @@ def pool_at(file: str | None) -> xapi.Pool | None:
     """The pool's XAPI: as `file` or the environment says, else this host's own, else None.
 
     One that the operator named must answer, else Unreadable; this host's own is asked when it is needed. Raises
-    UsageError as :func:`smfix.host.xapi.login` does.
+    UsageError as :func:`smfix.host.xapi_login.login` does.
     """
-    login = xapi.login(file, os.environ, socket=xapi.SOCKET)
+    login = xapi_login.login(file, os.environ, socket=xapi_login.SOCKET)
     if login is None:
         return None
+    from smfix.host import xapi
+
     pool = xapi.Pool(login, here=xapi.this_host())
     if login.socket is None:
         pool.hosts()
@@ -157,7 +163,7 @@ def from_log(
         for one in reading.incidents
     ]
     treated: dict[int, TreatedIncident] = {}
-    for index in chains.parents_first([place if isinstance(place, Found) else None for place in places]):
+    for index in _parents_first(places):
         incident = reading.incidents[index]
         if each is not None:
             each(len(treated), len(places))
@@ -168,11 +174,23 @@ def from_log(
     return reading, tuple(treated[index] for index in range(len(places)))
 
 
+def _parents_first(places: Sequence[object]) -> list[int]:
+    """The indexes of `places` in the order of their treatment; what is not Found has no parent."""
+    founds = [place if isinstance(place, Found) else None for place in places]
+    if not any(founds):
+        return list(range(len(founds)))
+    from smfix import chains
+
+    return chains.parents_first(founds)
+
+
 def _ids(incidents: Sequence[Incident]) -> list[str]:
     """Stable names: of host, SR and the VDI's first eight digits, for a log may say no more of it.
 
     Where two disks share those, their whole names are taken.
     """
+    import hashlib
+
     keys = [(one.host or "", one.sr or "", one.vdi.text[:8]) for one in incidents]
     shared = Counter(keys)
     whole = [(*key, "" if shared[key] == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)]
@@ -232,6 +250,8 @@ def treat_incident(name: str, incident: Incident, place: Found | Outcome, settin
     told = replace(told, names=_names(target, incident, setting))
     if is_over and not _is_damaged(place, setting):
         return told
+    from smfix.treatment import treat
+
     return replace(told, state=State.OPEN, outcome=treat(place, setting))
 
 
@@ -249,6 +269,8 @@ def _names(target: Target, incident: Incident, setting: Setting) -> Names:
 
 def _is_damaged(found: Found, setting: Setting) -> bool:
     """A resolved incident's image is within reach, and damaged all the same, or its repair was interrupted."""
+    from smfix.repair import undo as way_back
+
     if _checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD):
         return True
     with suppress(SmfixError):
@@ -308,11 +330,13 @@ def repair(
     targets: Sequence[str], setting: Setting, each: Progress | None = None, after: After | None = None
 ) -> tuple[TreatedImage, ...]:
     """What became of every image that the targets name, parents first; `after` is told of each. Raises UsageError."""
+    from smfix.treatment import treat
+
     images = _resolved(targets, setting)
     if len(images) > 1 and (setting.given_size is not None or setting.given_uuid is not None):
         raise UsageError(f"--size and --uuid speak of one disk, the targets name {len(images)}")
     treated: dict[int, TreatedImage] = {}
-    for index in chains.parents_first([image if isinstance(image, Found) else None for image in images]):
+    for index in _parents_first(images):
         image = images[index]
         if each is not None:
             each(len(treated), len(images))
@@ -349,6 +373,8 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
 
 def _uses(founds: Sequence[Found]) -> dict[str, Usage]:
     """How each image is held, in one pass over the host; without those that cannot be opened."""
+    from smfix.host.usage import usage_of
+
     seen: dict[str, Identity] = {}
     for found in founds:
         try:
@@ -362,6 +388,9 @@ def _uses(founds: Sequence[Found]) -> dict[str, Usage]:
 
 
 def _chain(found: Found) -> tuple[Found, ...]:
+    from smfix import chains
+    from smfix.vhd.image import inspect
+
     try:
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
@@ -373,6 +402,12 @@ def _chain(found: Found) -> tuple[Found, ...]:
 
 
 def _checked(found: Found, uses: Usage | None, setting: Setting) -> CheckedImage:
+    from smfix.host import lvm
+    from smfix.host.usage import usage
+    from smfix.problems.table import diagnose
+    from smfix.treatment import context_of, held_by, seen_by
+    from smfix.vhd.image import inspect
+
     path = found.target.path
     names = setting.names(found.target)
     try:
@@ -417,6 +452,9 @@ def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:
 
     The image's view is closed: only what was read by inspecting it is there.
     """
+    from smfix.vhd import libvhd
+    from smfix.vhd.image import inspect
+
     found = _resolved([target], setting)
     if len(found) != 1:
         raise UsageError(f"{target} names {len(found)} images; `smfix show` takes one")
@@ -451,6 +489,8 @@ def journals(setting: Setting, prefix: str | None = None) -> tuple[Record, ...]:
 
     Raises UsageError, Unreadable, JournalDamaged as :mod:`smfix.repair.journal_folder` does.
     """
+    from smfix.repair import journal_folder
+
     if prefix is None:
         return tuple(record_of(entry, setting) for entry in journal_folder.list_journals(setting.journals))
     return (record_of(journal_folder.load(setting.journals, prefix), setting),)
@@ -458,6 +498,10 @@ def journals(setting: Setting, prefix: str | None = None) -> tuple[Record, ...]:
 
 def record_of(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
     """The journal of `entry` as commands tell it."""
+    from smfix.repair import journal_folder
+    from smfix.repair.journal import Mark
+    from smfix.repair.journal_folder import DamagedEntry
+
     size = journal_folder.size_of(entry)
     if isinstance(entry, DamagedEntry):
         return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage, bytes=size)
@@ -488,6 +532,9 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
 
     Raises UsageError, Unreadable, WriteFailed, JournalDamaged before anything is written.
     """
+    from smfix.repair import journal_folder
+    from smfix.treatment import awake, refused, told_of
+
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
@@ -504,6 +551,11 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
 def _undone(
     entry: JournalEntry, found: Found, setting: Setting, agree: Callable[[Record], bool] | None, volumes: Volumes
 ) -> Outcome:
+    from smfix import chains
+    from smfix.repair import undo as way_back
+    from smfix.treatment import refused, writing
+    from smfix.vhd.image import inspect
+
     opened = open_image(found.target, sr_root=found.root)
     if isinstance(opened, Refusal):
         return refused(opened)

@@ -8,13 +8,16 @@ copies with exactly one child, which GC should have coalesced; it falls when GC 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from smfix.errors import Unreadable
-from smfix.host.pool import PoolSr
-from smfix.host.xapi import Pool
 from smfix.model import Outcome, Rescan, Status
 from smfix.report.escape import command
 from smfix.setting import Setting
+
+if TYPE_CHECKING:
+    from smfix.host.pool import PoolSr
+    from smfix.host.xapi import Pool
 
 _TOOK_LOCKS = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
 

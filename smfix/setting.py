@@ -8,18 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from smfix import chains
-from smfix.host import locks
-from smfix.host.guard import HostGuard
-from smfix.host.lvm import Volumes
 from smfix.host.naming import read_path
-from smfix.host.xapi import Pool
 from smfix.model import ByteView, Names, Outcome, Target
-from smfix.repair.apply import Means
 from smfix.report.escape import command
-from smfix.vhd.image import inspect
-from smfix.vhd.structs import uuid_text
+
+if TYPE_CHECKING:
+    from smfix import chains
+    from smfix.host.lvm import Volumes
+    from smfix.host.xapi import Pool
+    from smfix.repair.apply import Means
 
 Decide = Callable[[str, Outcome], bool]
 """Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
@@ -94,7 +93,7 @@ class Setting:
         if name == "--size":
             return [] if self.given_size is None else [name, str(self.given_size)]
         if name == "--uuid":
-            return [] if self.given_uuid is None else [name, uuid_text(self.given_uuid)]
+            return [] if self.given_uuid is None else [name, _uuid_text(self.given_uuid)]
         if name == "--xapi-login":
             return [] if self.xapi_login is None else [name, os.path.abspath(self.xapi_login)]
         if name == "--no-rescan":
@@ -105,6 +104,9 @@ class Setting:
 
     def volumes(self) -> Volumes:
         """What activates a volume for the time of a repair, and puts it back."""
+        from smfix.host import locks
+        from smfix.host.lvm import Volumes
+
         return Volumes(locks.sm_lock_folder(self.lock_dir))
 
     def names(self, target: Target) -> Names:
@@ -116,6 +118,10 @@ class Setting:
 
         `only_appends`: what will be written lies behind the data.
         """
+        from smfix.host import locks
+        from smfix.host.guard import HostGuard
+        from smfix.repair.apply import Means
+
         named = (read_path(path).vdi for path, _ in family)
         guard = HostGuard(
             hidden=is_hidden,
@@ -138,5 +144,13 @@ def default_journals() -> str:
 
 def is_hidden(view: ByteView) -> bool | None:
     """The mark of a base copy, by the footer the image is read by; None: no footer is sound."""
+    from smfix.vhd.image import inspect
+
     footer = inspect(view).footer
     return None if footer is None else footer.hidden != 0
+
+
+def _uuid_text(uuid: bytes) -> str:
+    from smfix.vhd.structs import uuid_text
+
+    return uuid_text(uuid)

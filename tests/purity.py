@@ -87,6 +87,7 @@ ACTS = (
     "smfix.host.vhd_util",
     "smfix.host.wake",
     "smfix.host.xapi",
+    "smfix.host.xapi_login",
     "smfix.host.xapi_transport",
     "smfix.report.html",
     "smfix.repair.apply",

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from smfix import cli, pipeline
+from smfix import cli, pipeline, treatment
 from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 
@@ -123,9 +123,9 @@ def test_a_parent_is_treated_before_its_child(world, monkeypatch):
     world.damaged(LEAF, parent=BASE)
     world.smlog(failed(LEAF, pid=11), failed(BASE, pid=12, at="00:20:00"))
     order = []
-    treat = pipeline.treat
+    treat = treatment.treat
     monkeypatch.setattr(
-        pipeline, "treat", lambda found, setting: order.append(found.target.vdi) or treat(found, setting)
+        treatment, "treat", lambda found, setting: order.append(found.target.vdi) or treat(found, setting)
     )
     document = world.run("from-log", world.log, "--yes", "--json").json
     assert order == [BASE, LEAF]

@@ -413,7 +413,7 @@ def pool(world, tmp_path, monkeypatch):
     inventory = tmp_path / "inventory"
     inventory.write_text(f"INSTALLATION_UUID='{HERE}'\n")
     monkeypatch.setattr("smfix.host.locks.INVENTORY", str(inventory))
-    monkeypatch.setattr("smfix.host.xapi.SOCKET", str(tmp_path / "xapi"))
+    monkeypatch.setattr("smfix.host.xapi_login.SOCKET", str(tmp_path / "xapi"))
     made = XapiHost(SR, shared=False)
     made.vdi(BASE, "base copy", managed=False)
     made.vdi(LEAF, "db-data", parent=BASE)

@@ -176,7 +176,7 @@ def test_a_repair_that_comes_in_the_middle_of_gc_waits_or_gives_up(manager, fold
             manager.say("drop", SR, "running")
         sleep(seconds)
 
-    monkeypatch.setattr("smfix.setting.HostGuard", _with_clock(wait))
+    monkeypatch.setattr("smfix.host.guard.HostGuard", _with_clock(wait))
     assert world.run("repair", path, "--yes", "--sm-lock-dir", folder).code == 1
     assert len(slept) >= 3
 

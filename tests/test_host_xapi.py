@@ -13,7 +13,8 @@ import pytest
 from smfix.errors import Unreadable, UsageError
 from smfix.host import xapi, xapi_transport
 from smfix.host.locks import Clock
-from smfix.host.xapi import Login, Pool, login, this_host
+from smfix.host.xapi import Pool, this_host
+from smfix.host.xapi_login import Login, login
 from smfix.model import Names
 from xapi_host import GONE, HERE, ME, PASSWORD, THEM, Failure, XapiHost, certificates
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from smfix import live
-from smfix.host import guard, xapi
+from smfix.host import guard, xapi, xapi_login
 from smfix.repair import journal_folder
 from smfix.setting import Setting
 from world import BASE, LEAF, OTHER, SR, failed, make_world
@@ -48,7 +48,7 @@ def pool(world, tmp_path, monkeypatch):
     made.vdi(LEAF, "web-root", parent=BASE)
     made.vm("web01", LEAF)
     made.listen(tmp_path / "xapi")
-    monkeypatch.setattr(xapi, "SOCKET", str(tmp_path / "xapi"))
+    monkeypatch.setattr(xapi_login, "SOCKET", str(tmp_path / "xapi"))
     yield made
     made.stop()
 
@@ -340,7 +340,7 @@ def test_a_followers_rescan_holds_up_no_other_call(pool, monkeypatch):
         may_end.wait(30)
 
     pool.hooks["SR.scan"] = slow
-    asked = xapi.Pool(xapi.login(None, {}, socket=xapi.SOCKET), here=HERE)
+    asked = xapi.Pool(xapi_login.login(None, {}, socket=xapi_login.SOCKET), here=HERE)
     told = []
     scan = threading.Thread(target=lambda: told.append(live._rescan(SR, Setting(pool=asked))))
     scan.start()
@@ -358,7 +358,7 @@ def test_a_call_in_hand_does_not_hold_up_the_end(pool, monkeypatch):
     monkeypatch.setattr(xapi, "_TO_CLOSE", 0.05)
     begun, may_end = threading.Event(), threading.Event()
     pool.hooks["SR.scan"] = lambda: (begun.set(), may_end.wait(30))
-    asked = xapi.Pool(xapi.login(None, {}, socket=xapi.SOCKET), here=HERE)
+    asked = xapi.Pool(xapi_login.login(None, {}, socket=xapi_login.SOCKET), here=HERE)
     scan = threading.Thread(target=asked.scan, args=(SR,))
     scan.start()
     assert begun.wait(30)

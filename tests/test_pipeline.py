@@ -191,7 +191,7 @@ def test_what_this_user_cannot_see_is_said(world, setting, monkeypatch):
     from smfix.model import InUse
 
     blind = Usage(InUse.UNKNOWN, ("tapdisk (pid 7) read-only",), "the files of 3 processes of other users")
-    monkeypatch.setattr(pipeline, "usage_of", lambda identities: (blind,) * len(identities))
+    monkeypatch.setattr("smfix.host.usage.usage_of", lambda identities, **_: (blind,) * len(identities))
     monkeypatch.setattr("smfix.treatment.usage", lambda _: blind)
     world.damaged()
     (image,) = pipeline.check([str(world.path())], setting)

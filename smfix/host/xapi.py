@@ -11,22 +11,18 @@ a remote pool by https with the credentials of a :class:`Login`, its certificate
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from smfix import __version__
-from smfix.errors import Unreadable, UsageError
+from smfix.errors import Unreadable
 from smfix.host import locks, pool
 from smfix.host.locks import Clock
 from smfix.host.pool import Attachment, PoolDisk, PoolHost, PoolSr, Standing
+from smfix.host.xapi_login import Login
 from smfix.model import Names
-
-SOCKET = "/var/lib/xcp/xapi"
 
 # Seconds. The first is waited for under SM's locks, while a starting VM waits for us.
 NOW_LIMIT, CALL_LIMIT, SCAN_LIMIT = 2.0, 15.0, 120.0
@@ -38,75 +34,6 @@ MEMORY = 30.0
 
 _MOST_WORDS = 200
 _UNPAUSE_TRIES = 4
-_NEEDED = ("url", "user", "password")
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """How to reach a pool: its local `socket`, or `url` (https) with `user` and `password`.
-
-    `ca`: a PEM file to verify the certificate with, None for the system's.
-    """
-
-    socket: str | None = None
-    url: str = ""
-    user: str = "root"
-    password: str = field(default="", repr=False)
-    ca: str | None = None
-
-    @property
-    def where(self) -> str:
-        """The other end, for people."""
-        return self.socket or self.url
-
-
-def login(file: str | None, environment: Mapping[str, str], *, socket: str = SOCKET) -> Login | None:
-    """How to reach the pool: `file`, else ``SMFIX_XAPI_URL`` and its kin, else this host's socket, else None.
-
-    `file` is TOML (``url``, ``user``, ``password``, optional ``ca``) that only its owner may read. Raises
-    UsageError for one that says something else, Unreadable for one that cannot be read.
-    """
-    if file is not None:
-        return _remote(_read_login(file), file)
-    if "SMFIX_XAPI_URL" in environment:
-        names = {name: f"SMFIX_XAPI_{name.upper()}" for name in (*_NEEDED, "ca")}
-        given = {name: environment[variable] for name, variable in names.items() if variable in environment}
-        return _remote(given, "the environment (SMFIX_XAPI_*)")
-    return Login(socket=socket) if os.path.exists(socket) else None
-
-
-def _read_login(file: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as lines:
-            about = os.fstat(lines.fileno())
-            if not stat.S_ISREG(about.st_mode) or about.st_mode & 0o077:
-                raise UsageError(f"{file} holds a password: it must be a file of mode 0600 (chmod 600 {file})")
-            return tomllib.loads(lines.read(1 << 16).decode())
-    except OSError as error:
-        raise Unreadable(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{file} is no TOML: {error}") from error
-
-
-def _remote(given: Mapping[str, Any], source: str) -> Login:
-    from urllib.parse import urlsplit
-
-    missing = [name for name in _NEEDED if not given.get(name)]
-    unknown = sorted(set(given) - {*_NEEDED, "ca"})
-    if missing or unknown or not all(isinstance(value, str) for value in given.values()):
-        what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown) or 'a value that is no text'}"
-        raise UsageError(f"{source} {what}; it takes url, user, password and ca")
-    try:
-        parts = urlsplit(given["url"])
-        is_good = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
-        is_good = is_good and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise UsageError(f"{source}: the url of a pool is https://HOST, without a user in it")
-    return Login(None, f"https://{parts.netloc}", given["user"], given["password"], given.get("ca"))
 
 
 def this_host(inventory: str | None = None) -> str | None:

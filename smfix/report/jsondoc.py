@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smfix.model import (
     CheckedImage,
@@ -34,8 +34,10 @@ from smfix.model import (
 )
 from smfix.report import exitcode
 from smfix.report.journals import disk_use
-from smfix.vhd.image import VhdImage
-from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator, uuid_text
+
+if TYPE_CHECKING:
+    from smfix.vhd.image import VhdImage
+    from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator
 
 Document = dict[str, Any]
 _PIECE = 1 << 16  # characters
@@ -346,6 +348,8 @@ def _structure(found: Sound[Any] | Damaged | None, fields: Document | None) -> D
 
 def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> Document:
     """The fields by name: cookies and creators as text, UUIDs as UUIDs, other bytes as hex."""
+    from smfix.vhd.structs import uuid_text
+
     named: Document = {}
     for name in (field.name for field in dataclasses.fields(structure)):
         value = getattr(structure, name)
