@@ -6,10 +6,11 @@ Pure: it is handed something to read from. A block ends with a line's end; only 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from smfix.smlog.engine import Engine
+from smfix.smlog.engine import Data, Engine
 from smfix.smlog.lines import Block
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -18,18 +19,20 @@ _ROOM = 16  # a buffer has so much of a block more, for the beginnings of lines 
 
 
 class Cutter:
-    """Cuts streams into blocks. `spare` are blocks whose buffers may be used again."""
+    """Cuts streams into blocks. `spare` are buffers that may be used again, the one that was used last at its end."""
 
-    def __init__(self, engine: Engine, spare: list[Block]) -> None:
+    def __init__(self, engine: Engine, spare: list[Data]) -> None:
         self._engine = engine
         self._spare = spare
 
     def cut(self, stream: Any, file: int, first_line: int = 1) -> Iterator[Block]:
         """The blocks of `stream`, the log with index `file`. `stream` has ``readinto``.
 
-        Where reading fails, what came before is handed out before the error is.
+        One that also has ``again(at, size)``, for the bytes it gave from its `at`-th on, gives blocks that can be let
+        go of. Where reading fails, what came before is handed out before the error is.
         """
-        carry = b""
+        again: Callable[[int, int], Data] | None = getattr(stream, "again", None)
+        carry, at = b"", 0
         while True:
             wanted = len(carry) + BLOCK
             buffer = self._buffer(wanted)
@@ -44,8 +47,10 @@ class Cutter:
             carry = bytes(memoryview(buffer)[end:size])
             if end:
                 lines = self._engine.lines(buffer, end)
-                yield Block(buffer, end, file, first_line, lines)
+                more = None if again is None else partial(again, at, end)
+                yield Block(buffer, end, file, first_line, lines, again=more)
                 first_line += lines
+                at += end
             if failure is not None:
                 raise failure
             if size < wanted:
@@ -54,7 +59,7 @@ class Cutter:
     def _buffer(self, size: int) -> bytearray:
         """A buffer of at least `size` bytes, a used one if it is not much larger."""
         while self._spare:
-            data = self._spare.pop().data
+            data = self._spare.pop()
             if isinstance(data, bytearray) and size <= len(data) <= size + BLOCK:
                 return data
         return bytearray(size + BLOCK // _ROOM)

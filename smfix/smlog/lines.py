@@ -12,12 +12,12 @@ further: that bounds memory, time, and how old a process' evidence can be.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from smfix.smlog.engine import Engine, PlainEngine
+from smfix.smlog.engine import Data, Engine, PlainEngine
 from smfix.smlog.formats import read_prefix, unescape, unquote
 from smfix.smlog.journald import read_entry
 from smfix.smlog.stamps import Stamp
@@ -34,6 +34,8 @@ _SEARCHES = 16
 _SEARCHED_FREELY = 4 << 30
 _A_LINE = 8 << 10
 _REACH_WHEN_SPENT = 8 << 10
+# What is searched for is mostly near: first in so many bytes, then in eight times as many, ...
+_FIRST_STRIDE, _WIDER = 16 << 10, 8
 
 
 class Position(NamedTuple):
@@ -43,21 +45,58 @@ class Position(NamedTuple):
     offset: int
 
 
-@dataclass(slots=True)
 class Block:
     """Whole lines of one file. `size` bytes of `data` are in use and end with a line's end.
 
     `file` is the index of the file among the logs, `first_line` the number of the block's first
     line in it, counted from 1; it holds `lines` line ends. `numbers` are the lines' numbers where
-    they do not count up by one (a mended paste).
+    they do not count up by one (a mended paste). `again` reads the text once more, for a block that
+    was let go of.
     """
 
-    data: bytes | bytearray
-    size: int
-    file: int
-    first_line: int
-    lines: int
-    numbers: tuple[int, ...] = ()
+    __slots__ = ("_again", "_data", "file", "first_line", "lines", "numbers", "size")
+
+    def __init__(
+        self,
+        data: Data,
+        size: int,
+        file: int,
+        first_line: int,
+        lines: int,
+        numbers: tuple[int, ...] = (),
+        again: Callable[[], Data] | None = None,
+    ) -> None:
+        self._data: Data | None = data
+        self._again = again
+        self.size = size
+        self.file = file
+        self.first_line = first_line
+        self.lines = lines
+        self.numbers = numbers
+
+    @property
+    def data(self) -> Data:
+        """The text, read again where it was let go of; NULs where there is no reading it again."""
+        if self._data is None:
+            self._data = bytearray(self.size) if self._again is None else self._again()
+        return self._data
+
+    def let_go(self) -> Data | None:
+        """The buffer, for another block: nothing is asked of this one just now. None where it cannot be read again."""
+        return None if self._again is None else self.take()
+
+    def take(self) -> Data | None:
+        """The buffer, if it is still here: the block is not used any more."""
+        data, self._data = self._data, None
+        return data
+
+    def grow(self, data: bytes) -> None:
+        """`data`, whole lines, joins the block."""
+        text = self.data
+        text += data  # in place: a growing block's text is a bytearray
+        self._data = text
+        self.size += len(data)
+        self.lines += data.count(b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,21 +295,25 @@ class Window:
         while serial < self._first + len(self._blocks):
             block = self.block(serial)
             stop = min(block.size, reach - self._starts[serial - self._first])
-            hits = dict.fromkeys(needles, -1)
+            stride = _FIRST_STRIDE
             while offset < stop:
-                for needle in [needle for needle, hit in hits.items() if hit < offset]:
-                    hit = self._engine.find(block.data, needle, offset, stop)
-                    self._searched += (hit if hit >= 0 else stop) - offset
-                    if hit >= 0:
-                        hits[needle] = hit
-                    else:
-                        del hits[needle]
-                if not hits:
-                    break
-                line = self.line_around(serial, min(hits.values()))
-                self._searched += _A_LINE
-                yield line
-                offset = self.line_end(line.at)
+                edge = min(stop, self._line_end(block, offset + stride)) if offset + stride < stop else stop
+                hits = dict.fromkeys(needles, -1)
+                while offset < edge:
+                    for needle in [needle for needle, hit in hits.items() if hit < offset]:
+                        hit = self._engine.find(block.data, needle, offset, edge)
+                        self._searched += (hit if hit >= 0 else edge) - offset
+                        if hit >= 0:
+                            hits[needle] = hit
+                        else:
+                            del hits[needle]
+                    if not hits:
+                        break
+                    line = self.line_around(serial, min(hits.values()))
+                    self._searched += _A_LINE
+                    yield line
+                    offset = self.line_end(line.at)
+                offset, stride = max(offset, edge), stride * _WIDER
             if stop < block.size:
                 return
             serial, offset = serial + 1, 0
@@ -282,21 +325,25 @@ class Window:
         while serial >= self._first:
             block = self.block(serial)
             floor = max(0, reach - self._starts[serial - self._first])
-            hits = dict.fromkeys(needles, stop)
+            stride = _FIRST_STRIDE
             while stop > floor:
-                for needle in [needle for needle, hit in hits.items() if hit >= stop]:
-                    hit = self._engine.rfind(block.data, needle, floor, stop)
-                    self._searched += stop - max(hit, floor)
-                    if hit >= 0:
-                        hits[needle] = hit
-                    else:
-                        del hits[needle]
-                if not hits:
-                    break
-                line = self.line_around(serial, max(hits.values()))
-                self._searched += _A_LINE
-                yield line
-                stop = line.at.offset
+                edge = max(floor, block.data.rfind(b"\n", 0, stop - stride) + 1) if stop - stride > floor else floor
+                hits = dict.fromkeys(needles, stop)
+                while stop > edge:
+                    for needle in [needle for needle, hit in hits.items() if hit >= stop]:
+                        hit = self._engine.rfind(block.data, needle, edge, stop)
+                        self._searched += stop - max(hit, edge)
+                        if hit >= 0:
+                            hits[needle] = hit
+                        else:
+                            del hits[needle]
+                    if not hits:
+                        break
+                    line = self.line_around(serial, max(hits.values()))
+                    self._searched += _A_LINE
+                    yield line
+                    stop = line.at.offset
+                stop, stride = min(stop, edge), stride * _WIDER
             if floor > 0:
                 return
             serial -= 1

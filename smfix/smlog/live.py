@@ -45,9 +45,7 @@ class _Growing(Window):
     def extend(self, data: bytes) -> int:
         """The newest block (its data a bytearray) grows by `data`, whole lines; its serial number."""
         block = self._blocks[-1]
-        block.data += data
-        block.size += len(data)
-        block.lines += data.count(b"\n")
+        block.grow(data)
         self._end += len(data)
         self._pushed += len(data)
         return self._first + len(self._blocks) - 1

@@ -58,6 +58,32 @@ class Seen:
     failure: str | None = None
 
 
+_AT_A_TIME = 4  # blocks; they lie within the window's reach, so their text is at hand
+
+
+class _Stamps:
+    """A log's last time, looked for in its newest blocks only: one in four, and at the end."""
+
+    def __init__(self) -> None:
+        self.last: Stamp | None = None
+        self._newest: list[Block] = []
+
+    def add(self, block: Block) -> None:
+        """The next block of the log."""
+        self._newest.append(block)
+        if len(self._newest) == _AT_A_TIME:
+            self.settle()
+
+    def settle(self) -> Stamp | None:
+        """The last time so far."""
+        newest, self._newest = self._newest, []
+        for block in reversed(newest):
+            if stamp := _last_stamp(block):
+                self.last = stamp
+                break
+        return self.last
+
+
 @dataclass(slots=True)
 class Reading:
     """The logs in their order, and in which set each is."""
@@ -170,16 +196,18 @@ def read_part(
         yield from sweep.feed(block)
     cutter = Cutter(reading.engine, sweep.spare)
     for segment in part.segments:
-        log, view = reading.logs[segment.log], seen.setdefault(segment.log, Seen())
+        log, view, stamps = reading.logs[segment.log], seen.setdefault(segment.log, Seen()), _Stamps()
         try:
             for block in _blocks(log, segment, cutter):
                 _note(view, block)
+                stamps.add(block)
                 yield from sweep.feed(block)
                 reading.read(block.size)
         except Damaged as error:
             view.failure = str(error)
         except OSError as error:
             raise Unreadable(f"{log.name}: {error.strerror}") from error
+        view.last = stamps.settle() or view.last
     sweep.close()
     for block in _text_after(reading, part, cutter, seen):
         yield from sweep.feed(block)
@@ -220,6 +248,8 @@ class _Piece:
         self._stream = stream
         self._offset = begin
         self._end = end
+        self._given = 0  # bytes
+        self._runs = [(0, begin)]  # from which of them on which offsets of the log were given: holes lie between
 
     def readinto(self, view: memoryview) -> int:
         """Fill `view`; 0 at the end."""
@@ -231,13 +261,28 @@ class _Piece:
             count = int(self._stream.readinto(view[:room]))
             self._offset += count
             if count < room or view[0] or view[count - 1] or bytes(view[:count]).strip(b"\0"):
+                self._given += count
                 return count
             data = self._stream.next_data(self._offset)
             if data is None or (self._end is not None and data >= self._end):
                 return 0
             if data <= self._offset:
+                self._given += count
                 return count
             self._offset = data
+            self._runs.append((self._given, data))
+
+    def again(self, at: int, size: int) -> bytearray:
+        """`size` bytes from the `at`-th on that were given; NUL where the log has been cut short since."""
+        text = bytearray(size)
+        view = memoryview(text)
+        ends = [*(given for given, _ in self._runs[1:]), self._given]
+        for (begin, offset), end in zip(self._runs, ends, strict=True):
+            start, stop = max(begin, at), min(end, at + size)
+            if start < stop:
+                self._stream.seek(offset + start - begin)
+                self._stream.readinto(view[start - at : stop - at])
+        return text
 
 
 def _text_before(reading: Reading, part: Part) -> Iterator[Block]:
@@ -306,11 +351,10 @@ def _text_after(reading: Reading, part: Part, cutter: Cutter, seen: dict[int, Se
 
 
 def _note(view: Seen, block: Block) -> None:
-    """Keep count, and the first and the last time."""
+    """Keep count, and the first time."""
     view.size += block.size
     view.lines = block.first_line - 1 + block.lines
     view.first = view.first or _first_stamp(block)
-    view.last = _last_stamp(block) or view.last
 
 
 def _first_stamp(block: Block) -> Stamp | None:

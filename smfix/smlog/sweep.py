@@ -96,11 +96,24 @@ class _Proved:
     commands: set[bytes] = field(default_factory=set)
 
 
+class _Near(NamedTuple):
+    """An anchor of a proof, and what of its line is needed to see that it is about none of the VDIs in question.
+
+    `names`: what may be the starts of VDIs' names. `command`: the line from the anchor on, where it was about one of
+    them, and new, when the block came; else empty.
+    """
+
+    hit: int
+    end: int
+    names: tuple[bytes, ...]
+    command: bytes
+
+
 class _Hits(NamedTuple):
-    """Where the anchors stand in a block: those of reports, and of proofs (by anchor; None: not asked yet)."""
+    """Where the anchors stand in a block: those of reports, and of proofs (None: not asked yet); ascending."""
 
     reports: list[int]
-    proofs: list[list[int]] | None
+    proofs: list[_Near] | None
 
 
 class Sweep:
@@ -134,7 +147,7 @@ class Sweep:
         self._proved: dict[str, _Proved] = {}
         self._told: set[bytes] = set()  # commands that prove nothing new
         self._waiting: deque[tuple[int, _Hits]] = deque()  # blocks, until enough lies behind them
-        self.spare: list[Block] = []  # blocks that are no longer used
+        self.spare: list[Data] = []  # buffers of blocks that are no longer used
 
     def close(self) -> None:
         """What is fed from now on belongs to the next pass: it is searched, not told of."""
@@ -146,7 +159,10 @@ class Sweep:
 
     def feed(self, block: Block) -> Iterator[Event]:
         """Take the next block; tell what can be told by now."""
-        self._waiting.append((self._window.push(block), self._search(block)))
+        found = self._search(block)
+        self._waiting.append((self._window.push(block), found))
+        if not found.reports and not any(near.command for near in found.proofs or ()) and (data := block.let_go()):
+            self.spare.append(data)
         while self._waiting and self._window.ahead_of(self._waiting[0][0]) >= REACH_AHEAD:
             yield from self._work_off(*self._waiting.popleft())
 
@@ -158,13 +174,30 @@ class Sweep:
     def _search(self, block: Block) -> _Hits:
         """Where the anchors stand; asked at once, while the block is in the processor's cache."""
         if self._only_proofs:
-            return _Hits([], self._search_proofs(block))
+            return _Hits([], self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
         rows = (_BOTH if self._wanted else _REPORTS).cast(self._engine, block.data, block.size)
         reports = sorted(chain.from_iterable(rows[: len(ANCHORS)]))
-        return _Hits(reports, rows[len(ANCHORS) :] or None)
+        return _Hits(reports, self._proofs_in(block, rows[len(ANCHORS) :]) if self._wanted else None)
 
-    def _search_proofs(self, block: Block) -> list[list[int]]:
-        return _PROOFS.cast(self._engine, block.data, block.size)
+    def _proofs_in(self, block: Block, rows: list[list[int]]) -> list[_Near]:
+        """The anchors of proofs, which lie at `rows`: most lines with one are about others, and are not decoded."""
+        data, size = block.data, block.size
+        found = []
+        for (_, named), hits in zip(_NAMING, rows, strict=True):
+            for hit in hits:
+                limit = min(hit + _PROOF_BEHIND, size)
+                end = data.find(b"\n", hit, limit)
+                if end < 0:
+                    end = limit
+                names = named(data, hit, end)
+                command = b""
+                if not self._keys.isdisjoint(names):
+                    command = bytes(data[hit:end])
+                    if self._is_told(command):
+                        command = b""
+                found.append(_Near(hit, end, names, command))
+        found.sort()
+        return found
 
     def _work_off(self, serial: int, found: _Hits) -> Iterator[Event]:
         block = self._window.block(serial)
@@ -174,7 +207,7 @@ class Sweep:
             yield from self._reports_of(serial, block, found)
         if dropped := self._window.forget(serial):
             self._reader.forget(self._window.first)
-            self.spare.extend(dropped)
+            self.spare[:0] = [data for block in dropped if (data := block.take()) is not None]
 
     def _reports_of(self, serial: int, block: Block, found: _Hits) -> Iterator[Event]:
         """No incident so far: with the first one the rest of the block is asked for proofs too."""
@@ -192,40 +225,36 @@ class Sweep:
 
     def _both_of(self, serial: int, block: Block, found: _Hits, done: int = 0) -> Iterator[Event]:
         """Reports and proofs from offset `done` on, in their order."""
-        anchors = self._search_proofs(block) if found.proofs is None else found.proofs
-        proofs = deque(sorted((hit, row) for row, places in enumerate(anchors) for hit in places))
+        anchors = found.proofs
+        if anchors is None:
+            anchors = self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size))
+        proofs = deque(anchors)
         for hit in found.reports:
             if hit < done:
                 continue
-            while proofs and proofs[0][0] < hit:
-                yield from self._proofs_at(serial, block, *proofs.popleft(), done)
+            while proofs and proofs[0].hit < hit:
+                yield from self._proofs_at(serial, block, proofs.popleft(), done)
             line = self._window.line_around(serial, hit)
             done = self._window.line_end(line.at)
             for event in self._reader.read(line):
                 yield from self._tell(event)
-        for hit, row in proofs:
-            yield from self._proofs_at(serial, block, hit, row, done)
+        for near in proofs:
+            yield from self._proofs_at(serial, block, near, done)
 
-    def _proofs_at(self, serial: int, block: Block, hit: int, row: int, done: int) -> Iterator[Event]:
-        """What is proved at `hit` by the row's anchor, if it is about a VDI in question, and new.
-
-        Most lines with an anchor are about others: that is seen by where the VDI stands, without decoding.
-        """
-        if hit < done:
+    def _proofs_at(self, serial: int, block: Block, near: _Near, done: int) -> Iterator[Event]:
+        """What is proved at `near`, if it is about a VDI in question, and new."""
+        if near.hit < done or self._keys.isdisjoint(near.names):
             return
-        data, limit = block.data, min(hit + _PROOF_BEHIND, block.size)
-        end = data.find(b"\n", hit, limit)
-        if end < 0:
-            end = limit
-        if self._keys.isdisjoint(_NAMING[row][1](data, hit, end)):
+        command = near.command or bytes(block.data[near.hit : near.end])
+        if self._is_told(command):
             return
-        command = bytes(data[hit:end])
-        if command in self._told or (command.startswith(_RELINKING) and self._is_checked(command)):
-            return
-        line = self._window.line_around(serial, hit)
+        line = self._window.line_around(serial, near.hit)
         for proof in read_proofs(self._window, line, self._wanted, self._origin):
             if proof.vdi[:8] in self._wanted:  # a coalesce proves two
                 yield from self._prove(proof, command)
+
+    def _is_told(self, command: bytes) -> bool:
+        return command in self._told or (command.startswith(_RELINKING) and self._is_checked(command))
 
     def _is_checked(self, command: bytes) -> bool:
         """True where the images in question of a coalesce have passed a check since: it proves no more."""
