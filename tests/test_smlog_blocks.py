@@ -53,7 +53,7 @@ def test_the_blocks_are_the_text(lines, size, reuse):
             text += part
             number += block.lines
             if reuse:
-                spare.append(block)
+                spare.append(block.take())
         assert text == data
 
 
@@ -70,14 +70,12 @@ def test_buffers_are_used_again(small):
     buffers = set()
     for block in cutter.cut(io.BytesIO(data), 0):
         buffers.add(id(block.data))
-        spare.append(block)
+        spare.append(block.take())
     assert len(buffers) < 10
 
 
 def test_buffers_that_do_not_fit_are_not(small):
-    from smfix.smlog.lines import Block
-
-    spare = [Block(b"bytes", 5, 0, 1, 0), Block(bytearray(4), 4, 0, 1, 0)]
+    spare = [b"bytes", bytearray(4)]
     assert [bytes(block.data[: block.size]) for block in Cutter(PlainEngine(), spare).cut(io.BytesIO(b"a\nb"), 0)] == [
         b"a\nb"
     ]
@@ -95,3 +93,41 @@ def test_what_came_before_a_failure_is_handed_out_first(small):
     with pytest.raises(OSError, match="Input/output error"):
         parts.extend(bytes(block.data[: block.size]) for block in blocks)
     assert b"".join(parts) == b"one\ntwo\nthree\nfour and half"
+
+
+class Stored(Trickle):
+    """What it gave can be asked for again."""
+
+    def __init__(self, data: bytes, size: int):
+        super().__init__(data, size)
+        self.whole = data
+
+    def again(self, at, size):
+        return bytearray(self.whole[at : at + size].ljust(size, b"\0"))
+
+
+def test_a_block_is_let_go_of_and_read_again(small):
+    data = b"".join(b"line %d\n" % number for number in range(50))
+    stream = Stored(data, 7)
+    blocks = list(Cutter(PlainEngine(), []).cut(stream, 0))
+    texts = [bytes(block.data[: block.size]) for block in blocks]
+    assert all(block.can_be_read_again and block.let_go() is not None and block.let_go() is None for block in blocks)
+    assert [bytes(block.data) for block in blocks] == texts
+    assert b"".join(texts) == data
+
+
+def test_what_has_been_cut_short_since_is_nul(small):
+    stream = Stored(b"one\ntwo\n", 100)
+    (block,) = Cutter(PlainEngine(), []).cut(stream, 0)
+    block.let_go()
+    stream.whole = b"one"
+    assert bytes(block.data) == b"one\0\0\0\0\0"
+
+
+def test_a_stream_is_kept(small):
+    (block,) = Cutter(PlainEngine(), []).cut(io.BytesIO(b"one\n"), 0)
+    assert not block.can_be_read_again
+    assert block.let_go() is None
+    assert bytes(block.data[: block.size]) == b"one\n"
+    assert block.take() is not None
+    assert bytes(block.data) == bytes(4)

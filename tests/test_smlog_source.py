@@ -399,8 +399,11 @@ def everything(reading):
     return [as_truth(incident) for incident in reading.incidents], dict(reading.noise), reading.bytes
 
 
+@pytest.mark.parametrize("kept", [0, 3, 50_000])
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_parts_together_tell_what_one_pass_does(tmp_path, small, monkeypatch, count):
+def test_parts_together_tell_what_one_pass_does(tmp_path, small, monkeypatch, count, kept):
+    """Also where a part remembers too little, and is read once more."""
+    monkeypatch.setattr(sweep_module, "_MOST_KEPT", kept)
     path = tmp_path / "SMlog"
     path.write_bytes(text_of(LONG))
     ways(monkeypatch, 1)
@@ -408,6 +411,23 @@ def test_parts_together_tell_what_one_pass_does(tmp_path, small, monkeypatch, co
     assert alone[0]
     ways(monkeypatch, count)
     assert everything(read(path)) == alone
+
+
+def test_holes_do_not_move_what_is_read_again(tmp_path, small, monkeypatch):
+    """A log with a hole (a crash, a copy): every block is let go of, and read again where it lies."""
+    half = len(LONG) // 2
+    text, more = text_of(LONG[:half]), text_of(LONG[half:])
+    plain, holed = tmp_path / "plain", tmp_path / "SMlog"
+    plain.write_bytes(text + more)
+    with holed.open("wb") as file:
+        file.write(text)
+        file.seek(file.tell() + (1 << 20))
+        file.write(more)
+    for count in (1, 2, 3):
+        ways(monkeypatch, count)
+        expected = [(one.vdi.text, one.count, one.kinds, one.state) for one in read(plain).incidents]
+        found = [(one.vdi.text, one.count, one.kinds, one.state) for one in read(holed).incidents]
+        assert found == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -468,7 +488,7 @@ def test_a_reader_that_dies_says_so(tmp_path, small, monkeypatch):
     ways(monkeypatch, 2)
     path = tmp_path / "SMlog"
     path.write_bytes(text_of(LONG))
-    monkeypatch.setattr(workers_module, "_send_all", lambda *_: os._exit(1))
+    monkeypatch.setattr(workers_module, "_serve", lambda *_: os._exit(1))
     with pytest.raises(Unreadable, match="its reader died"):
         read(path)
 

@@ -10,8 +10,9 @@ from smfix.smlog import lines as lines_module
 from smfix.smlog import sweep as sweep_module
 from smfix.smlog.engine import PlainEngine
 from smfix.smlog.events import Failure
+from smfix.smlog.lines import Block
 from smfix.smlog.proofs import Proof, Strength
-from smfix.smlog.sweep import Looking, Sweep
+from smfix.smlog.sweep import Looking, Memory, Sweep, recall
 from smlog_text import LV, PATH, SR, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
 
 MAPPER = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}"
@@ -145,3 +146,58 @@ def test_noise_is_counted():
     list(sweep.finish())
     (tally,) = sweep.tally()
     assert [count for _, count in tally.noise] == [1, 1]
+
+
+# --------------------------------------------------------------------------- memory
+
+
+def remembered(lines, per_block, *, close_at=None, can_be_read_again=True):
+    """A memory of `lines`; what lies behind block `close_at` is somebody else's."""
+    memory = Memory()
+    sweep = Sweep(PlainEngine(), memory=memory)
+    for number, block in enumerate(blocks_of(lines, per_block)):
+        if number == close_at:
+            sweep.close()
+        text = bytes(block.data)
+        again = (lambda text=text: bytearray(text)) if can_be_read_again else None
+        kept = Block(bytearray(text), block.size, block.file, block.first_line, block.lines, again=again)
+        list(sweep.feed(kept))
+    list(sweep.finish())
+    return memory
+
+
+def searched(lines, per_block, wanted):
+    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=set(wanted))
+    found = [event for block in blocks_of(lines, per_block) for event in sweep.feed(block)]
+    return found + list(sweep.finish())
+
+
+PROVING = [
+    *(line for turn in range(20) for line in (check(OTHER, pid=50 + turn), said("  pread SUCCESS", 50 + turn))),
+    check(OTHER, "-B"), OK, check(MAPPER), OK, said(str(["/sbin/lvremove", "-f", LV])), OK,
+    gc(f"Deleting unlinked VDI *{VDI2[:8]}(1G)"), gc(f"VDI {VDI} disappeared since last scan"), *RUN, check(), OK,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("per_block", [1, 3, 100])
+@pytest.mark.parametrize("wanted", [{VDI[:8]}, {VDI2[:8]}, {VDI[:8], VDI2[:8]}, {"00000000"}])
+def test_a_memory_answers_as_a_second_pass_would(per_block, wanted):
+    memory = remembered(PROVING, per_block)
+    assert memory.holds
+    told = list(recall(PlainEngine(), memory, frozenset(wanted)))
+    assert told == searched(PROVING, per_block, wanted)
+    assert bool(told) == ("00000000" not in wanted)
+
+
+def test_a_memory_tells_nothing_of_the_next_part():
+    memory = remembered([*PROVING, check(OTHER, "-i"), check(OTHER), OK], 1, close_at=2)
+    assert [event.strength for event in recall(PlainEngine(), memory, frozenset({VDI2[:8]}))] == [Strength.CHECKED]
+    assert not list(recall(PlainEngine(), memory, frozenset({VDI[:8]})))
+
+
+def test_a_memory_that_cannot_hold_says_so(monkeypatch):
+    assert not remembered(PROVING, 3, can_be_read_again=False).holds
+    monkeypatch.setattr(sweep_module, "_MOST_KEPT", 10)
+    full = remembered(PROVING, 3)
+    assert not full.holds
+    assert not full.blocks

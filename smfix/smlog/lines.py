@@ -81,6 +81,11 @@ class Block:
             self._data = bytearray(self.size) if self._again is None else self._again()
         return self._data
 
+    @property
+    def can_be_read_again(self) -> bool:
+        """False for a stream's, and for one that was mended."""
+        return self._again is not None
+
     def let_go(self) -> Data | None:
         """The buffer, for another block: nothing is asked of this one just now. None where it cannot be read again."""
         return None if self._again is None else self.take()

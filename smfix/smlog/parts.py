@@ -19,7 +19,7 @@ from smfix.smlog.blocks import BLOCK, Cutter
 from smfix.smlog.engine import Engine
 from smfix.smlog.lines import REACH_AHEAD, REACH_BACK, Block, Position, parse_line
 from smfix.smlog.stamps import Stamp
-from smfix.smlog.sweep import Event, Looking, Sweep, Tally
+from smfix.smlog.sweep import Event, Looking, Memory, Sweep, Tally
 from smfix.smlog.unpack import Damaged
 
 _UNPACKS_TO = 12  # times its size, when the work is divided
@@ -180,17 +180,31 @@ def _line_start(log: Log, goal: int) -> int | None:
 
 
 def read_part(
-    reading: Reading, part: Part, looking: Looking, wanted: set[str], seen: dict[int, Seen]
+    reading: Reading,
+    part: Part,
+    looking: Looking,
+    wanted: set[str],
+    seen: dict[int, Seen],
+    memories: list[Memory] | None = None,
 ) -> Iterator[Event]:
-    """What lies in `part`; events name the logs by index. `seen` is filled, `wanted` added to."""
+    """What lies in `part`; events name the logs by index. `seen` is filled, `wanted` added to.
+
+    `memories`, where there are any, get one more: for what is asked of the part later.
+    """
     before = list(_text_before(reading, part))
+    place = part.place - sum(block.size for block in before)
+    memory = None
+    if memories is not None:
+        memory = Memory(origin=part.origin, place=place, begin=part.place)
+        memories.append(memory)
     sweep = Sweep(
         reading.engine,
         looking=looking,
         wanted=wanted,
         origin=part.origin,
-        place=part.place - sum(block.size for block in before),
+        place=place,
         begin=part.place,
+        memory=memory,
     )
     for block in before:
         yield from sweep.feed(block)

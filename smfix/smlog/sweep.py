@@ -34,6 +34,8 @@ Event = Failure | Proof | Tally
 _EIGHT_DIGITS = re.compile(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")
 _PROOF_BEFORE, _PROOF_BEHIND = 100, 4000  # bytes around an anchor in which a VDI is named
 _MOST_WANTED = 100_000  # VDIs in question; a log that names more is no log
+_MOST_KEPT = 50_000  # anchors of proofs, and blocks, that a memory holds
+_LOADED = 16  # lookups, after which a memory's blocks are let go of
 _MOST_TOLD = 20_000  # commands remembered, so that no repetition is read again
 _RELINKING = b"Relinking "
 
@@ -97,16 +99,51 @@ class _Proved:
 
 
 class _Near(NamedTuple):
-    """An anchor of a proof, and what of its line is needed to see that it is about none of the VDIs in question.
+    """An anchor of a proof, from `hit` to its line's `end`, and what else of it is needed before its line is decoded.
 
-    `names`: what may be the starts of VDIs' names. `command`: the line from the anchor on, where it was about one of
-    them, and new, when the block came; else empty.
+    `names`: what may be the starts of VDIs' names. `command`: the line from the anchor on.
     """
 
     hit: int
     end: int
     names: tuple[bytes, ...]
     command: bytes
+
+
+class Memory:
+    """Where the anchors of proofs stand in a part, and the names beside them: of VDIs that nobody has asked for yet.
+
+    So that what a part proves of an earlier part's reports is looked up, and not searched for once more. It `holds`
+    until there is too much of it, or a block that cannot be read again.
+    """
+
+    def __init__(self, *, origin: int = 0, place: int = 0, begin: int = 0) -> None:
+        self.origin, self.place, self.begin = origin, place, begin
+        self.end: int | None = None
+        self.holds = True
+        self.blocks: list[Block] = []
+        self._near: dict[bytes, list[tuple[int, _Near]]] = {}
+        self._commands: dict[bytes, bytes] = {}
+        self._count = 0
+
+    def keep(self, block: Block, found: list[_Near]) -> None:
+        """The next block, and what was found in it."""
+        if not self.holds:
+            return
+        self._count += len(found)
+        self.holds = block.can_be_read_again and self._count <= _MOST_KEPT and len(self.blocks) < _MOST_KEPT
+        if not self.holds:
+            self.blocks, self._near, self._commands = [], {}, {}
+            return
+        for near in found:
+            kept = (len(self.blocks), near._replace(command=self._commands.setdefault(near.command, near.command)))
+            for name in near.names:
+                self._near.setdefault(name, []).append(kept)
+        self.blocks.append(block)
+
+    def about(self, names: set[bytes]) -> list[tuple[int, _Near]]:
+        """In their order, with the number of their block: the anchors beside one of `names`."""
+        return sorted({kept for name in names for kept in self._near.get(name, ())})
 
 
 class _Hits(NamedTuple):
@@ -122,7 +159,7 @@ class Sweep:
     `place` is where the first block lies in the logical text of all logs (bytes); events before
     `begin`, and in what is fed after `close`, belong to somebody else's pass and are not told. Of
     what proves the same of a VDI, the first after each report is told. `wanted` are the VDIs (eight
-    digits) that were reported so far; the pass adds to it.
+    digits) that were reported so far; the pass adds to it. A `memory` is filled.
     """
 
     def __init__(
@@ -134,8 +171,10 @@ class Sweep:
         origin: int = 0,
         place: int = 0,
         begin: int = 0,
+        memory: Memory | None = None,
     ) -> None:
         self._engine = engine
+        self._memory = memory
         self._window = Window(place, engine)
         self._reader = EventReader(self._window, origin)
         self._only_proofs = looking is Looking.PROOFS
@@ -152,6 +191,8 @@ class Sweep:
     def close(self) -> None:
         """What is fed from now on belongs to the next pass: it is searched, not told of."""
         self._end = self._window.end
+        if self._memory is not None:
+            self._memory.end = self._end
 
     def tally(self) -> Iterator[Event]:
         """What was set aside."""
@@ -161,7 +202,10 @@ class Sweep:
         """Take the next block; tell what can be told by now."""
         found = self._search(block)
         self._waiting.append((self._window.push(block), found))
-        if not found.reports and not any(near.command for near in found.proofs or ()) and (data := block.let_go()):
+        if self._memory is not None:
+            self._memory.keep(block, found.proofs or [])
+        is_asked = found.reports or any(map(self._matters, found.proofs or ()))
+        if not is_asked and (data := block.let_go()) is not None:
             self.spare.append(data)
         while self._waiting and self._window.ahead_of(self._waiting[0][0]) >= REACH_AHEAD:
             yield from self._work_off(*self._waiting.popleft())
@@ -175,11 +219,13 @@ class Sweep:
         """Where the anchors stand; asked at once, while the block is in the processor's cache."""
         if self._only_proofs:
             return _Hits([], self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
-        rows = (_BOTH if self._wanted else _REPORTS).cast(self._engine, block.data, block.size)
+        with_proofs = bool(self._wanted) or self._memory is not None
+        rows = (_BOTH if with_proofs else _REPORTS).cast(self._engine, block.data, block.size)
         reports = sorted(chain.from_iterable(rows[: len(ANCHORS)]))
-        return _Hits(reports, self._proofs_in(block, rows[len(ANCHORS) :]) if self._wanted else None)
+        return _Hits(reports, self._proofs_in(block, rows[len(ANCHORS) :]) if with_proofs else None)
 
-    def _proofs_in(self, block: Block, rows: list[list[int]]) -> list[_Near]:
+    @staticmethod
+    def _proofs_in(block: Block, rows: list[list[int]]) -> list[_Near]:
         """The anchors of proofs, which lie at `rows`: most lines with one are about others, and are not decoded."""
         data, size = block.data, block.size
         found = []
@@ -189,15 +235,15 @@ class Sweep:
                 end = data.find(b"\n", hit, limit)
                 if end < 0:
                     end = limit
-                names = named(data, hit, end)
-                command = b""
-                if not self._keys.isdisjoint(names):
-                    command = bytes(data[hit:end])
-                    if self._is_told(command):
-                        command = b""
-                found.append(_Near(hit, end, names, command))
+                found.append(_Near(hit, end, named(data, hit, end), bytes(data[hit:end])))
         found.sort()
         return found
+
+    def _matters(self, near: _Near) -> bool:
+        """It is about a VDI in question, and may be new."""
+        if self._keys.isdisjoint(near.names) or near.command in self._told:
+            return False
+        return not (near.command.startswith(_RELINKING) and self._is_checked(near.command))
 
     def _work_off(self, serial: int, found: _Hits) -> Iterator[Event]:
         block = self._window.block(serial)
@@ -233,28 +279,22 @@ class Sweep:
             if hit < done:
                 continue
             while proofs and proofs[0].hit < hit:
-                yield from self._proofs_at(serial, block, proofs.popleft(), done)
+                yield from self._proofs_at(serial, proofs.popleft(), done)
             line = self._window.line_around(serial, hit)
             done = self._window.line_end(line.at)
             for event in self._reader.read(line):
                 yield from self._tell(event)
         for near in proofs:
-            yield from self._proofs_at(serial, block, near, done)
+            yield from self._proofs_at(serial, near, done)
 
-    def _proofs_at(self, serial: int, block: Block, near: _Near, done: int) -> Iterator[Event]:
+    def _proofs_at(self, serial: int, near: _Near, done: int) -> Iterator[Event]:
         """What is proved at `near`, if it is about a VDI in question, and new."""
-        if near.hit < done or self._keys.isdisjoint(near.names):
-            return
-        command = near.command or bytes(block.data[near.hit : near.end])
-        if self._is_told(command):
+        if near.hit < done or not self._matters(near):
             return
         line = self._window.line_around(serial, near.hit)
         for proof in read_proofs(self._window, line, self._wanted, self._origin):
             if proof.vdi[:8] in self._wanted:  # a coalesce proves two
-                yield from self._prove(proof, command)
-
-    def _is_told(self, command: bytes) -> bool:
-        return command in self._told or (command.startswith(_RELINKING) and self._is_checked(command))
+                yield from self._prove(proof, near.command)
 
     def _is_checked(self, command: bytes) -> bool:
         """True where the images in question of a coalesce have passed a check since: it proves no more."""
@@ -285,3 +325,29 @@ class Sweep:
                 self._told -= proved.commands
         if event.place >= self._begin and (self._end is None or event.place < self._end):
             yield event
+
+    # ---------------------------------------------------------------- memory
+
+    def recall(self, memory: Memory) -> Iterator[Event]:
+        """Instead of feeding: what the pass that filled `memory` saw of the VDIs that are wanted now."""
+        self._end = memory.end
+        for block in memory.blocks:
+            self._window.push(block)
+        for count, (serial, near) in enumerate(memory.about(self._keys), 1):
+            yield from self._proofs_at(serial, near, 0)
+            if count % _LOADED == 0:
+                for block in memory.blocks:
+                    block.let_go()
+
+
+def recall(engine: Engine, memory: Memory, wanted: frozenset[str]) -> Iterator[Event]:
+    """What a part, whose `memory` this is, proves of the VDIs `wanted` (eight digits)."""
+    sweep = Sweep(
+        engine,
+        looking=Looking.PROOFS,
+        wanted=set(wanted),
+        origin=memory.origin,
+        place=memory.place,
+        begin=memory.begin,
+    )
+    yield from sweep.recall(memory)

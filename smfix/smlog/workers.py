@@ -1,7 +1,8 @@
 """Parts read side by side: this process reads the first group, forked ones read the others.
 
-A forked reader hands its events over a pipe, in order; when the pipe is full it waits. It writes
-nothing else, and ends with this process. Small logs, one core, or a process with threads: one pass.
+A forked reader hands its events over a pipe, in order; when the pipe is full it waits. Then it answers questions
+about what it has seen. It writes nothing else, and ends with this process. Small logs, one core, or a process with
+threads: one pass.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
-from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from smfix.errors import Unreadable
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
-from smfix.smlog.sweep import Event, Looking
+from smfix.smlog.sweep import Event, Looking, Memory, recall
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
 _AT_ONCE = 64  # events handed over together
@@ -30,27 +30,51 @@ def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozen
     """Give every event to `take`; what was seen of each log.
 
     Reports come in order, and with them what proves an incident over that their own part reported. What
-    a later part proves of an earlier one's reports is looked for afterwards, in a second pass, and only
-    for the VDIs (eight digits) that `open_vdis` then still names.
+    a later part proves of an earlier one's reports is asked for afterwards, and only for the VDIs (eight
+    digits) that `open_vdis` then still names: of the part's reader, which remembers where such lines stand,
+    or, where it cannot, in a second pass.
     """
     ways = _ways(reading)
     groups = divide(reading, everything(reading), ways)
     parts = iter(numbered([part for group in groups for part in group]))
     groups = [[next(parts) for _ in group] for group in groups]
-    first = _side_by_side(reading, [_Task(Looking.BOTH, group) for group in groups], take, {})
+    tasks = [_Task(Looking.BOTH, group, remember=index > 0) for index, group in enumerate(groups)]
     seen: dict[int, Seen] = {}
     lines_before: list[dict[int, int]] = []
-    for result in first:
-        lines_before.append({index: view.lines for index, view in seen.items()})
-        _join(seen, result.seen)
-    reading.sizes = {index: view.size for index, view in seen.items()}
-    for index, group in enumerate(groups[1:], 1):
-        reported = frozenset[str]().union(*(result.reported for result in first[:index]))
-        if asked := (reported - first[index].reported) & open_vdis():
-            pieces = divide(reading, group, ways) if _sizes_hold(reading) else [group]
-            tasks = [_Task(Looking.PROOFS, piece, asked) for piece in pieces]
-            _side_by_side(reading, tasks, take, lines_before[index])
+    with _side_by_side(reading, tasks) as readers:
+        first: list[_Result] = []
+        for reader in readers:
+            lines_before.append({index: view.lines for index, view in seen.items()})
+            first.append(reader.result(_placing(take, lines_before[-1])))
+            _join(seen, first[-1].seen)
+        reading.sizes = {index: view.size for index, view in seen.items()}
+        for index, reader in enumerate(readers[1:], 1):
+            reported = frozenset[str]().union(*(result.reported for result in first[:index]))
+            asked = (reported - first[index].reported) & open_vdis()
+            if asked and first[index].remembers:
+                reader.recall(asked, _placing(take, lines_before[index]))
+            elif asked:
+                _second_pass(reading, groups[index], asked, take, lines_before[index])
     return seen
+
+
+def _second_pass(
+    reading: Reading, group: list[Part], asked: frozenset[str], take: Take, lines_before: dict[int, int]
+) -> None:
+    """What `group` proves of the VDIs `asked`, looked for once more."""
+    pieces = divide(reading, group, _ways(reading)) if _sizes_hold(reading) else [group]
+    lines = dict(lines_before)
+    with _side_by_side(reading, [_Task(Looking.PROOFS, piece, asked) for piece in pieces]) as readers:
+        for reader in readers:
+            result = reader.result(_placing(take, lines))
+            for index, view in result.seen.items():
+                lines[index] = lines.get(index, 0) + view.lines
+
+
+def _placing(take: Take, lines_before: dict[int, int]) -> Take:
+    """`take`, with `lines_before` in front of each log's part."""
+    lines = dict(lines_before)
+    return lambda event: take(placed(event, lines))
 
 
 def _sizes_hold(reading: Reading) -> bool:
@@ -59,52 +83,169 @@ def _sizes_hold(reading: Reading) -> bool:
 
 
 class _Task(NamedTuple):
-    """What one process reads: which parts, for what, about which VDIs from the start."""
+    """What one process reads: which parts, for what, about which VDIs from the start; whether it is asked later."""
 
     looking: Looking
     parts: list[Part]
     wanted: frozenset[str] = frozenset()
+    remember: bool = False
 
 
 class _Result(NamedTuple):
-    """What it saw of each log, and the VDIs that it reported."""
+    """What it saw of each log, the VDIs that it reported, and whether it can be asked about others."""
 
     seen: dict[int, Seen]
     reported: frozenset[str]
+    remembers: bool
 
 
-def _side_by_side(reading: Reading, tasks: list[_Task], take: Take, lines: dict[int, int]) -> list[_Result]:
-    """Read the first of `tasks` here, each other in a process of its own. `lines` lie before them in each log."""
-    others: list[tuple[int, BinaryIO]] = []
-    results: list[_Result] = []
-    lines = dict(lines)
+class _Reader(Protocol):
+    """Reads one task: its events, and then what it remembers of VDIs that others reported."""
 
-    def take_placed(event: Event) -> None:
-        take(placed(event, lines))
+    def result(self, take: Take) -> _Result:
+        """Read; every event goes to `take`."""
+
+    def recall(self, asked: frozenset[str], take: Take) -> None:
+        """What proves the incidents of the VDIs `asked` over."""
+
+
+@contextlib.contextmanager
+def _side_by_side(reading: Reading, tasks: list[_Task]) -> Iterator[list[_Reader]]:
+    """A reader for each of `tasks`: for the first this process, for each other one of its own."""
+    others: list[_Elsewhere] = []
+    try:
+        others.extend(_Elsewhere(reading, task) for task in tasks[1:])
+        yield [*(_Here(reading, task) for task in tasks[:1]), *others]
+    finally:
+        for other in others:
+            other.close()
+
+
+class _Here:
+    """Reads in this process."""
+
+    def __init__(self, reading: Reading, task: _Task) -> None:
+        self._reading = reading
+        self._task = task
+        self._memories: list[Memory] = []
+
+    def result(self, take: Take) -> _Result:
+        """Read; every event goes to `take`."""
+        task = self._task
+        reported = set(task.wanted)
+        seen: dict[int, Seen] = {}
+        for part in task.parts:
+            memories = self._memories if task.remember else None
+            for event in read_part(self._reading, part, task.looking, reported, seen, memories):
+                take(event)
+        remembers = task.remember and all(memory.holds for memory in self._memories)
+        return _Result(seen, frozenset(reported), remembers)
+
+    def recall(self, asked: frozenset[str], take: Take) -> None:
+        """What proves the incidents of the VDIs `asked` over."""
+        for memory in self._memories:
+            for event in recall(self._reading.engine, memory, asked):
+                take(event)
+
+
+class _Elsewhere:
+    """Reads in a forked process, which ends with this one."""
+
+    def __init__(self, reading: Reading, task: _Task) -> None:
+        receiving, sending = os.pipe2(os.O_CLOEXEC)
+        hearing, asking = os.pipe2(os.O_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:  # pragma: no cover - in another process
+                os.close(receiving)
+                os.close(asking)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                _widen(sending)
+                with os.fdopen(sending, "wb", buffering=0) as pipe, os.fdopen(hearing, "rb") as questions:
+                    reading.read = lambda _count: None  # progress is told by the process that reads the first part
+                    _serve(pipe, questions, _Here(reading, task))
+            finally:
+                os._exit(0)
+        os.close(sending)
+        os.close(hearing)
+        self._answers, self._questions = os.fdopen(receiving, "rb"), os.fdopen(asking, "wb", buffering=0)
+
+    def result(self, take: Take) -> _Result:
+        """What it has read. Raises Unreadable where it could not read."""
+        result: _Result = self._received(take)
+        return result
+
+    def recall(self, asked: frozenset[str], take: Take) -> None:
+        """What proves the incidents of the VDIs `asked` over. Raises Unreadable where it could not read."""
+        import pickle
+
+        with contextlib.suppress(OSError):  # it died: that is said where its answer is missing
+            pickle.dump(asked, self._questions)
+        self._received(take)
+
+    def _received(self, take: Take) -> Any:
+        """Hand on events, up to what is none."""
+        import pickle
+
+        while True:
+            try:
+                content = pickle.load(self._answers)  # noqa: S301 - from our own fork
+            except (EOFError, pickle.UnpicklingError) as error:
+                raise Unreadable("a part of the logs could not be read: its reader died (out of memory?)") from error
+            if isinstance(content, str):
+                raise Unreadable(content)
+            if not isinstance(content, list):
+                return content
+            for event in content:
+                take(event)
+
+    def close(self) -> None:
+        """End the process: it only reads, and after its last word it waits for nobody."""
+        self._answers.close()
+        self._questions.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def _serve(pipe: Any, questions: BinaryIO, reader: _Here) -> None:
+    """In a forked process: the events and the result, and then the answer to each question."""
+    import pickle
+
+    batch: list[Event] = []
+
+    def take(event: Event) -> None:
+        batch.append(event)
+        if len(batch) >= _AT_ONCE:
+            flush()
+
+    def flush() -> None:
+        pickle.dump(batch, pipe)
+        batch.clear()
 
     try:
-        others.extend(_fork(reading, task) for task in tasks[1:])
-        here = (_read(reading, task, take_placed) for task in tasks[:1])
-        for result in chain(here, (_received(pipe, take_placed) for _, pipe in others)):
-            results.append(result)
-            for index, view in result.seen.items():
-                lines[index] = lines.get(index, 0) + view.lines
-        return results
-    finally:
-        for pid, pipe in others:
-            pipe.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # it only reads; after its last word it is gone anyway
-            os.waitpid(pid, 0)
+        result = reader.result(take)
+        flush()
+        pickle.dump(result, pipe)
+        while result.remembers and (asked := _question(questions)) is not None:
+            reader.recall(asked, take)
+            flush()
+            pickle.dump(None, pipe)
+    except Unreadable as error:
+        pickle.dump(str(error), pipe)
+    except OSError as error:  # while something was read again
+        pickle.dump(f"a part of the logs could not be read again: {error.strerror}", pipe)
 
 
-def _read(reading: Reading, task: _Task, take: Take) -> _Result:
-    reported = set(task.wanted)
-    seen: dict[int, Seen] = {}
-    for part in task.parts:
-        for event in read_part(reading, part, task.looking, reported, seen):
-            take(event)
-    return _Result(seen, frozenset(reported))
+def _question(questions: BinaryIO) -> frozenset[str] | None:
+    """The VDIs that are asked about; None where nobody asks any more."""
+    import pickle
+
+    try:
+        asked: frozenset[str] = pickle.load(questions)  # noqa: S301 - from the process that forked this one
+    except EOFError:
+        return None
+    return asked
 
 
 def _ways(reading: Reading) -> int:
@@ -113,64 +254,11 @@ def _ways(reading: Reading) -> int:
     return max(1, len(os.sched_getaffinity(0)))
 
 
-def _fork(reading: Reading, task: _Task) -> tuple[int, BinaryIO]:
-    receiving, sending = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:  # pragma: no cover - in another process
-            os.close(receiving)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            with os.fdopen(sending, "wb", buffering=0) as pipe:
-                _widen(sending)
-                _send_all(pipe, reading, task)
-        finally:
-            os._exit(0)
-    os.close(sending)
-    return pid, os.fdopen(receiving, "rb")
-
-
 def _widen(descriptor: int) -> None:
     import fcntl
 
     with contextlib.suppress(OSError):  # pipe-max-size forbids it: then it waits sooner
         fcntl.fcntl(descriptor, F_SETPIPE_SZ, _PIPE)
-
-
-def _send_all(pipe: Any, reading: Reading, task: _Task) -> None:
-    import pickle
-
-    reading.read = lambda _count: None
-    batch: list[Event] = []
-
-    def take(event: Event) -> None:
-        batch.append(event)
-        if len(batch) >= _AT_ONCE:
-            pickle.dump(batch, pipe)
-            batch.clear()
-
-    try:
-        result = _read(reading, task, take)
-        pickle.dump(batch, pipe)
-        pickle.dump(result, pipe)
-    except Unreadable as error:
-        pickle.dump(str(error), pipe)
-
-
-def _received(pipe: BinaryIO, take: Take) -> _Result:
-    """Hand on the events of a forked reader. Raises Unreadable where it could not read."""
-    import pickle
-
-    while True:
-        try:
-            content = pickle.load(pipe)  # noqa: S301 - from our own fork
-        except (EOFError, pickle.UnpicklingError) as error:
-            raise Unreadable("a part of the logs could not be read: its reader died (out of memory?)") from error
-        if isinstance(content, _Result):
-            return content
-        if isinstance(content, str):
-            raise Unreadable(content)
-        for event in content:
-            take(event)
 
 
 def _join(seen: dict[int, Seen], later: dict[int, Seen]) -> None:
