@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -31,11 +32,12 @@ def _run() -> int:
     shown = sys.argv[1:2] == ["from-log"] and sys.stderr.isatty()
     if shown:
         _draw("smfix: starting")
+    gc.disable()  # nothing of what is imported becomes garbage: looking for it is a twentieth of the start
     from smfix.cli import run
 
     if shown:
         _draw("")
-    return run(sys.argv[1:])
+    return run(sys.argv[1:], gc.enable)
 
 
 def _draw(line: str) -> None:

@@ -60,8 +60,7 @@ class Sound(Generic[T]):
     where: Extent
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(NamedTuple):
     """A structure that is not sound: its raw bytes and **every** reason, in `vhd-util`'s words."""
 
     raw: bytes
@@ -116,8 +115,7 @@ class Finding:
         return self.severity is Severity.ERROR and self.code[3] in "1234"
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """All findings of one image, in the order in which `vhd-util check` would meet them."""
 
     verdict: Verdict
@@ -136,8 +134,7 @@ class InUse(Enum):
 # --------------------------------------------------------------------------- repairs
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Put `data` at `offset` (bytes). May start at, never behind, the end of a growable view."""
 
     offset: int
@@ -149,8 +146,7 @@ class Write:
         return Extent(self.offset, len(self.data))
 
 
-@dataclass(frozen=True, slots=True)
-class Resize:
+class Resize(NamedTuple):
     """Grow the file to `size` bytes; what is new reads as NUL. No plan ever shrinks an image."""
 
     size: int
@@ -176,8 +172,7 @@ class Reason(Enum):
     POLICY = "policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A decision not to act: why, in one line, and what to type next."""
 
     reason: Reason
@@ -185,16 +180,14 @@ class Refusal:
     next: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """Pins the bytes a plan was made from: the size, and a digest of every extent that was read."""
 
     size: int
     digests: tuple[tuple[Extent, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RepairPlan:
+class RepairPlan(NamedTuple):
     """What will be done, what will not and why, and what is left.
 
     `edits` are in order and never shrink. `fixes` are the findings they clear, `remaining` what a
@@ -266,31 +259,7 @@ class Exit(IntFlag):
 # --------------------------------------------------------------------------- the log
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Evidence position: the file's name as given, and the line in it, counted from 1."""
-
-    file: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One physical line. `time` is None where the line carries none; `pid` likewise.
-
-    `ident` is the daemon family: ``SM``, ``SMGC``, another syslog ident, or ``""``.
-    """
-
-    time: datetime | None
-    host: str | None
-    ident: str
-    pid: int | None
-    text: str
-    where: Where
-
-
-@dataclass(frozen=True, slots=True)
-class VdiRef:
+class VdiRef(NamedTuple):
     """A VDI as a log or an operator names it: a full UUID, or a prefix of it.
 
     A prefix has at least 8 hex digits (4 for a temporary ``OLD_`` name). It is resolved, never
@@ -321,8 +290,7 @@ class Evidence:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """Where a VDI stands in its pool, as a bug report's database tells it; None and empty: unknown.
 
     `sr_master` is the name of the host on which the SR must be worked on. `parent` and `children` are the
@@ -365,8 +333,7 @@ class Incident:
     around: Surroundings | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogReading:
+class LogReading(NamedTuple):
     """What a set of logs holds. `bytes` is what was read, unpacked; `notes` is said to the user.
 
     `noise` counts the lines that were set aside, by the reason, the most frequent first. `unread` are the
@@ -408,8 +375,7 @@ class Target:
 # --------------------------------------------------------------------------- what use cases return
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """What the pool calls a disk, its SR, and the VMs that read it (a base copy: through its leaves).
 
     None and empty where nobody could be asked.
@@ -420,8 +386,11 @@ class Names:
     vms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rescan:
+NO_NAMES = Names()
+"""What is known where nobody was asked."""
+
+
+class Rescan(NamedTuple):
     """How an SR was handed back to the storage manager after repairs.
 
     `name`: the SR's, None where nobody could be asked. `done`: SR.scan ended well; `message` says why not.
@@ -440,8 +409,7 @@ class Rescan:
     next: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedImage:
+class CheckedImage(NamedTuple):
     """What `check` says of one image. `size` and `end_of_data` are bytes, None where unknown.
 
     `path` is the path by which it was opened, or the TARGET as given where nothing was opened.
@@ -455,7 +423,7 @@ class CheckedImage:
     end_of_data: int | None = None
     findings: tuple[Finding, ...] = ()
     note: str | None = None
-    names: Names = Names()
+    names: Names = NO_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,17 +449,16 @@ class ScannedImage:
     parent: str | None = None
     depth: int = 0
     standing: str = "root"
-    names: Names = Names()
+    names: Names = NO_NAMES
 
 
-@dataclass(frozen=True, slots=True)
-class TreatedImage:
+class TreatedImage(NamedTuple):
     """What became of one TARGET. `missing`: there is no such target (its own exit bit). `sr`: its SR's UUID."""
 
     path: str
     outcome: Outcome
     missing: bool = False
-    names: Names = Names()
+    names: Names = NO_NAMES
     sr: str | None = None
 
 
@@ -511,7 +478,7 @@ class TreatedIncident:
     path: str | None
     state: State
     outcome: Outcome | None
-    names: Names = Names()
+    names: Names = NO_NAMES
 
     @property
     def left(self) -> bool:
@@ -519,8 +486,7 @@ class TreatedIncident:
         return self.outcome is not None and not self.outcome.settled
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One undo journal as `journal` tells it. Sizes in bytes.
 
     `state` is the journal's mark. `damage` says why everything else is unknown: the journal does
@@ -556,8 +522,7 @@ class Pruning(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(NamedTuple):
     """What became of one journal when old ones were thrown away; `why` it was kept."""
 
     record: Record

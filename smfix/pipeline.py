@@ -13,8 +13,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unreadable, UsageError
 from smfix.host import xapi_login
@@ -115,8 +115,7 @@ def planned(outcomes: Iterable[Outcome]) -> int:
 # --------------------------------------------------------------------------- from-log
 
 
-@dataclass(frozen=True, slots=True)
-class LogQuestion:
+class LogQuestion(NamedTuple):
     """What is asked of the logs (contract, Options): names, and how their times are read."""
 
     names: tuple[str, ...]
@@ -284,8 +283,7 @@ def _is_damaged(found: Found, setting: Setting) -> bool:
 # --------------------------------------------------------------------------- targets
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(NamedTuple):
     """A TARGET that leads to no image, and what to say of it."""
 
     text: str
@@ -470,8 +468,7 @@ def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:
         return image.target.path, replace(inspected, view=_Closed(inspected.size, opened.growable)), seen
 
 
-@dataclass(frozen=True, slots=True)
-class _Closed:
+class _Closed(NamedTuple):
     """What is left of a view when its image is closed: a size, no bytes."""
 
     size: int

@@ -52,7 +52,7 @@ GOOD = Verification(lambda view: ())
 def plan_for(data: bytes, edits=EDITS, **other) -> RepairPlan:
     pinned = Fingerprint(len(data), ((Extent(0, len(data)), digest(data)),))
     made = RepairPlan(tuple(edits), (LOST,), (), (Extent(0, 512),), None, pinned)
-    return replace(made, **other)
+    return made._replace(**other)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NamedTuple, cast
 
 import typer
@@ -97,8 +97,8 @@ def application(asked: str | None = None) -> typer.Typer:
     return app
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit code. Raises nothing."""
+def run(arguments: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
+    """Run one command line; return its exit code. `ready` is called when all is imported. Raises nothing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what the terminal's encoding lacks must not stop us
             stream.reconfigure(errors="backslashreplace")
@@ -106,6 +106,7 @@ def run(arguments: Sequence[str]) -> int:
     usage_error = cast("type[Exception]", typer.BadParameter.__mro__[2])
     try:
         app = application(arguments[0] if arguments else None)
+        ready()
         code = typer.main.get_command(app).main(args=list(arguments), prog_name="smfix", standalone_mode=False)
     except usage_error as error:
         return _usage(error)

@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.host import locks, programs
@@ -38,8 +39,7 @@ NODE_WAIT = 5.0
 _FIELDS = "vg_name,lv_name,lv_attr,lv_size"
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(NamedTuple):
     """One logical volume of an SR. `size` in bytes. `is_writable`: as LVM's metadata has it."""
 
     sr: str

@@ -16,8 +16,8 @@ The forms are the storage manager's (FileSR.py, LVHDSR.py, LinstorSR.py, cleanup
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from smfix.model import Backing
 
@@ -48,8 +48,7 @@ class Life(Enum):
     FOREIGN = "foreign"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageName(NamedTuple):
     """What a path says. `vdi`, `sr`: lower-case UUIDs, None where it names none.
 
     `rest` is the part below the SR's folder, one or two components; None where the path is not of

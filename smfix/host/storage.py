@@ -17,9 +17,8 @@ import errno
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from smfix.errors import Unreadable, WriteFailed
 from smfix.model import Backing, Extent, Reason, Refusal, Target
@@ -48,8 +47,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Which inode was opened, whatever its names.
 
     `device`, `inode`: ``st_dev``, ``st_ino``. `rdev`: the device number of a block device, else

@@ -6,7 +6,7 @@ The interesting cards have scrolled away by then.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from smfix.model import Outcome, Reason, Status
 from smfix.report.escape import printable
@@ -36,8 +36,7 @@ _REASON = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(NamedTuple):
     """One disk of a report that is neither repaired nor sound: its card's number, its name, what became of it."""
 
     card: int

@@ -316,7 +316,9 @@ class EventReader:
             sr = sr or next(iter(named), None)
             found = _images(other.text, digits, None)
             if found:
-                return (found[0], ()) if len(found) == 1 else self._undecided(line, digits, found)
+                if len(found) == 1:
+                    return found[0], ()
+                return self._undecided(digits, found, sr_of(self._window, line))
         sr = sr_of(self._window, line)
         needles = (f"{digits}-".encode(),)
         images: dict[tuple[str | None, str | None], ImagePath] = {}
@@ -327,12 +329,10 @@ class EventReader:
                         images.setdefault((image.sr, image.vdi), image)
         if len(images) == 1:
             return next(iter(images.values())), ()
-        return self._undecided(line, digits, list(images.values()), sr)
+        return self._undecided(digits, list(images.values()), sr)
 
-    def _undecided(
-        self, line: Line, digits: str, images: list[ImagePath], sr: str | None = None
-    ) -> tuple[ImagePath, tuple[str, ...]]:
-        sr = sr or sr_of(self._window, line)
+    @staticmethod
+    def _undecided(digits: str, images: list[ImagePath], sr: str | None) -> tuple[ImagePath, tuple[str, ...]]:
         return ImagePath("", digits, sr), tuple(image.path for image in images)
 
     # ---------------------------------------------------------------- memory

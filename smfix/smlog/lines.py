@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -104,8 +103,7 @@ class Block:
         self.lines += data.count(b"\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One physical line. `raw` is all of it, `text` the message behind its prefix.
 
     `form` is the name of the prefix's row in formats.py, ``""`` where the line has none; then

@@ -60,6 +60,10 @@ def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
 
 def same_run(first: Stamp | None, second: Stamp | None) -> bool:
     """True where no more than a day lies between (times that are missing separate nothing)."""
+    if first is None or second is None:
+        return True
+    if (first.year, first.month, first.day) == (second.year, second.month, second.day):
+        return True  # most are
     gap = apart(first, second)
     return gap is None or gap < SILENCE
 
@@ -142,7 +146,7 @@ def _is_recent(other: Line, line: Line) -> bool:
 
 def _handed_over_by(window: Window, line: Line) -> Line | None:
     """The line with which another process passed its work on to the one that wrote `line`."""
-    needles = pid_needles(line.pid) if line.pid is not None else ()
+    needles = (b"PID [%d]" % line.pid,) if line.pid is not None else ()  # rare, other than the lines of the pid itself
     for near in (window.naming_before, window.naming_after):  # their order can be reversed
         for other in near(line.at, needles):
             if not same_run(other.stamp, line.stamp):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -91,8 +90,7 @@ def _offset(zone: str) -> int:
 Localize = Callable[[datetime], datetime]
 
 
-@dataclass(frozen=True, slots=True)
-class Calendar:
+class Calendar(NamedTuple):
     """Completes the stamps of one file.
 
     `written` is when the file's last line was written at the latest (its mtime, an archive member's
