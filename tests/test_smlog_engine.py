@@ -62,6 +62,10 @@ def test_nothing_behind_the_size_is_found():
     assert Net((b"abcd", b"xbc"), (b"bc",)).cast(PlainEngine(), b"bcabcd", 5) == [[], []]
 
 
+def test_what_is_left_out_is_never_found():
+    assert Net((b"abc", b"bcd", b"x"), (b"bc",), without=(b"bcd",)).cast(PlainEngine(), b"abcdx", 5) == [[0], [], [4]]
+
+
 def test_no_anchor_stands_in_another():
     """So that what is found for one is not found for another as well."""
     anchors = ANCHORS + PROOF_ANCHORS

@@ -148,6 +148,26 @@ def test_noise_is_counted():
     assert [count for _, count in tally.noise] == [1, 1]
 
 
+@pytest.mark.parametrize("per_block", [1, 2, 5, 100])
+def test_a_volume_that_is_removed_soon_after_it_was_reported(per_block, monkeypatch):
+    """Also where only files were in question when its removal was looked for."""
+    monkeypatch.setattr(sweep_module, "REACH_AHEAD", 900)
+    volume = LV.replace(VDI, VDI2)
+    removed = [said(str(["/sbin/lvremove", "-f", volume])), OK]
+    log = [
+        *RUN,
+        *[said("x")] * 30,
+        check(volume),
+        *failed(DUMP.replace(PATH, volume)),
+        corrupted(f"*{VDI2[:8]}(1G)"),
+        said("x"),
+        *removed,
+    ]
+    assert [(event.vdi, event.strength) for event in events_of(log, per_block) if isinstance(event, Proof)] == [
+        (VDI2, Strength.GONE)
+    ]
+
+
 # --------------------------------------------------------------------------- memory
 
 

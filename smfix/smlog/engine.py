@@ -96,12 +96,19 @@ class _Mesh(NamedTuple):
 
 
 class Net:
-    """Looks for all of `literals` in a block; those that hold one of `shared` are looked for by it, together."""
+    """Looks for `literals` in a block; those that hold one of `shared` are looked for by it, together.
 
-    def __init__(self, literals: tuple[bytes, ...], shared: tuple[bytes, ...] = ()) -> None:
+    Those in `without` are not looked for, and are never found.
+    """
+
+    def __init__(
+        self, literals: tuple[bytes, ...], shared: tuple[bytes, ...] = (), without: tuple[bytes, ...] = ()
+    ) -> None:
         self._rows = len(literals)
         together: dict[bytes, list[tuple[int, bytes, int]]] = {}
         for row, literal in enumerate(literals):
+            if literal in without:
+                continue
             common = next((one for one in shared if one in literal), literal)
             together.setdefault(common, []).append((row, literal, literal.find(common)))
         self._meshes = [

@@ -70,6 +70,8 @@ _NAMING = tuple((anchor, _NAMED_BY.get(anchor, _anywhere)) for anchor in PROOF_A
 # What several anchors have in common is looked for once. Bytes that are rare in traffic, or nothing is gained.
 _SHARED = (b"appear", b"err", b"link")
 _REPORTS, _PROOFS, _BOTH = (Net(some, _SHARED) for some in (ANCHORS, PROOF_ANCHORS, ANCHORS + PROOF_ANCHORS))
+_OF_FILES = Net(ANCHORS + PROOF_ANCHORS, _SHARED, without=(b"lvremove",))
+_FILES = "/sr-mount/"  # what lies below it is no volume
 # A device-mapper name starts alike for all: always of interest.
 _ALWAYS = frozenset({b"VG_XenSt"})
 _KINDS_OF_NAME = [
@@ -147,10 +149,14 @@ class Memory:
 
 
 class _Hits(NamedTuple):
-    """Where the anchors stand in a block: those of reports, and of proofs (None: not asked yet); ascending."""
+    """Where the anchors stand in a block: those of reports, and of proofs (None: not asked yet); ascending.
+
+    `of_volumes`: what is said of volumes was asked for too.
+    """
 
     reports: list[int]
     proofs: list[_Near] | None
+    of_volumes: bool = True
 
 
 class Sweep:
@@ -182,6 +188,7 @@ class Sweep:
         self._begin = begin
         self._end: int | None = None
         self._wanted = set() if wanted is None else wanted
+        self._volumes = bool(self._wanted) or memory is not None  # whether a VDI in question may be one
         self._keys = {*_ALWAYS, *(key for digits in self._wanted for key in _keys_of(digits))}
         self._proved: dict[str, _Proved] = {}
         self._told: set[bytes] = set()  # commands that prove nothing new
@@ -220,9 +227,10 @@ class Sweep:
         if self._only_proofs:
             return _Hits([], self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
         with_proofs = bool(self._wanted) or self._memory is not None
-        rows = (_BOTH if with_proofs else _REPORTS).cast(self._engine, block.data, block.size)
+        net = _REPORTS if not with_proofs else _BOTH if self._volumes else _OF_FILES
+        rows = net.cast(self._engine, block.data, block.size)
         reports = sorted(chain.from_iterable(rows[: len(ANCHORS)]))
-        return _Hits(reports, self._proofs_in(block, rows[len(ANCHORS) :]) if with_proofs else None)
+        return _Hits(reports, self._proofs_in(block, rows[len(ANCHORS) :]) if with_proofs else None, self._volumes)
 
     @staticmethod
     def _proofs_in(block: Block, rows: list[list[int]]) -> list[_Near]:
@@ -272,7 +280,7 @@ class Sweep:
     def _both_of(self, serial: int, block: Block, found: _Hits, done: int = 0) -> Iterator[Event]:
         """Reports and proofs from offset `done` on, in their order."""
         anchors = found.proofs
-        if anchors is None:
+        if anchors is None or (self._volumes and not found.of_volumes):
             anchors = self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size))
         proofs = deque(anchors)
         for hit in found.reports:
@@ -318,6 +326,7 @@ class Sweep:
     def _tell(self, event: Failure | Proof) -> Iterator[Event]:
         if isinstance(event, Failure) and event.vdi:
             digits = event.vdi[:8]
+            self._volumes |= event.path is None or _FILES not in event.path
             if digits not in self._wanted and len(self._wanted) < _MOST_WANTED:
                 self._wanted.add(digits)
                 self._keys.update(_keys_of(digits))
