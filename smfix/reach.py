@@ -7,7 +7,8 @@ later, in the middle of the work, holds up who waits for it; then the journal ha
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 from smfix.host import answers
@@ -19,12 +20,13 @@ Name = TypeVar("Name")
 
 def unanswered(targets: Iterable[str], mounts: Sequence[str]) -> dict[str, str]:
     """Of the TARGETs of a command line those whose storage is silent, and what is said of it. Raises UsageError."""
-    return _unanswered({text: _places(text, mounts) for text in targets})
+    every = cache(lambda: list(sr_folders(None, mounts)))  # listed once, and only where a name asks for it
+    return _unanswered({text: _places(text, mounts, every) for text in targets})
 
 
 def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str]) -> dict[str | None, str]:
     """Of the SRs those that are silent; None, an SR that nobody knows, is silent where any is. Raises UsageError."""
-    return _unanswered({sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in srs})
+    return _unanswered({sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in dict.fromkeys(srs)})
 
 
 def _unanswered(places: Mapping[Name, list[str]]) -> dict[Name, str]:
@@ -33,13 +35,12 @@ def _unanswered(places: Mapping[Name, list[str]]) -> dict[Name, str]:
     return {name: answers.words(place) for name, place in told.items() if place is not None}
 
 
-def _places(text: str, mounts: Sequence[str]) -> list[str]:
-    """What is touched to find a TARGET's images: a folder, a device, every SR for a name alone."""
+def _places(text: str, mounts: Sequence[str], every: Callable[[], list[str]]) -> list[str]:
+    """What is touched to find a TARGET's images: a folder, a device, `every` SR for a name alone."""
     if not text or "\0" in text:
         return []
     sr, slash, _ = text.lower().rpartition("/")
     found = [os.path.dirname(text) or os.curdir if text.endswith(".vhd") else text]
     if slash:
         return found + (list(sr_folders(sr, mounts)) if is_uuid(sr) else [])
-    every = list(sr_folders(None, mounts))
-    return found + ([place for place in every if os.path.basename(place) == text.lower()] or every)
+    return found + ([place for place in every() if os.path.basename(place) == text.lower()] or every())

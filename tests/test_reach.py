@@ -1,0 +1,55 @@
+"""Whose storage is asked before anything waits for it: each place once, however many names lead there."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from smfix import reach
+from smfix.host import answers
+
+SRS = [str(uuid.UUID(int=number << 96)) for number in (1, 2, 3)]
+
+
+@pytest.fixture
+def mount(tmp_path):
+    for sr in SRS:
+        (tmp_path / sr).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """Where folders below the mounts are listed: how often."""
+    calls = []
+    real = reach.sr_folders
+
+    def counting(sr, mounts):
+        calls.append(sr)
+        return real(sr, mounts)
+
+    monkeypatch.setattr(reach, "sr_folders", counting)
+    return calls
+
+
+def test_the_srs_are_listed_once_for_all_names(mount, listed):
+    assert reach.unanswered([str(uuid.UUID(int=n)) for n in range(50)], [str(mount)]) == {}
+    assert listed == [None]
+
+
+def test_the_srs_are_listed_once_for_all_incidents_without_one(mount, listed):
+    assert reach.unanswered_srs([None, None, SRS[0], None, SRS[0]], [str(mount)]) == {}
+    assert listed == [None, SRS[0]]
+
+
+def test_a_folder_is_no_name(mount, listed):
+    assert reach.unanswered([f"{mount}/{SRS[0]}/"], [str(mount)]) == {}
+    assert listed == []
+
+
+def test_a_name_is_silent_where_any_sr_is_and_an_sr_where_it_is_itself(mount, monkeypatch):
+    dead = str(mount / SRS[1])
+    monkeypatch.setattr(answers, "silent", lambda places: frozenset({dead}) & set(places))
+    names = ["0123456789", SRS[0], SRS[1]]
+    assert reach.unanswered(names, [str(mount)]) == {name: answers.words(dead) for name in (names[0], SRS[1])}
