@@ -69,7 +69,12 @@ def checksum(raw: bytes, at: int) -> int:
 
     Source: ``vhd_checksum_footer``, ``vhd_checksum_header`` (libvhd.c).
     """
-    return ~(sum(raw) - sum(raw[at : at + 4])) & 0xFFFFFFFF
+    return ~(byte_sum(raw) - sum(raw[at : at + 4])) & 0xFFFFFFFF
+
+
+def byte_sum(raw: bytes) -> int:
+    """The sum of all bytes. Most are 0x00 or 0xFF, and those are counted instead of added: many times as fast."""
+    return 255 * raw.count(0xFF) + sum(raw.translate(None, b"\0\xff"))
 
 
 def vhd_time(moment: datetime) -> int:
@@ -214,9 +219,9 @@ class Footer:
         return replace(self, checksum=checksum(self.encode(), 64))
 
 
-def _footer_sum_ok(footer: Footer) -> bool:
-    raw = footer.encode()
-    if checksum(raw, 64) == footer.checksum:
+def _footer_sum_ok(footer: Footer, raw: bytes | None = None) -> bool:
+    """The checksum is right; `raw` are the footer's 512 bytes, where they are at hand."""
+    if checksum(raw or footer.encode(), 64) == footer.checksum:
         return True
     return footer.hidden_unsummed and checksum(replace(footer, hidden=0).encode(), 64) == footer.checksum
 
@@ -257,11 +262,11 @@ def decode_footer(raw: bytes, at: int) -> Sound[Footer] | Damaged:
     where = Extent(at, len(raw))
     if len(raw) < SHORT_FOOTER_SIZE:
         return Damaged(raw, ("file too short for a footer",), where)
-    footer = parse_footer(raw)
-    reasons = tuple(rule.why for rule in FOOTER_RULES if rule.broken(footer))
-    if footer.cookie in (FOOTER_COOKIE, POISON_COOKIE) and "invalid checksum" not in reasons:
+    whole = raw[:FOOTER_SIZE].ljust(FOOTER_SIZE, b"\0")
+    footer = parse_footer(whole)
+    if footer.cookie in (FOOTER_COOKIE, POISON_COOKIE) and _footer_sum_ok(footer, whole):
         return Sound(footer, where)
-    return Damaged(raw, reasons, where)
+    return Damaged(raw, tuple(rule.why for rule in FOOTER_RULES if rule.broken(footer)), where)
 
 
 # --------------------------------------------------------------------------- parent locators
@@ -342,6 +347,9 @@ def _without_drive(path: str) -> str:
     return path[2:] if path[:2] in ("C:", "c:") else path
 
 
+NO_LOCATORS = (ParentLocator(0, 0, 0, 0, 0),) * LOCATORS
+"""Those of a header without a parent."""
+
 # --------------------------------------------------------------------------- header
 
 _HEADER = struct.Struct(">8sQQIIII16sII512s192s256s")
@@ -366,7 +374,7 @@ class Header:
     parent_timestamp: int = 0
     reserved1: int = 0
     parent_name: bytes = bytes(512)
-    locators: tuple[ParentLocator, ...] = (ParentLocator(0, 0, 0, 0, 0),) * LOCATORS
+    locators: tuple[ParentLocator, ...] = NO_LOCATORS
     reserved2: bytes = bytes(256)
 
     @property
@@ -441,7 +449,10 @@ HEADER_RULES: tuple[FieldRule[Header], ...] = (
 def parse_header(raw: bytes) -> Header:
     """The fields of 1024 bytes."""
     fields: tuple[Any, ...] = _HEADER.unpack(raw)
-    locators = tuple(ParentLocator(*_LOCATOR.unpack_from(fields[11], 24 * i)) for i in range(LOCATORS))
+    raw_locators = fields[11]
+    locators = NO_LOCATORS
+    if any(raw_locators):
+        locators = tuple(ParentLocator(*_LOCATOR.unpack_from(raw_locators, 24 * i)) for i in range(LOCATORS))
     return Header(*(*fields[:11], locators, fields[12]))
 
 
@@ -451,10 +462,9 @@ def decode_header(raw: bytes, at: int) -> Sound[Header] | Damaged:
     if len(raw) < HEADER_SIZE:
         return Damaged(raw, ("file too short for a header",), where)
     header = parse_header(raw)
-    reasons = tuple(rule.why for rule in HEADER_RULES if rule.broken(header))
-    if "invalid cookie" not in reasons and "invalid checksum" not in reasons:
+    if header.cookie == HEADER_COOKIE and checksum(raw, 36) == header.checksum:
         return Sound(header, where)
-    return Damaged(raw, reasons, where)
+    return Damaged(raw, tuple(rule.why for rule in HEADER_RULES if rule.broken(header)), where)
 
 
 # --------------------------------------------------------------------------- batmap
@@ -509,7 +519,7 @@ def batmap_checksum(bits: bytes, version: int) -> int:
 
     Source: ``vhd_checksum_batmap`` (libvhd.c).
     """
-    total = sum(bits)
+    total = byte_sum(bits)
     if version == BATMAP_VERSION_SIGNED:
         total -= 256 * sum(1 for byte in bits if byte > 127)
     return ~total & 0xFFFFFFFF
