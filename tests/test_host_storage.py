@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from smfix.errors import Unreadable, WriteFailed
 from smfix.host import storage
-from smfix.host.storage import Identity, OpenImage, open_image
+from smfix.host.storage import Folders, Identity, OpenImage, open_image
 from smfix.model import Backing, Extent, Reason, Refusal, Target
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
@@ -275,6 +275,61 @@ def test_a_folder_swapped_for_a_link_is_not_followed(vhd, sr_folder, tmp_path, m
     monkeypatch.setattr(os.path, "realpath", swap_after)
     with open_descriptors_stay_the_same(), pytest.raises(Unreadable):
         open_image(file_target(vhd))
+
+
+def test_a_folder_that_is_kept_is_walked_once(vhd, sr_folder, tmp_path, monkeypatch):
+    other, twin, far = sr_folder / "other.vhd", tmp_path / "twin", tmp_path / "far.vhd"
+    other.write_bytes(b"other")
+    far.write_bytes(b"far away")
+    twin.symlink_to(sr_folder)
+    walked = []
+    walk = storage._walk
+    monkeypatch.setattr(storage, "_walk", lambda folder: walked.append(folder) or walk(folder))
+    with open_descriptors_stay_the_same(), Folders() as folders:
+        read = []
+        for path in (vhd, other, twin / other.name, far, vhd):
+            with opened(file_target(path), sr_root=str(path.parent), folders=folders) as image:
+                read.append(image.read(Extent(0, 5)))
+                assert image.identity.path == os.path.join(os.path.realpath(path.parent), path.name)
+    assert read == [DATA[:5], b"other", b"other", b"far a", DATA[:5]]
+    assert walked == [str(sr_folder), str(tmp_path), str(sr_folder)]
+
+
+def test_a_folder_that_is_kept_refuses_what_it_would_refuse_alone(vhd, sr_folder, tmp_path):
+    (sr_folder / "link.vhd").symlink_to(vhd)
+    (sr_folder / "folder.vhd").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    asked = [
+        (str(vhd), str(sr_folder)),
+        (f"{sr_folder}/link.vhd", str(sr_folder)),
+        (f"{sr_folder}/folder.vhd", str(sr_folder)),
+        (f"{sr_folder}/", str(sr_folder)),
+        (f"{sr_folder}/..", str(sr_folder)),
+        (str(vhd), str(outside)),
+        (str(vhd), None),
+    ]
+    with open_descriptors_stay_the_same(), Folders() as folders:
+        for path, root in asked:
+            alone = open_image(file_target(path), sr_root=root)
+            kept = open_image(file_target(path), sr_root=root, folders=folders)
+            if isinstance(alone, Refusal):
+                assert kept == alone
+            else:
+                assert isinstance(kept, OpenImage)
+                assert kept.identity == alone.identity
+                kept.close()
+                alone.close()
+
+
+def test_a_folder_that_is_kept_is_not_the_root_for_a_name_alone(tmp_path, monkeypatch):
+    """``x.vhd`` lies here, ``/x.vhd`` does not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.vhd").write_bytes(DATA)
+    with Folders() as folders:
+        opened(file_target("x.vhd"), folders=folders).close()
+        with pytest.raises(Unreadable, match="No such file"):
+            open_image(file_target("/x.vhd"), folders=folders)
 
 
 def test_a_file_swapped_for_another_is_not_taken(vhd, sr_folder, monkeypatch):

@@ -39,6 +39,8 @@ _BLKFLSBUF = 0x1261
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_NO_NAMES = ("", os.curdir, os.pardir)
+"""Last components of a path that name a folder."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -251,40 +253,90 @@ class OpenImage:
         return WriteFailed(f"cannot {what} {self.target.path}: {_why(error)}")
 
 
+class Folders:
+    """The folder of the image that was opened last, kept open: resolved and walked once for all images in it.
+
+    What it is asked for twice is the folder that it was the first time, whatever has been put in its place: so
+    it is for reading, and for a short while. Use it in ``with``.
+    """
+
+    __slots__ = ("_asked", "_fd", "_resolved")
+
+    def __init__(self) -> None:
+        self._asked: tuple[str, str | None] | None = None
+        self._resolved = ""
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._forget()
+
+    def known(self, target: Target, sr_root: str | None) -> tuple[str, str] | None:
+        """The resolved folder, and the name in it; None where the folder is another than the last one."""
+        folder, name = _parted(target.path)
+        if self._asked != (folder, sr_root) or target.backing is Backing.BLOCK or name in _NO_NAMES:
+            return None
+        return self._resolved, name
+
+    def below(self, target: Target, sr_root: str | None, resolved: str) -> int:
+        """A descriptor of the `resolved` folder of `target`; it stays ours. Raises OSError."""
+        if self._fd < 0 or resolved != self._resolved:
+            self._forget()
+            self._fd, self._resolved = _walk(resolved), resolved
+        self._asked = None if target.backing is Backing.BLOCK else (_parted(target.path)[0], sr_root)
+        return self._fd
+
+    def _forget(self) -> None:
+        self._asked = None
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def _parted(path: str) -> tuple[str, str]:
+    """The folder as it was given, its slash included (``/x`` is not ``x``), and the name."""
+    at = path.rfind("/") + 1
+    return path[:at], path[at:]
+
+
 def open_image(
     target: Target,
     *,
     sr_root: str | None = None,
     write: bool = False,
     expect: Identity | None = None,
+    folders: Folders | None = None,
 ) -> OpenImage | Refusal:
     """Open the image of `target`, or say why that would not be right.
 
     `sr_root` is the SR's folder: a file that resolves outside of it is refused. `expect` is what an
-    earlier open found: another inode is refused.
+    earlier open found: another inode is refused. `folders` keeps the image's folder open for the next
+    one: for whoever reads many.
 
     Returns a Refusal: unsafe-path (a symlink, outside the SR, not what the target says it is),
     not-a-vhd (a folder, a FIFO, a socket), in-use (the kernel has claimed the device), stale
     (another inode than `expect`). Raises Unreadable (missing, no permission, EIO), and WriteFailed
     where it can be read but not written (read-only file system, no permission).
     """
+    if folders is None:
+        with Folders() as own:
+            return open_image(target, sr_root=sr_root, write=write, expect=expect, folders=own)
     if "\0" in target.path:
         return Refusal(Reason.UNSAFE_PATH, "the path holds a NUL character")
     try:
-        where = _locate(target, sr_root)
+        where = folders.known(target, sr_root) or _locate(target, sr_root)
         if isinstance(where, Refusal):
             return where
         folder, name = where
         resolved = os.path.join(folder, name)
-        below = _walk(folder)
-        try:
-            found = os.stat(name, dir_fd=below, follow_symlinks=False)
-            refusal = _wrong_kind(target, found)
-            if refusal is not None:
-                return refusal
-            fd = _open(target, name, below, write=write)
-        finally:
-            os.close(below)
+        below = folders.below(target, sr_root, folder)
+        found = os.stat(name, dir_fd=below, follow_symlinks=False)
+        refusal = _wrong_kind(target, found)
+        if refusal is not None:
+            return refusal
+        fd = _open(target, name, below, write=write)
     except OSError as error:
         return _not_opened(target, error, write=write)
     try:
@@ -309,7 +361,7 @@ def _locate(target: Target, sr_root: str | None) -> tuple[str, str] | Refusal:
     if target.backing is Backing.BLOCK and _is_below(path, DEVICES):
         return os.path.split(os.path.realpath(path, strict=True))
     folder, name = os.path.split(target.path)
-    if name in ("", os.curdir, os.pardir):
+    if name in _NO_NAMES:
         return Refusal(Reason.NOT_A_VHD, f"{target.path} is a folder")
     given, folder = folder, os.path.realpath(folder or os.curdir, strict=True)
     if sr_root not in (None, given) and not _is_below(folder, os.path.realpath(sr_root, strict=True)):
