@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from smfix.model import Damaged, Diagnosis, Finding, Severity, Verdict
-from smfix.problems import bat, batmap, chain, doubt, footer, header, places
+from smfix.problems import bat, batmap, chain, doubt, footer, header, places, quiet
 from smfix.problems.rows import Context, Problem, found
 from smfix.vhd.image import VhdImage
 
@@ -38,8 +40,15 @@ def diagnose(image: VhdImage, context: Context) -> Diagnosis:
     """
     if not image.looks_like_vhd:
         return Diagnosis(Verdict.NOT_A_VHD, ())
-    findings = tuple(found(problem, hit) for problem in PROBLEMS for hit in problem.detect(image, context))
+    claims = tuple(claim for claim in quiet.CLAIMS if claim.holds(image, context))
+    findings = tuple(found(problem, hit) for problem in _asked(claims) for hit in problem.detect(image, context))
     return Diagnosis(verdict(findings, image), findings)
+
+
+@cache
+def _asked(claims: tuple[quiet.Claim, ...]) -> tuple[Problem, ...]:
+    """The rows, less those that one of `claims` silences."""
+    return tuple(problem for problem in PROBLEMS if not any(problem.code in claim.codes for claim in claims))
 
 
 def verdict(findings: tuple[Finding, ...], image: VhdImage) -> Verdict:
