@@ -7,20 +7,22 @@ forest is made at the end from what came back. A worker returns values, never op
 
 from __future__ import annotations
 
+import copyreg
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import Any
 
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import lvm, xapi
+from smfix.host import forked, lvm, xapi
 from smfix.host.naming import is_uuid
 from smfix.host.pool import Attachment
 from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
-from smfix.host.storage import Identity, open_image
+from smfix.host.storage import Folders, Identity, open_image
 from smfix.host.usage import Usage, elsewhere, usage_of
 from smfix.model import (
     SECTOR,
@@ -38,16 +40,26 @@ from smfix.problems.rows import Context
 from smfix.problems.table import diagnose
 from smfix.reach import unanswered
 from smfix.vhd.chain import Link, forest
+from smfix.vhd.glance import Glance
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.structs import NULL_UUID, uuid_text
-
-if TYPE_CHECKING:
-    from multiprocessing.pool import Pool
 
 BATCH = 128
 """Images that a worker is given at a time; fewer than two of them are looked at right here."""
 
 _Job = tuple[Found, Usage]
+
+_CHECKED = attrgetter(*CheckedImage.__slots__)
+_SCANNED = attrgetter(*ScannedImage.__slots__)
+
+
+def _by_fields(image: Any) -> tuple[type, tuple[Any, ...]]:
+    """How a worker hands an image over: made anew of its fields, in half the time that a dataclass takes by itself."""
+    return type(image), (_CHECKED if isinstance(image, CheckedImage) else _SCANNED)(image)
+
+
+for _kind in (CheckedImage, ScannedImage):
+    copyreg.pickle(_kind, _by_fields)
 
 
 def scan(
@@ -163,46 +175,30 @@ def _uses(founds: Sequence[Found]) -> tuple[Usage, ...]:
 
 
 def _looked_at(jobs: Sequence[_Job]) -> Iterator[list[ScannedImage]]:
-    batches = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
-    workers = min(os.cpu_count() or 1, len(batches))
-    pool = _pool(workers) if workers > 1 else None
-    if pool is None:
-        yield from map(_look, batches)
-        return
-    with pool:
-        yield from pool.imap(_look, batches)
+    """The images of `jobs` in batches, in order."""
+    count = -(-len(jobs) // BATCH)
+
+    def look(batch: int) -> list[ScannedImage]:
+        now = datetime.now(UTC)
+        with Folders() as folders:
+            some = jobs[batch * BATCH : (batch + 1) * BATCH]
+            return [_look_at(found, use, now, folders) for found, use in some]
+
+    yield from forked.in_order(look, count, len(os.sched_getaffinity(0)))
 
 
-def _pool(workers: int) -> Pool | None:
-    """Processes to look with; None where the machine has not what they need (no ``/dev/shm`` for their locks)."""
-    # Only now: a scan of one folder does not pay for it. Forked: nothing is imported anew.
-    import multiprocessing
-    import signal
-
-    context = multiprocessing.get_context("fork")
-    try:
-        return context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    except OSError:
-        return None
-
-
-def _look(jobs: Sequence[_Job]) -> list[ScannedImage]:
-    now = datetime.now(UTC)
-    return [_look_at(found, use, now) for found, use in jobs]
-
-
-def _look_at(found: Found, use: Usage, now: datetime) -> ScannedImage:
+def _look_at(found: Found, use: Usage, now: datetime, folders: Folders) -> ScannedImage:
     path, target = found.target.path, found.target
     if lvm.is_without_node(target):
         checked = CheckedImage(path, Verdict.UNREADABLE, note="the volume is not active, so it was not looked at")
         return ScannedImage(checked, target.vdi, target.sr)
     try:
-        opened = open_image(target, sr_root=found.root)
+        opened = open_image(target, sr_root=found.root, folders=folders)
         if isinstance(opened, Refusal):
             verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
             return ScannedImage(CheckedImage(path, verdict, note=opened.message), target.vdi, target.sr)
         with opened:
-            image = inspect(opened)
+            image = inspect(Glance(opened))
             parent, _ = chains.parent_of(image, path)
             diagnosis = diagnose(image, Context(now, use.state, parent))
             return _placed(found, use, image, diagnosis.verdict, diagnosis.findings)

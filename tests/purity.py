@@ -70,6 +70,7 @@ ACTS = (
     "smfix.host.answers",
     "smfix.host.errand",
     "smfix.host.fileid",
+    "smfix.host.forked",
     "smfix.host.guard",
     "smfix.host.hooks",
     "smfix.host.locks",

@@ -75,24 +75,25 @@ def test_an_sr_a_folder_and_an_image_name_the_same_disks_once(mount):
     assert len(scan.scan([SR, folder, os.path.join(folder, f"{LONE}.vhd")], [str(mount)])) == 3
 
 
-def test_without_shared_memory_one_process_looks_at_them(mount, monkeypatch):
-    """An empty chroot has no /dev/shm, where the locks of several processes lie."""
-    import multiprocessing.synchronize
-
-    def nowhere(*_given, **_named):
-        raise FileNotFoundError(2, "No such file or directory")
+def test_where_no_process_can_be_made_this_one_looks_at_them(mount, monkeypatch):
+    def none():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
 
     alone = _by_vdi(scan.scan([], [str(mount)]))
-    monkeypatch.setattr(scan, "BATCH", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", nowhere)
+    _on_two_cores(monkeypatch)
+    monkeypatch.setattr(os, "fork", none)
+    monkeypatch.setattr(scan, "unanswered", lambda _targets, _mounts: {})
     assert _by_vdi(scan.scan([], [str(mount)])) == alone
+
+
+def _on_two_cores(monkeypatch):
+    monkeypatch.setattr(scan, "BATCH", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
 
 
 def test_many_images_are_looked_at_by_several_processes(mount, monkeypatch):
     serial = scan.scan([SR], [str(mount)])
-    monkeypatch.setattr(scan, "BATCH", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    _on_two_cores(monkeypatch)
     told = []
     assert scan.scan([SR], [str(mount)], lambda done, total: told.append((done, total))) == serial
     assert told == [(1, 3), (2, 3), (3, 3)]
