@@ -84,23 +84,23 @@ def scan(
         scanned += batch
         if progress is not None:
             progress(len(scanned), len(found))
-    named = (replace(image, names=names) for image, (names, _) in zip(scanned, told, strict=True))
+    named = [replace(image, names=names) if names else image for image, (names, _) in zip(scanned, told, strict=True)]
     unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=said)) for each, said in silent.items()]
-    return (*unseen, *_in_chains(tuple(named)))
+    return (*unseen, *_in_chains(named))
 
 
-def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names, tuple[Attachment, ...]]:
+def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names | None, tuple[Attachment, ...]]:
     """What XAPI says of an image, from memory: what it is called, and where else it is attached."""
     target = found.target
     if pool is None or target.sr is None or target.vdi is None:
-        return Names(), ()
+        return None, ()
     with suppress(Unreadable):
         sr = pool.sr(target.sr)
         disk = sr.disks.get(target.vdi)
         if disk is not None:
             return Names(disk.name or None, sr.name or None), pool.attached(disk)
         return Names(sr=sr.name or None), ()
-    return Names(), ()
+    return None, ()
 
 
 def _images(targets: Sequence[str], mounts: Sequence[str], silent: Collection[str]) -> Iterator[Found]:
@@ -239,5 +239,8 @@ def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
         folders.setdefault(os.path.dirname(image.checked.path), []).append(image)
     for images in folders.values():
         for place in forest([Link(image.uuid, image.parent_uuid) for image in images]):
-            above = None if place.parent is None else images[place.parent].checked.path
-            yield replace(images[place.index], depth=place.depth, parent=above, standing=place.standing.value)
+            image, standing = images[place.index], place.standing.value
+            if place.parent is not None or standing != image.standing:  # most stand alone
+                above = None if place.parent is None else images[place.parent].checked.path
+                image = replace(image, depth=place.depth, parent=above, standing=standing)
+            yield image

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from smfix.report import layout
+from smfix.report.escape import printable
 
 AT = datetime(2012, 5, 15, 0, 18, 35, 127755, tzinfo=UTC)
 PATH = "/run/sr-mount/" + "x" * 90 + ".vhd"
@@ -22,6 +26,20 @@ def test_rows_are_labelled_and_wrapped_under_themselves():
     assert lines[0].startswith("   found    word")
     assert all(line.startswith(" " * 12 + "word") for line in lines[1:])
     assert max(map(len, lines)) <= layout.WIDTH
+
+
+@given(st.text(max_size=70), st.sampled_from(["", "  ", "x" * 75]), st.sampled_from([20, 80]))
+@example("x" * 80, "", 80)
+@example("x" * 81, "", 80)
+@example(" x", "  ", 80)
+@example("x ", "  ", 80)
+@example("a  b", "  ", 80)
+def test_one_line_is_what_wrapping_would_make_of_it(text, head, width):
+    rules = {"break_long_words": False, "break_on_hyphens": False}
+    filled = textwrap.fill(
+        printable(text), max(width, len(head) + 20), initial_indent=head, subsequent_indent=" " * len(head), **rules
+    )
+    assert layout.folded(head, text, width) == filled
 
 
 def test_what_will_be_copied_is_one_line():

@@ -136,7 +136,7 @@ def scan_(
     finally:
         redraw("")
     report = "" if as_json else scanned.text(images)
-    document = scanned.document(images)
+    document = scanned.document(images) if as_json else {"exit": scanned.exit_code(images)}
     save(page, document, lambda pages: pages.of_scan(page, images, setting))
     bad = [one.checked.path for one in images if one.checked.verdict is Verdict.INVALID]
     hint = ""

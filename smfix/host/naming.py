@@ -87,7 +87,7 @@ def read_path(path: str) -> ImageName:
     if path.startswith("/dev/"):
         return _read_device(path)
     parts = [part for part in path.split("/") if part]
-    if not parts or any(part in (".", "..") for part in parts):
+    if not parts or "." in parts or ".." in parts:
         return ImageName(Life.FOREIGN, Backing.FILE)
     file = _FILE.fullmatch(parts[-1])
     vdi = file["vdi"] if file else None
@@ -120,4 +120,4 @@ def _read_device(path: str) -> ImageName:
 def _life(match: re.Match[str]) -> Life:
     if match["mark"]:
         return Life.OLD if match["mark"] == "OLD_" else Life.DELETED
-    return Life.NEW if match.groupdict().get("new") else Life.PLAIN
+    return Life.NEW if match.re is _FILE and match["new"] else Life.PLAIN

@@ -181,11 +181,11 @@ def _all_in(folder: str) -> tuple[Found, ...]:
     names = sorted(name for name in _names(folder) if name.endswith(".vhd"))
     if not names:
         raise Unreadable(f"{folder} holds no VHD (no file named *.vhd)")
+    below, where = os.path.join(folder, ""), os.path.join(os.path.abspath(folder), "")
     images = []
     for name in names:
-        path = os.path.join(folder, name)
-        said = read_path(os.path.abspath(path))
-        images.append(Found(Target(path, Backing.FILE, said.vdi, said.sr), folder))
+        said = read_path(where + name)
+        images.append(Found(Target(below + name, Backing.FILE, said.vdi, said.sr), folder))
     return tuple(images)
 
 

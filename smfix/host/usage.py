@@ -62,15 +62,17 @@ def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = 
     `proc`, `sys`: where those file systems are mounted. Never raises: what cannot be read is said
     in `blind`.
     """
-    wanted = {_key(identity) for identity in identities}
+    keys = [_key(identity) for identity in identities]
+    wanted = set(keys)
     held: defaultdict[_Key, list[tuple[bool, str]]] = defaultdict(list)
     blind = _ask_processes(wanted, held, proc)
-    unanswered = _ask_tapdisks(wanted, held, {read_path(identity.path).sr for identity in identities})
+    unanswered = _ask_tapdisks(wanted, held, identities)
     blind = "; ".join(filter(None, [blind, unanswered])) or None
     for key, writes, who in _ask_kernel(identities, proc, sys):
         if key in wanted:
             held[key].append((writes, who))
-    return tuple(_usage(held[_key(identity)], blind) for identity in identities)
+    by_nobody = _usage([], blind)
+    return tuple(_usage(held[key], blind) if key in held else by_nobody for key in keys)
 
 
 def elsewhere(uses: Usage, attached: Sequence[Attachment]) -> Usage:
@@ -202,16 +204,17 @@ def _name(base: str) -> str:
 
 
 def _ask_tapdisks(
-    wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]], srs: set[str | None]
+    wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]], identities: Sequence[Identity]
 ) -> str | None:
     """Enter the tapdisks that hold an image without a descriptor; return what could not be seen.
 
-    `srs`: those of the images. The disks of other SRs are not touched: their storage may be dead.
+    The disks of other SRs than those of the images are not touched: their storage may be dead.
     """
     try:
         disks = tapdisks.listed()
     except Unreadable as error:
         return f"the tapdisks ({error})"
+    srs = {read_path(identity.path).sr for identity in identities} if disks else set[str | None]()
     for disk in disks:
         sr = read_path(disk.path).sr
         if sr is not None and None not in srs and sr not in srs:

@@ -34,7 +34,7 @@ _HEADER_FIELDS = tuple(rule.broken for rule in HEADER_RULES if rule.key not in (
 """What is asked of the fields of a structure that is sound."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one is itself: it is looked up for every image
 class Claim:
     """Where it `holds` of an image, the rows `codes` find nothing in it."""
 

@@ -71,6 +71,6 @@ def of_pruning(done: Iterable[Pruned]) -> Exit:
 def of_checks(images: Iterable[CheckedImage]) -> Exit:
     """`check`: infos and warnings alone add nothing."""
     total = Exit.CLEAN
-    for image in images:
-        total |= _CHECK_BITS[image.verdict]
+    for verdict in {image.verdict for image in images}:
+        total |= _CHECK_BITS[verdict]
     return total

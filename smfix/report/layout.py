@@ -18,38 +18,17 @@ LABEL = 9
 
 def wrapped(text: str, indent: str = "") -> str:
     """`text` as prose in 80 columns; words longer than a line stay whole."""
-    return textwrap.fill(
-        printable(text),
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return _filled(printable(text), WIDTH, indent, indent)
 
 
 def row(label: str, text: str) -> str:
     """``   label    text``, wrapped under itself."""
-    return textwrap.fill(
-        printable(text),
-        WIDTH,
-        initial_indent=f"{INDENT}{label:<{LABEL}}",
-        subsequent_indent=INDENT + " " * LABEL,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return _filled(printable(text), WIDTH, f"{INDENT}{label:<{LABEL}}", INDENT + " " * LABEL)
 
 
 def folded(head: str, text: str, width: int = WIDTH) -> str:
     """`head` and behind it `text`, wrapped under itself in `width` columns; `head` is printed as it is."""
-    return textwrap.fill(
-        printable(text),
-        max(width, len(head) + 20),
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return _filled(printable(text), max(width, len(head) + 20), head, " " * len(head))
 
 
 def verbatim(label: str, text: str) -> str:
@@ -83,3 +62,17 @@ def span(first: datetime | None, last: datetime | None) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """``1 disk``, ``2 disks``, ``1,024 bytes``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _filled(text: str, width: int, first: str, others: str) -> str:
+    """`text` in lines of `width` columns, behind `first` and then `others`."""
+    if text and text == text.strip() and len(first) + len(text) <= width:
+        return first + text  # most is one line: whoever wraps it takes fifty times as long
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

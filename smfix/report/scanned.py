@@ -8,7 +8,7 @@ from itertools import groupby
 from posixpath import basename, dirname
 from typing import Any
 
-from smfix.model import CheckedImage, Exit, InUse, ScannedImage, Severity, Verdict
+from smfix.model import CheckedImage, InUse, ScannedImage, Severity, Verdict
 from smfix.report import exitcode
 from smfix.report.escape import printable
 from smfix.report.jsondoc import finding, names
@@ -84,7 +84,6 @@ def sum_up(images: Sequence[ScannedImage]) -> str:
 
 def document(images: Sequence[ScannedImage]) -> dict[str, Any]:
     """``smfix.scan/1``."""
-    code = exitcode.of_checks(image.checked for image in images)
     return {
         "schema": "smfix.scan/1",
         "images": [_image(image) for image in images],
@@ -94,8 +93,13 @@ def document(images: Sequence[ScannedImage]) -> dict[str, Any]:
             "unaligned": sum(image.aligned is False for image in images),
             "longest_chain": max((image.depth + 1 for image in images), default=0),
         },
-        "exit": int(Exit(code)),
+        "exit": exit_code(images),
     }
+
+
+def exit_code(images: Iterable[ScannedImage]) -> int:
+    """What the command ends with."""
+    return int(exitcode.of_checks(image.checked for image in images))
 
 
 def _image(image: ScannedImage) -> dict[str, Any]:
