@@ -278,12 +278,14 @@ def _used(chunk: array[int], first: int) -> Iterator[int] | range:
 
 def _ordered(entries: array[int], owners: array[int], beyond: tuple[int, ...]) -> Bat:
     starts = array("I", map(entries.__getitem__, owners))
-    nearest = min(map(sub, starts[1:], starts), default=_FAR)
+    if len(starts) < 2:
+        return Bat(entries, starts, owners, beyond, _FAR, 0)
+    nearest = min(map(sub, starts[1:], starts))
     if nearest < 0:
         # Keys that are floats sort twice as fast as integers of 32 bits, and are as exact.
         order = array("I", sorted(range(len(starts)), key=array("d", starts).__getitem__))
         owners = array("I", map(owners.__getitem__, order))
         starts = array("I", map(starts.__getitem__, order))
         nearest = min(map(sub, starts[1:], starts))
-    widest = max(map(sub, starts[1:], starts), default=0)
+    widest = max(map(sub, starts[1:], starts))
     return Bat(entries, starts, owners, beyond, nearest, widest)

@@ -110,6 +110,8 @@ class VhdImage:
     @property
     def looks_like_vhd(self) -> bool:
         """Some structure carries its cookie: the image is, or was, a VHD."""
+        if isinstance(self.end, Sound):
+            return True
         footers = (self.end, self.backup, *self.tail)
         if any(isinstance(f, Sound) or f.raw[:8] in (FOOTER_COOKIE, POISON_COOKIE) for f in footers):
             return True
@@ -292,13 +294,14 @@ def _end_of_headers(
 ) -> int:
     """As ``vhd_end_of_headers``; a damaged batmap counts with the size libvhd would have given it."""
     head = header.value
-    end = max(header.where.end, head.bat_extent.end)
+    behind = head.bat_extent.end
+    ends = [header.where.end, behind]
     if isinstance(batmap, Sound):
-        end = max(end, batmap.where.end, batmap.value.header.map_extent.end)
+        ends += (batmap.where.end, batmap.value.header.map_extent.end)
     elif batmap is not None:
-        end = max(end, head.bat_extent.end + BATMAP_HEADER_SIZE + (round_up(-(-head.max_bat_size // 8)) or SECTOR))
-    inside = (loc.entry.extent.end for loc in locators if loc.entry.extent.end <= size)
-    return max(end, *inside, 0)
+        ends.append(behind + BATMAP_HEADER_SIZE + (round_up(-(-head.max_bat_size // 8)) or SECTOR))
+    ends += [loc.entry.extent.end for loc in locators if loc.entry.extent.end <= size]
+    return max(ends)
 
 
 def _tail_footers(view: ByteView, start: int) -> tuple[Sound[Footer], ...]:

@@ -451,7 +451,7 @@ def parse_header(raw: bytes) -> Header:
     fields: tuple[Any, ...] = _HEADER.unpack(raw)
     raw_locators = fields[11]
     locators = NO_LOCATORS
-    if any(raw_locators):
+    if raw_locators.count(0) != len(raw_locators):
         locators = tuple(ParentLocator(*_LOCATOR.unpack_from(raw_locators, 24 * i)) for i in range(LOCATORS))
     return Header(*(*fields[:11], locators, fields[12]))
 
