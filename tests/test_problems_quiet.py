@@ -15,24 +15,29 @@ from images import (
     NOW,
     Buffer,
     base,
+    bat_entry,
     child,
     device,
     empty,
     fixed_disk,
     parent_disk,
+    put,
     qemu,
     refooted,
+    reheaded,
     seen,
     small,
+    with_entry,
 )
 from matrix import mutants
-from smfix.model import InUse, Sound, Verdict
+from smfix.model import SECTOR, InUse, Sound, Verdict
 from smfix.problems.quiet import CLAIMS
 from smfix.problems.rows import Context, found
 from smfix.problems.table import PROBLEMS, diagnose
 from smfix.vhd.glance import Glance
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.make import sparse
+from smfix.vhd.structs import BLOCK_SIZE
 
 DISKS = (base, small, empty, child, parent_disk, qemu, fixed_disk)
 HUNDRED = 100
@@ -105,3 +110,19 @@ def test_a_footer_from_the_future_and_an_old_one_are_asked_about():
         assert isinstance(image.end, Sound)
         holds(image, CONTEXT)
         assert diagnose(image, CONTEXT).findings
+
+
+@pytest.mark.parametrize("by", [16, 2048])
+def test_an_entry_behind_the_gap_in_which_its_block_begins_is_seen(by):
+    raw, at = small(), bat_entry(small(), 1) * SECTOR
+    raw = put(raw[:-SECTOR] + bytes(4096 * SECTOR) + raw[-SECTOR:], at, b"\xff" * SECTOR + b"g" * BLOCK_SIZE)
+    image = seen(with_entry(raw, 1, at // SECTOR + by))
+    holds(image, CONTEXT)
+    assert [finding.code for finding in diagnose(image, CONTEXT).findings] == ["VHD306"]
+
+
+def test_a_sealed_header_of_smaller_blocks_is_seen():
+    room_for_more = put(base(), 1536 + 16, b"\xff" * 496)  # in the BAT's one sector
+    image = seen(reheaded(room_for_more, block_size=1 << 20, max_bat_size=8))
+    holds(image, CONTEXT)
+    assert [finding.code for finding in diagnose(image, CONTEXT).findings] == ["VHD212"]
