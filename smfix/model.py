@@ -426,8 +426,7 @@ class CheckedImage(NamedTuple):
     names: Names = NO_NAMES
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedImage:
+class ScannedImage(NamedTuple):
     """What `scan` says of one image: its check, and what places it in the SR. Sizes in bytes.
 
     `virtual_size` is the guest disk's, `allocated` the number of blocks with a place. `aligned`: the
