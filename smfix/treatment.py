@@ -231,8 +231,7 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
 def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[str, ...]:
     """How XAPI is asked for the size of a disk that lost both its footers and with them what it was."""
     vdi = image.target.vdi
-    missing = [why for finding in found if finding.code == "VHD106" for why in finding.facts["missing"]]
-    asks = any("--size" in why for why in missing) and all("give it with" in why for why in missing)
+    asks = any(finding.code == "VHD106" and "--size" in finding.facts["options"] for finding in found)
     return (command(["xe", "vdi-param-get", f"uuid={vdi}", "param-name=virtual-size"]),) if asks and vdi else ()
 
 

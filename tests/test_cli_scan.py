@@ -57,6 +57,11 @@ def test_both_footers_lost_asks_for_what_nothing_fixes(world):
     assert run.code == 4
     assert "--uuid" in run.out
     assert "--size" in run.out
+    asked = f"xe vdi-param-get uuid={BASE} param-name=virtual-size"
+    assert asked in run.out
+    told = world.run("repair", str(world.path()), "--json", "--size", str(SIZE)).json["images"][0]["outcome"]
+    assert told["findings"][0]["facts"]["options"] == ["--uuid"]
+    assert asked not in told["next"]
 
 
 def test_both_footers_lost_are_rebuilt_from_what_the_operator_knows(world):

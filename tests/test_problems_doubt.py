@@ -237,6 +237,10 @@ def test_what_nothing_fixes_is_asked_for(raw, context, missing):
     finding = made.diagnosis.findings[0]
     assert finding.code == "VHD106"
     assert missing in finding.message
+    lacking = finding.facts["missing"]
+    assert finding.facts["options"] == [
+        option for lack in lacking for option in ("--uuid", "--size") if f"(give it with {option}" in lack
+    ] * all("give it with" in lack for lack in lacking)
     assert finding.disposition is Disposition.REPORT
     assert made.plan.edits == ()
 

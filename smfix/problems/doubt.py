@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
-from typing import Any
+from typing import Any, NamedTuple
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
 from smfix.problems.blocks import PAGE
@@ -138,16 +138,25 @@ def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Hit]:
         "end": image.end.reasons[0],
         "backup": image.backup.reasons[0],
         "origin": origin,
-        "missing": missing,
+        "missing": [lack.words for lack in missing],
+        # What finishes it, where the operator can: empty where that is not enough.
+        "options": [lack.option for lack in missing if lack.option] if all(lack.option for lack in missing) else [],
         "state": _state(footer, origin, missing),
     }
     yield Hit(facts, primary_check(image), disposition=CONFIRM if footer else REPORT)
 
 
-def _state(footer: Footer | None, origin: dict[str, str], missing: list[str]) -> str:
+class _Lack(NamedTuple):
+    """What no evidence fixes; `option`: with what the operator can give it."""
+
+    words: str
+    option: str | None = None
+
+
+def _state(footer: Footer | None, origin: dict[str, str], missing: list[_Lack]) -> str:
     if footer is not None:
         return "Rebuilt from: " + "; ".join(f"{name} = {why}" for name, why in origin.items()) + "."
-    return "Not fixed by any evidence: " + "; ".join(missing) + "."
+    return "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
 
 
 def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None:
@@ -187,11 +196,11 @@ def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str, str], list[str]]:
+def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str, str], list[_Lack]]:
     """(the footer that the evidence fixes or None, where each field comes from, what is missing)."""
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
-        return None, {}, ["header and BAT are not both sound"]
+        return None, {}, [_Lack("header and BAT are not both sound")]
     patched = _patched(image, header, context)
     if patched is not None:
         return patched, {"every field": "one of the two damaged copies, proved by a stored checksum"}, []
@@ -201,11 +210,11 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
         return left, {"every field": why, "hidden": f"{left.hidden}, by the children known"}, []
     batmap_seen = begins_batmap(image, header.bat_extent.end)
     origin: dict[str, str] = {}
-    missing: list[str] = []
+    missing: list[_Lack] = []
     if batmap_seen:
         origin["creator"] = "tap 1.3, the image has a batmap"
     else:
-        missing.append("the creator (there is no batmap)")
+        missing.append(_Lack("the creator (there is no batmap)"))
     has_parent = header.parent_uuid != NULL_UUID or any(loc.code for loc in header.locators)
     origin["type"] = f"{'differencing' if has_parent else 'dynamic'}, by the header's parent fields"
     uuid = _uuid(context, origin, missing)
@@ -238,7 +247,7 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     image = inspect(image.view, by=footer)
     said = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
     said += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
-    return (None, origin, said) if said else (footer, origin, [])
+    return (None, origin, [_Lack(why) for why in said]) if said else (footer, origin, [])
 
 
 def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) -> Footer | None:
@@ -269,40 +278,41 @@ def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) ->
     return fitting[0] if len(fitting) == 1 and len(seen) <= IN_GAPS else None
 
 
-def _uuid(context: Context, origin: dict[str, str], missing: list[str]) -> bytes | None:
+def _uuid(context: Context, origin: dict[str, str], missing: list[_Lack]) -> bytes | None:
     named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None} - {NULL_UUID}
     if context.given_uuid is not None:
         origin["uuid"] = f"{structs.uuid_text(context.given_uuid)}, given"
         if named - {context.given_uuid}:
-            missing.append("the UUID given is not the one that its children name")
+            missing.append(_Lack("the UUID given is not the one that its children name"))
         return context.given_uuid
     if len(named) == 1:
         uuid = named.pop()
         origin["uuid"] = f"{structs.uuid_text(uuid)}, named by its child"
         return uuid
-    missing.append("its children name several UUIDs" if named else "the UUID (give it with --uuid)")
+    several = _Lack("its children name several UUIDs")
+    missing.append(several if named else _Lack("the UUID (give it with --uuid)", "--uuid"))
     return None
 
 
-def _size(header: Header, image: VhdImage, context: Context, origin: dict[str, str], missing: list[str]) -> int | None:
+def _size(header: Header, image: VhdImage, context: Context, origin: dict[str, str], missing: list[_Lack]) -> int | None:
     whole = header.max_bat_size * header.block_size
     if context.given_size is not None:
         origin["size"] = f"{context.given_size:,} bytes, given"
         if not 0 < context.given_size <= whole:
-            missing.append(f"the size given does not fit a BAT for {whole:,} bytes")
+            missing.append(_Lack(f"the size given does not fit a BAT for {whole:,} bytes"))
         return context.given_size
     sizes = {child.footer.current_size for child in context.children if child.footer is not None}
     if sizes == {whole}:
         origin["size"] = f"{whole:,} bytes, by the BAT and by its child"
         return whole
-    missing.append(f"the size (give it with --size; the BAT allows up to {whole:,} bytes)")
+    missing.append(_Lack(f"the size (give it with --size; the BAT allows up to {whole:,} bytes)", "--size"))
     return None
 
 
 def _fix_no_footer(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
     footer, _, missing = _rebuilt(image, context)
     if footer is None:
-        return Refusal(Reason.NO_FIX, "; ".join(missing))
+        return Refusal(Reason.NO_FIX, "; ".join(lack.words for lack in missing))
     made = append_footer(replace(image, footer=footer), footer)
     return made if isinstance(made, Refusal) else (*made, Write(0, footer.encode()))
 

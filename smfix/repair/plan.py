@@ -217,8 +217,8 @@ def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
     why = f": {mending.refusals[0].message}" if mending.refusals else ""
     # What the operator can add: then it is no question of a proof.
     lost = [finding for finding in left if finding.code == "VHD106"]
-    missing = [each for finding in lost for each in finding.facts["missing"]]
-    if missing and not mending.refusals and all("give it with" in each for each in missing):
+    missing = [each for finding in lost if finding.facts["options"] for each in finding.facts["missing"]]
+    if missing and not mending.refusals:
         return Refusal(Reason.NO_FIX, f"{', '.join(codes)}: not without {' and '.join(missing)}", _explained(codes))
     return Refusal(Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}", _explained(codes))
 
