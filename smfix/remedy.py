@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from smfix import chains, pipeline, policy
 from smfix.cases import incident
 from smfix.errors import SmfixError
-from smfix.host.answers import patience
+from smfix.host import answers
 from smfix.host.errand import Errand
 from smfix.host.sr import Found, sr_mounts
 from smfix.ledger import Case, Ledger
@@ -28,7 +28,6 @@ from smfix.policy import Policy
 
 _DAMAGED_AGAIN = (Reason.NO_FIX, Reason.NEEDS_CONFIRM)
 _WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
-_SILENT = "the storage has not answered for {:g} s; the disk was not looked at"
 _SOUND = Outcome(Status.VALID, "the image is sound")
 _STEP = 0.2  # seconds between two looks whether we are to stop
 _MOMENT = 2.0  # seconds that the others wait for one storage
@@ -80,7 +79,7 @@ class Remedies:
     now: Callable[[], datetime]
     stopping: Callable[[], bool]
     rules: Policy = field(default_factory=Policy)
-    patience: float = field(default_factory=patience)
+    patience: float = field(default_factory=answers.patience)
     foreseen: dict[str, Outcome] = field(default_factory=dict)
     _denied: dict[str, Denied] = field(default_factory=dict)
     _late: list[_Running] = field(default_factory=list)
@@ -149,7 +148,9 @@ class Remedies:
 
     def _given_up(self, late: _Running) -> list[tuple[TreatedIncident, Denied | None]]:
         late.given_up = True
-        return [(_failed(name, one, _SILENT.format(self.patience)), None) for name, one in late.told]
+        then = "smfix looks as soon as it answers"
+        silent = {name: answers.words(_whose(one), self.patience, then) for name, one in late.told}
+        return [(_failed(name, one, silent[name]), None) for name, one in late.told]
 
     def _returned(self, seconds: float = 0.0) -> list[tuple[TreatedIncident, Denied | None]]:
         """What the late ones have brought back. Of one that was given up only what was written counts.
@@ -346,6 +347,10 @@ def _decider(name: str, sr: str | None, ask: Callable[[Asked], bool]) -> pipelin
 
 def _never(_asked: Asked) -> bool:
     return False
+
+
+def _whose(one: Incident) -> str:
+    return f"SR {one.sr}" if one.sr is not None else one.path or one.vdi.text
 
 
 def _failed(name: str, one: Incident, words: str) -> TreatedIncident:

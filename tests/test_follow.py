@@ -399,7 +399,9 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
     live.until(lambda: "repaired" in live.names(BASE))
     assert live.names(OTHER) == ["seen", "waiting"]
     (silent,) = [one for one in live.told if one["event"] == "waiting"]
-    assert "has not answered for 0.3 s" in silent["incident"]["outcome"]["message"]
+    said = silent["incident"]["outcome"]["message"]
+    assert said.startswith(f"the storage of SR {dead} has not answered for 0.3 s: it was not looked at. See whether")
+    assert said.endswith("are up, smfix looks as soon as it answers")
     answers.append("now")
     live.until(lambda: live.names(OTHER).count("waiting") == 2)
     assert live.last()["status"] == "not-found"

@@ -38,11 +38,12 @@ def patience() -> float:
     return seconds
 
 
-def words(path: str) -> str:
-    """What is said of storage that is silent."""
+def words(what: str, seconds: float | None = None, then: str = "then run smfix again") -> str:
+    """What is said of storage that is silent: whose, for how long (None: :func:`patience`), and `then`."""
+    limit = patience() if seconds is None else seconds
     return (
-        f"the storage of {path} has not answered for {patience():g} s: it was not looked at. See whether its server "
-        "and its paths are up, then run smfix again"
+        f"the storage of {what} has not answered for {limit:g} s: it was not looked at. See whether its server "
+        f"and its paths are up, {then}"
     )
 
 
