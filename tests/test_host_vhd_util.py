@@ -46,7 +46,7 @@ def test_words_are_bounded(tool):
     assert len(complaint("/x") or "") == len("vhd-util check: ") + 200
 
 
-@pytest.mark.parametrize("body", ["exit 0", "echo is valid", "kill -ABRT $$"])
+@pytest.mark.parametrize("body", ["exit 0", "echo is valid", "kill -ABRT $$", "no-such-program"])
 def test_no_complaint(tool, body):
     tool(body)
     assert complaint("/x") is None

@@ -16,6 +16,7 @@ TIME_LIMIT = 10.0
 """Seconds. A damaged header costs it ten retries of a second each; nobody waits longer than that."""
 
 _MAX_WORDS = 200
+_NOT_STARTED = 127  # the loader's exit code, and a shell's; vhd-util ends with small errno's
 
 # It ends at the first thing it meets, and looks at the parent last: then this image has passed. Nor
 # does it say anything against the image when it cannot get at it.
@@ -27,8 +28,8 @@ _ABOUT_SOMETHING_ELSE = re.compile(
 def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT) -> str | None:
     """The first line ``vhd-util check -B -n PATH`` says against the image, or None.
 
-    None also where there is no `program`, it does not end within `limit` seconds, a signal ended it,
-    or what it says is of another file: the parent. ``-B`` leaves out its overlap test, which takes
+    None also where there is no `program`, it cannot be started (a library of it is missing), it does not end within
+    `limit` seconds, a signal ended it, or what it says is of another file: the parent. ``-B`` leaves out its overlap test, which takes
     time in the square of the blocks; ours is done. `path` is absolute.
     """
     found = shutil.which(program)
@@ -38,7 +39,7 @@ def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT
         done = finished([found, "check", "-B", "-n", path], limit)
     except (OSError, TimeoutExpired):
         return None
-    if done.returncode <= 0:
+    if done.returncode <= 0 or done.returncode == _NOT_STARTED:
         return None
     said = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()
     words = said[0] if said else f"exit code {done.returncode}"
