@@ -28,9 +28,9 @@ _ABOUT_SOMETHING_ELSE = re.compile(
 def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT) -> str | None:
     """The first line ``vhd-util check -B -n PATH`` says against the image, or None.
 
-    None also where there is no `program`, it cannot be started (a library of it is missing), it does not end within
-    `limit` seconds, a signal ended it, or what it says is of another file: the parent. ``-B`` leaves out its overlap test, which takes
-    time in the square of the blocks; ours is done. `path` is absolute.
+    None also where there is no `program`, it cannot be started (a library of it is missing), it does not end
+    within `limit` seconds, a signal ended it, or what it says is of another file: the parent. ``-B`` leaves out
+    its overlap test, which takes time in the square of the blocks; ours is done. `path` is absolute.
     """
     found = shutil.which(program)
     if found is None:

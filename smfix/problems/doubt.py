@@ -294,7 +294,9 @@ def _uuid(context: Context, origin: dict[str, str], missing: list[_Lack]) -> byt
     return None
 
 
-def _size(header: Header, image: VhdImage, context: Context, origin: dict[str, str], missing: list[_Lack]) -> int | None:
+def _size(
+    header: Header, image: VhdImage, context: Context, origin: dict[str, str], missing: list[_Lack]
+) -> int | None:
     whole = header.max_bat_size * header.block_size
     if context.given_size is not None:
         origin["size"] = f"{context.given_size:,} bytes, given"
