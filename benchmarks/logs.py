@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import make_smlog
+from memory import private_kib
 from run import commit
 
 HERE = Path(__file__).resolve().parent
@@ -132,25 +133,9 @@ def private_mib(words: Sequence[str]) -> float:
     process = subprocess.Popen(words, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:
-        most = max(most, sum(_private(pid) for pid in _family(process.pid)))
+        most = max(most, private_kib(process.pid))
         time.sleep(0.01)
     return most / 1024
-
-
-def _family(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return [pid]
-    return [pid, *(one for child in children for one in _family(int(child)))]
-
-
-def _private(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
 
 
 def rotated_set(log: Path, folder: Path) -> None:

@@ -60,6 +60,7 @@ ACTS = (
     "smfix.setting",
     "smfix.treatment",
     "smfix.remedy",
+    "smfix.fleet.piles",
     "smfix.fleet.reading",
     "smfix.follow",
     "smfix.live",

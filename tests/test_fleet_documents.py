@@ -64,7 +64,7 @@ def test_images_that_were_looked_at():
         (BASE, SR, "invalid", ("VHD101",), "why"),
         ("", None, "unreadable", (), "why"),
     ]
-    assert {sr: len(images) for sr, images in said.images} == {SR: 2, "": 1}
+    assert len(set(said.images)) == 3
 
 
 def test_the_same_image_has_the_same_number_whoever_saw_it():

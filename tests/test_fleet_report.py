@@ -7,15 +7,17 @@ import json
 import os
 import signal
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from fleet_values import BASE, LEAF, OTHER, SHARED, SR, check, error, from_log, incident, outcome, path_of
 from html_reader import Reader
-from smfix.fleet import reading, rendering
+from smfix.fleet import piles, reading, rendering
 from smfix.fleet.documents import read_document
-from smfix.fleet.picture import Picture
+from smfix.fleet.picture import Gathering, Picture
+from smfix.fleet.piles import Pile
 from world import World, failed, make_world
 
 
@@ -183,6 +185,26 @@ def test_a_folder_that_cannot_be_read(fleet, monkeypatch):
     assert (run.code, "Permission denied" in run.err) == (8, True)
 
 
+def test_folders_in_folders(fleet):
+    fleet.put("a/from-log.json", from_log())
+    (fleet.folder / "a" / "back").symlink_to(fleet.folder)
+    assert fleet.report(fleet.folder, "--json").json["sources"]["files"] == 1
+    os.makedirs(fleet.folder.joinpath(*"x" * 70))
+    run = fleet.report()
+    assert (run.code, "more than 64 folders in each other" in run.err) == (8, True)
+
+
+def test_no_room_for_what_is_sorted(fleet, monkeypatch):
+    monkeypatch.setattr(piles, "MOST", 1)
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    fleet.put("a.json", from_log(incident()))
+    run = fleet.report()
+    assert run.code == 8
+    assert run.err == (
+        "smfix: the temporary folder cannot be written to (No such file or directory); TMPDIR names another one\n"
+    )
+
+
 def test_more_files_than_one_report_takes(fleet, monkeypatch):
     monkeypatch.setattr(reading, "MOST_FILES", 1)
     for name in "ab":
@@ -235,8 +257,8 @@ def test_every_core_gives_the_same_in_the_same_order(fleet, monkeypatch):
         assert len(run.err.splitlines()) == 3
         document = run.json
         assert (document["summary"]["disks"], document["sources"]["unreadable"]) == (147, 3)
-        hosts = sorted(document.pop("hosts"), key=lambda one: one["host"])
-        documents.append((hosts, document))
+        assert [one["host"] for one in document["hosts"]] == [f"h{number:03}" for number in range(150)]
+        documents.append(document)
     assert documents[0] == documents[1] == documents[2]
 
 
@@ -273,12 +295,12 @@ def test_no_memory_is_one_line(fleet, monkeypatch):
 
 
 def many(count: int, **options) -> Picture:
-    picture = Picture()
+    picture = Gathering(Pile)
     for number in range(count):
         sr = f"{number:08x}{SR[8:]}"
         document = from_log(incident(vdi=f"{number:08x}{BASE[8:]}", sr=sr, how=outcome("refused", **options)))
         picture.take(f"h{number}", read_document(json.dumps(document).encode()))
-    return picture
+    return picture.picture()
 
 
 def test_what_is_too_much_for_text_is_in_json():
@@ -286,18 +308,18 @@ def test_what_is_too_much_for_text_is_in_json():
     text = rendering.text(picture)
     assert text.count("and 210 more in --json") == 2
     assert "footer-invalid 1" in text
-    assert len(rendering.document(picture, 0, ())["disks"]) == 230
+    assert len(list(rendering.document(picture, 0, ())["disks"].each())) == 230
     tables = {table.id: table for table in rendering.tables(picture)}
     assert (len(tables["srs"].rows), tables["srs"].more) == (200, 30)
     assert "trouble" not in tables
 
 
 def test_what_was_left_out_is_said():
-    picture = Picture()
-    picture.take(
+    gathered = Gathering(Pile)
+    gathered.take(
         "a", read_document(json.dumps(from_log(incident(sr=None, first_seen=None))).encode())._replace(left_out=3)
     )
-    text = " ".join(rendering.text(picture).split())
+    text = " ".join(rendering.text(gathered.picture()).split())
     assert "This is not all: 3 disks and images beyond" in text
     assert "since nobody knows when" in text
     assert "SR not known" in text
@@ -307,6 +329,7 @@ def test_titles():
     assert rendering.title("VHD101") == "footer lost, backup footer sound"
     assert rendering.title("VHD998") == "a finding of a later smfix"
     assert rendering.title("footer-invalid").startswith("as the log names it")
+    assert rendering.title("other") == "more causes than one report names"
 
 
 def test_names_are_cut():
@@ -314,8 +337,9 @@ def test_names_are_cut():
 
 
 def test_a_disk_without_any_name():
-    picture = Picture()
+    gathered = Gathering(Pile)
     document = {"schema": "smfix.repair/1", "images": [{"path": "", "outcome": outcome("failed") | {"message": ""}}]}
-    picture.take("a", read_document(json.dumps(document).encode()))
+    gathered.take("a", read_document(json.dumps(document).encode()))
+    picture = gathered.picture()
     assert "a disk without a name" in rendering.text(picture)
     assert [table.rows[0][0] for table in rendering.tables(picture) if table.id == "left"] == ["a disk without a name"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -54,13 +54,13 @@ class Sight(NamedTuple):
 class Said(NamedTuple):
     """What one document says.
 
-    `images` are the images that were looked at, by SR ("": not known), each as a number of 64 bits that stands for
-    it everywhere. `trouble`: what the host could not do. `left_out`: disks beyond the bound.
+    `images` are the images that were looked at, each as a number of 64 bits that stands for it everywhere.
+    `trouble`: what the host could not do. `left_out`: disks beyond the bound.
     """
 
     kind: str
     sights: tuple[Sight, ...] = ()
-    images: tuple[tuple[str, array[int]], ...] = ()
+    images: Sequence[int] = ()
     trouble: tuple[str, ...] = ()
     left_out: int = 0
 
@@ -126,7 +126,7 @@ def _scan(document: dict[str, Any]) -> Said:
 
 
 def _looked_at(kind: str, document: dict[str, Any]) -> Said:
-    seen: dict[str, array[int]] = {}
+    seen = array("Q")
 
     def sights() -> Iterator[Sight]:
         for number, given in enumerate(_list(document, "images", "the document")):
@@ -136,7 +136,7 @@ def _looked_at(kind: str, document: dict[str, Any]) -> Said:
             name = read_path(path)
             vdi = _uuid(image.get("vdi")) or name.vdi or ""
             sr = _uuid(image.get("sr")) or name.sr
-            seen.setdefault(sr or "", array("Q")).append(_number(sr, vdi, path))
+            seen.append(_number(sr, vdi, path))
             if verdict in SOUND_VERDICTS:
                 continue
             note = image.get("note")
@@ -150,7 +150,7 @@ def _looked_at(kind: str, document: dict[str, Any]) -> Said:
             )
 
     said = _said(kind, sights())
-    return said._replace(images=tuple(seen.items()))
+    return said._replace(images=seen)
 
 
 def _repair(document: dict[str, Any]) -> Said:

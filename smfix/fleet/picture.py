@@ -1,8 +1,10 @@
 """What all documents say together: each disk once, whoever saw it. Pure.
 
-Theory. Documents come one by one and are forgotten; what is kept is bounded: disks in trouble (:data:`MOST_DISKS`),
-hosts (:data:`MOST_HOSTS`), images that were looked at (:data:`MOST_IMAGES`, eight bytes' worth each). What is beyond
-a bound is counted, and the picture says that it is not complete.
+Theory. Documents come one by one and are forgotten. What they say of disks and of hosts is laid on piles, which may be
+larger than the memory (:class:`Pile`; who keeps them is the caller's affair), and is added up afterwards, one after the
+other, in the order that each sum needs: what is said of one disk together, then the disks of one SR, then all of one
+host. So in memory there is one disk, one SR with the names of its hosts, one host, and sums. What is beyond a bound
+is counted, and the picture says that it is not complete.
 
 A disk is known by its SR and its UUID. A log may say only eight digits of it, or no SR: such a disk is the one disk
 that it fits, where one host or the SR leaves no other, else one of its own.
@@ -11,20 +13,28 @@ that it fits, where one host or the SR leaves no other, else one of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Protocol
 
 from smfix.fleet.documents import REPORTED, RESOLVED, Said, Sight
 from smfix.model import Exit
 
-MOST_DISKS = 200_000
-MOST_HOSTS = 100_000
-MOST_IMAGES = 2_000_000
+MOST_SIGHTS = 5_000_000
+"""What hosts say of disks in trouble: so much of it is kept, some 2 KB each in the temporary folder."""
+MOST_IMAGES = 50_000_000
+"""Images that were looked at, each as often as hosts have it: some 25 bytes each in the temporary folder."""
+MOST_ALIKE = 1_000
+"""Disks whose UUIDs begin with the same eight digits."""
 MOST_VIEWS = 64
 """Hosts whose view of one disk is kept: the most that a pool has."""
 MOST_TROUBLES = 4
+MOST_WORDS = 500
+"""Different causes, statuses and reasons that one sum names; what is beyond is counted as :data:`OTHER`."""
+OTHER = "other"
 
 # What several hosts say of one disk: the first of these that any says. Who repaired it knows best; who looked at it
 # knows more than who has only its name.
@@ -51,6 +61,24 @@ _WEIGHT = {
 }
 _UNKNOWN = _WEIGHT["refused"]  # a status of a later smfix: somebody looked, and it is not settled
 REPAIRED, SOUND, LEFT = "repaired", "sound", "left"
+_EACH = 32
+
+
+class Pile(Protocol):
+    """Values that compare with each other, laid down one by one; iterating gives them sorted, as often as asked."""
+
+    def add(self, value: Any, /) -> None:
+        """One value more."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Every value, the least first."""
+
+
+class Piles(Protocol):
+    """Makes piles."""
+
+    def __call__(self, *, once: bool = False) -> Pile:
+        """An empty one. `once`: of equal values it keeps one."""
 
 
 def group(status: str) -> str:
@@ -66,14 +94,14 @@ def _weight(status: str) -> int:
 
 @dataclass(slots=True)
 class Disk:
-    """One disk in trouble. `views` are (status, reason) by the number of the host that said so."""
+    """One disk in trouble. `views` are (status, reason) by the host that said so."""
 
     told: Sight
     codes: tuple[str, ...]
     kinds: tuple[str, ...]
     first: datetime | None
     last: datetime | None
-    views: dict[int, tuple[str, str | None]]
+    views: dict[str, tuple[str, str | None]]
 
     @property
     def group(self) -> str:
@@ -105,12 +133,12 @@ class Disk:
                 self.views[host] = view
 
 
-_EACH = 32
-
-
 @dataclass(slots=True)
 class Sum:
-    """Disks, added up. `causes`, `statuses` and `reasons` count disks, `since` is the first report."""
+    """Disks, added up. `causes`, `statuses` and `reasons` count disks, `since` is the first report.
+
+    `hosts` and `srs` are numbers of those that the disks of a cause are on.
+    """
 
     disks: int = 0
     groups: Counter[str] = field(default_factory=Counter)
@@ -118,164 +146,79 @@ class Sum:
     reasons: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
     since: datetime | None = None
-    hosts: set[int] = field(default_factory=set)
-    srs: set[str | None] = field(default_factory=set)
+    hosts: int = 0
+    srs: int = 0
 
-    def add(self, disk: Disk, view: tuple[str, str | None]) -> None:
+    def add(self, view: tuple[str, str | None], causes: Iterable[str], first: datetime | None) -> None:
         """One disk more, as `view` (status, reason) has it."""
         status, reason = view
         self.disks += 1
         self.groups[group(status)] += 1
-        self.statuses[status] += 1
+        self.statuses[_known(status, self.statuses)] += 1
         if reason is not None:
-            self.reasons[reason] += 1
-        self.causes.update(disk.causes)
-        self.since = _earlier(self.since, disk.first)
+            self.reasons[_known(reason, self.reasons)] += 1
+        self.causes.update({_known(cause, self.causes) for cause in causes})
+        self.since = _earlier(self.since, first)
+
+
+def _known(word: str, words: dict[str, Any]) -> str:
+    """The word as it is counted."""
+    return word if word in words or len(words) < MOST_WORDS else OTHER
 
 
 @dataclass(slots=True)
 class Host:
-    """One host: its documents by kind, and what it could not do or say."""
+    """One host: its documents by kind, what it could not do or say, and its disks as it saw them."""
 
     name: str
     documents: Counter[str] = field(default_factory=Counter)
     trouble: list[str] = field(default_factory=list)
+    view: Sum = field(default_factory=Sum)
 
 
+@dataclass(slots=True)
+class Repository:
+    """One SR (`sr` None: disks whose SR nobody names) and the hosts that speak of its disks."""
+
+    sr: str | None
+    hosts: list[str]
+    sum: Sum
+
+
+@dataclass(slots=True)
 class Picture:
-    """Everything that was said so far. Documents are given to :meth:`take`; then the sums are asked for."""
+    """All that was said, added up. `hosts`, `srs` and `silent` (hosts with trouble) are numbers; `srs`: of known SRs.
 
-    def __init__(self) -> None:
-        self.hosts: list[Host] = []
-        self.images_of: Counter[str] = Counter()
-        self.files = 0
-        self.unreadable = 0
-        self.left_out = 0
-        self._numbers: dict[str, int] = {}
-        self._disks: dict[tuple[str | None, str, int], Disk] = {}
-        self._images: set[int] = set()
+    `total`: all disks, each as the strongest view has it; `causes`: those of each cause (a disk with two counts for
+    both), the most first.
+    """
 
-    def take(self, host: str, said: Said) -> None:
-        """One document of `host`."""
-        self.files += 1
-        number = self._host(host)
-        if number is None:
-            self.left_out += len(said.sights) + said.left_out
-            return
-        one = self.hosts[number]
-        one.documents[said.kind] += 1
-        one.trouble.extend(said.trouble[: MOST_TROUBLES - len(one.trouble)])
-        self.left_out += said.left_out
-        for sr, images in said.images:
-            self._count(sr, images)
-        for sight in said.sights:
-            self._see(number if sight.host is None else self._host(sight.host), sight)
+    files: int
+    unreadable: int
+    left_out: int
+    images: int
+    total: Sum
+    causes: dict[str, Sum]
+    srs: int
+    rows: int
+    """SRs, with the unknown one."""
+    hosts: int = 0
+    silent: int = 0
+    disk_pile: Iterable[Any] = ()
+    sr_pile: Iterable[Any] = ()
+    host_pile: Iterable[Any] = ()
 
-    def refuse(self, host: str, why: str) -> None:
-        """A file of `host` that says nothing, and why."""
-        self.files += 1
-        self.unreadable += 1
-        number = self._host(host)
-        if number is not None and len(self.hosts[number].trouble) < MOST_TROUBLES:
-            self.hosts[number].trouble.append(why)
-
-    def _host(self, name: str) -> int | None:
-        number = self._numbers.get(name)
-        if number is None and len(self.hosts) < MOST_HOSTS:
-            number = self._numbers[name] = len(self.hosts)
-            self.hosts.append(Host(name))
-        return number
-
-    def _count(self, sr: str, images: Iterable[int]) -> None:
-        for image in images:
-            if image not in self._images:
-                if len(self._images) >= MOST_IMAGES:
-                    self.left_out += 1
-                    continue
-                self._images.add(image)
-                self.images_of[sr] += 1
-
-    def _see(self, host: int | None, sight: Sight) -> None:
-        if host is None:
-            self.left_out += 1
-            return
-        seen = Disk(sight, sight.codes, sight.kinds, sight.first, sight.last, {host: (sight.status, sight.reason)})
-        # Without an SR, and with only the digits of a name, it is told apart by its host; a disk without any name
-        # by its path there.
-        is_full = len(sight.vdi) == 36
-        key = (sight.sr, sight.vdi or sight.path or "", -1 if sight.sr is not None or is_full else host)
-        known = self._disks.get(key)
-        if known is not None:
-            known.join(seen)
-        elif len(self._disks) < MOST_DISKS:
-            self._disks[key] = seen
-        else:
-            self.left_out += 1
-
-    # ------------------------------------------------------------------ when all is taken
-
-    @cached_property
-    def disks(self) -> list[Disk]:
+    def each_disk(self) -> Iterator[Disk]:
         """Each disk in trouble once: those that are left first, then by SR, longest in trouble first."""
-        whole: dict[str, list[Disk]] = {}
-        part: list[Disk] = []
-        for disk in self._disks.values():
-            if len(disk.told.vdi) == 36 and disk.told.sr is not None:
-                whole.setdefault(disk.told.vdi[:8], []).append(disk)
-            else:
-                part.append(disk)
-        apart = []
-        for disk in part:
-            fits = [one for one in whole.get(disk.told.vdi[:8], ()) if len(disk.told.vdi) >= 8 and _fits(disk, one)]
-            if len(fits) == 1:
-                fits[0].join(disk)
-            else:
-                apart.append(disk)
-        return sorted([*(disk for disks in whole.values() for disk in disks), *apart], key=_urgency)
+        return (disk for _, _, disk in self.disk_pile)
 
-    @cached_property
-    def total(self) -> Sum:
-        """All disks, each as the strongest view has it."""
-        total = Sum()
-        for disk in self.disks:
-            total.add(disk, (disk.told.status, disk.told.reason))
-        return total
+    def each_sr(self) -> Iterator[Repository]:
+        """Each SR, those with most left first."""
+        return (one for *_, one in self.sr_pile)
 
-    @cached_property
-    def srs(self) -> dict[str | None, Sum]:
-        """The disks of each SR (None: not known), those with most left first."""
-        sums: dict[str | None, Sum] = {}
-        for disk in self.disks:
-            one = sums.setdefault(disk.told.sr, Sum())
-            one.add(disk, (disk.told.status, disk.told.reason))
-            one.hosts.update(disk.views)
-        return dict(sorted(sums.items(), key=lambda item: (-item[1].groups[LEFT], -item[1].disks, item[0] or "")))
-
-    @cached_property
-    def causes(self) -> dict[str, Sum]:
-        """The disks of each cause; a disk with two counts for both."""
-        sums: dict[str, Sum] = {}
-        for disk in self.disks:
-            for cause in disk.causes:
-                one = sums.setdefault(cause, Sum())
-                one.add(disk, (disk.told.status, disk.told.reason))
-                one.hosts.update(disk.views)
-                one.srs.add(disk.told.sr)
-        return dict(sorted(sums.items(), key=lambda item: (-item[1].disks, item[0])))
-
-    @cached_property
-    def views(self) -> list[Sum]:
-        """The disks of each host as that host saw them, in the order of `hosts`."""
-        sums = [Sum() for _ in self.hosts]
-        for disk in self.disks:
-            for host, view in disk.views.items():
-                sums[host].add(disk, view)
-        return sums
-
-    @property
-    def in_trouble(self) -> list[Host]:
-        """Hosts that could not be reached, or whose output could not be read, whole or in part."""
-        return [host for host in self.hosts if host.trouble]
+    def each_host(self) -> Iterator[Host]:
+        """Each host, by its name."""
+        return (host for _, host in self.host_pile)
 
     @property
     def exit(self) -> Exit:
@@ -283,8 +226,165 @@ class Picture:
         bits = Exit.REPAIRED if self.total.groups[REPAIRED] else Exit.CLEAN
         if self.total.groups[LEFT]:
             bits |= Exit.LEFT
-        failed = self.total.statuses["failed"] or any(host.trouble for host in self.hosts)
-        return bits | Exit.FAILED if failed or self.unreadable else bits
+        return bits | Exit.FAILED if self.total.statuses["failed"] or self.silent or self.unreadable else bits
+
+
+# What is laid down of a host.
+_DOCUMENT, _TROUBLE, _VIEW, _NAMED = range(4)
+
+
+class Gathering:
+    """Everything that was said so far. Documents are given to :meth:`take`; then :meth:`picture` adds them up, once.
+
+    Whatever is raised by the piles that `piles` makes goes through.
+    """
+
+    def __init__(self, piles: Piles) -> None:
+        self._piles = piles
+        self._sights, self._facts, self._images = piles(), piles(), piles(once=True)
+        self._files = self._unreadable = self._left_out = self._said = self._seen = self._looked = 0
+
+    def take(self, host: str, said: Said) -> None:
+        """One document of `host`."""
+        self._files += 1
+        self._left_out += said.left_out
+        self._fact(host, _DOCUMENT, said.kind)
+        for trouble in said.trouble[:MOST_TROUBLES]:
+            self._fact(host, _TROUBLE, trouble)
+        for image in said.images:
+            self._looked += 1
+            if self._looked <= MOST_IMAGES:
+                self._images.add(image)
+            else:
+                self._left_out += 1
+        for sight in said.sights:
+            self._see(host if sight.host is None else sight.host, sight)
+
+    def refuse(self, host: str, why: str) -> None:
+        """A file of `host` that says nothing, and why."""
+        self._files += 1
+        self._unreadable += 1
+        self._fact(host, _TROUBLE, why)
+
+    def _fact(self, host: str, what: int, value: object) -> None:
+        self._said += 1
+        self._facts.add((host, self._said, what, value))
+
+    def _see(self, host: str, sight: Sight) -> None:
+        if sight.host is not None:
+            self._fact(host, _NAMED, None)
+        self._seen += 1
+        if self._seen <= MOST_SIGHTS:
+            self._sights.add((_alike(host, sight), self._seen, host, sight))
+        else:
+            self._left_out += 1
+
+    # ------------------------------------------------------------------ when all is taken
+
+    def picture(self) -> Picture:
+        """What it comes to."""
+        by_sr = self._piles()
+        number = 0
+        for _, said in groupby(self._sights, key=itemgetter(0)):
+            disks, left_out = _disks((host, sight) for *_, host, sight in said)
+            self._left_out += left_out
+            for disk in disks:
+                number += 1
+                by_sr.add((disk.told.sr or "", _urgency(disk), number, disk))
+        picture = self._of_srs(by_sr)
+        self._of_hosts(picture)
+        picture.causes = dict(sorted(picture.causes.items(), key=lambda item: (-item[1].disks, item[0])))
+        return picture
+
+    def _of_srs(self, by_sr: Iterable[Any]) -> Picture:
+        """Disks, SRs and causes."""
+        disks, srs = self._piles(), self._piles()
+        images = sum(1 for _ in self._images)
+        picture = Picture(self._files, self._unreadable, self._left_out, images, Sum(), {}, 0, 0)
+        for name, group_ in groupby(by_sr, key=itemgetter(0)):
+            one, hosts, causes = Sum(), set[str](), set[str]()
+            for *_, disk in group_:
+                view = (disk.told.status, disk.told.reason)
+                disks.add((disk.group != LEFT, picture.total.disks, disk))
+                for each in (one, picture.total):
+                    each.add(view, disk.causes, disk.first)
+                for cause in {_known(cause, picture.causes) for cause in disk.causes}:
+                    picture.causes.setdefault(cause, Sum()).add(view, (), disk.first)
+                    causes.add(cause)
+                hosts.update(disk.views)
+                for host, seen in disk.views.items():
+                    self._fact(host, _VIEW, (seen, disk.causes, disk.first))
+            for cause in causes:
+                picture.causes[cause].srs += 1
+            picture.srs += name != ""
+            picture.rows += 1
+            srs.add((-one.groups[LEFT], -one.disks, name, Repository(name or None, sorted(hosts), one)))
+        picture.disk_pile, picture.sr_pile = disks, srs
+        return picture
+
+    def _of_hosts(self, picture: Picture) -> None:
+        hosts = self._piles()
+        for name, facts in groupby(self._facts, key=itemgetter(0)):
+            host, causes = Host(name), set[str]()
+            for *_, what, value in facts:
+                if what == _DOCUMENT:
+                    host.documents[value] += 1
+                elif what == _TROUBLE:
+                    host.trouble += [value] * (len(host.trouble) < MOST_TROUBLES)
+                elif what == _VIEW:
+                    view, of_disk, first = value
+                    host.view.add(view, (), first)
+                    causes.update(_known(cause, picture.causes) for cause in of_disk)
+            for cause in causes:
+                picture.causes[cause].hosts += 1
+            picture.hosts += 1
+            picture.silent += bool(host.trouble)
+            hosts.add((name, host))
+        picture.host_pile = hosts
+
+
+def _alike(host: str, sight: Sight) -> str:
+    """What all sights that may be of one disk have in common: eight digits, or all that tells it apart."""
+    return sight.vdi[:8] if len(sight.vdi) >= 8 else "\0".join(("", *map(str, _key(host, sight))))
+
+
+def _key(host: str, sight: Sight) -> tuple[str | None, str, str]:
+    """What tells a disk apart from others.
+
+    Without an SR, and with only the digits of a name, that is also its host; of a disk without any name its path there.
+    """
+    is_full = len(sight.vdi) == 36
+    return sight.sr, sight.vdi or sight.path or "", "" if sight.sr is not None or is_full else host
+
+
+def _disks(said: Iterable[tuple[str, Sight]]) -> tuple[list[Disk], int]:
+    """The disks of which `said` (host, sight) speaks, alike as they are; and how many sights were too many."""
+    known: dict[tuple[str | None, str, str], Disk] = {}
+    left_out = 0
+    for host, sight in said:
+        seen = Disk(sight, sight.codes, sight.kinds, sight.first, sight.last, {host: (sight.status, sight.reason)})
+        key = _key(host, sight)
+        if key in known:
+            known[key].join(seen)
+        elif len(known) < MOST_ALIKE:
+            known[key] = seen
+        else:
+            left_out += 1
+    whole = [disk for disk in known.values() if _is_whole(disk)]
+    apart = []
+    for disk in known.values():
+        if _is_whole(disk):
+            continue
+        fits = [one for one in whole if len(disk.told.vdi) >= 8 and _fits(disk, one)]
+        if len(fits) == 1:
+            fits[0].join(disk)
+        else:
+            apart.append(disk)
+    return [*whole, *apart], left_out
+
+
+def _is_whole(disk: Disk) -> bool:
+    return len(disk.told.vdi) == 36 and disk.told.sr is not None
 
 
 def _fits(part: Disk, whole: Disk) -> bool:
@@ -296,15 +396,9 @@ def _fits(part: Disk, whole: Disk) -> bool:
     return len(part.told.vdi) == 36 or not part.views.keys().isdisjoint(whole.views)
 
 
-def _urgency(disk: Disk) -> tuple[bool, str, bool, float, str]:
+def _urgency(disk: Disk) -> tuple[bool, bool, float, str]:
     first = disk.first
-    return (
-        disk.group != LEFT,
-        disk.told.sr or "",
-        first is None,
-        0.0 if first is None else first.timestamp(),
-        disk.told.vdi,
-    )
+    return disk.group != LEFT, first is None, 0.0 if first is None else first.timestamp(), disk.told.vdi
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

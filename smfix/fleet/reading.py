@@ -1,8 +1,9 @@
 """The outputs of many hosts, from files, folders and archives into one picture, on every core.
 
-Reads the machine, writes nothing. One process for each core reads every so-many-th file and hands over what it says;
-it waits where the pipe is full, so nothing piles up, and documents are taken in the same order whatever the speed. A
-reader that dies (a document that is too much for the memory) costs its file, and another goes on behind it.
+Reads the machine, writes nothing but piles (:mod:`smfix.fleet.piles`): the names of the files, and what they say. One
+process for each core reads every so-many-th file and hands over what it says; it waits where the pipe is full, and
+documents are taken in the same order whatever the speed. A reader that dies (a document that is too much for the
+memory) costs its file, and another goes on behind it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import pickle
 import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO
 
 from smfix.errors import SmfixError, Unreadable
 from smfix.fleet.documents import MOST_DISKS, REPORTED, RESOLVED, NotADocument, Said, Sight, read_document
-from smfix.fleet.picture import Picture
+from smfix.fleet.picture import Gathering, Picture
+from smfix.fleet.piles import Pile
 from smfix.model import Incident, State
 
 MOST_BYTES = 32 << 20
@@ -28,6 +31,7 @@ _KINDS = ("from-log", "scan", "check", "status", "repair")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _WORTH_IT = 64  # files: below, a second process costs more than it saves
 _AT_ONCE = 32  # files handed over together
+_DEEPEST = 64  # folders in each other
 Progress = Callable[[int, int], None]
 # A file: the host that its name names, and what it says, or why it says nothing.
 _Read = tuple[str, Said | str]
@@ -35,11 +39,19 @@ _Read = tuple[str, Said | str]
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What was asked for: the files, and what was passed over."""
+    """What was asked for: the files, each with the number of the name that meant it, and what was passed over."""
 
-    files: tuple[str, ...]
+    found: Pile[tuple[int, str]]
     passed_over: int = 0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """How many files are read."""
+        return min(len(self.found), MOST_FILES)
+
+    def files(self, first: int = 0, step: int = 1) -> Iterator[str]:
+        """Every `step`-th file from `first` on."""
+        return (path for _, path in islice(self.found, first, len(self), step))
 
 
 def find(names: Sequence[str]) -> Fleet:
@@ -48,35 +60,50 @@ def find(names: Sequence[str]) -> Fleet:
     A file is one; of a folder, and of those below it, it is what ends like an output of smfix (.json) or an archive.
     Raises Unreadable for a name that is not there, or a folder that cannot be read.
     """
-    files: list[str] = []
+    found: Pile[tuple[int, str]] = Pile()
     passed = 0
-    for name in names:
+    for number, name in enumerate(names):
         try:
             mode = os.stat(name).st_mode
         except (OSError, ValueError) as error:
             raise Unreadable(f"{name}: {getattr(error, 'strerror', None) or error}") from error
         if not stat.S_ISDIR(mode):
-            files.append(name)
+            found.add((number, name))
             continue
         for path in _below(name):
             if path.lower().endswith((".json", *_ARCHIVES)):
-                files.append(path)
+                found.add((number, path))
             else:
                 passed += 1
     notes = []
-    if len(files) > MOST_FILES:
-        notes.append(f"{len(files):,} files; only the first {MOST_FILES:,} are read")
-        passed += len(files) - MOST_FILES
-    return Fleet(tuple(files[:MOST_FILES]), passed, tuple(notes))
+    if len(found) > MOST_FILES:
+        notes.append(f"{len(found):,} files; only the first {MOST_FILES:,} are read")
+        passed += len(found) - MOST_FILES
+    return Fleet(found, passed, tuple(notes))
 
 
 def _below(folder: str) -> Iterator[str]:
-    def fail(error: OSError) -> None:
-        raise Unreadable(f"{error.filename}: {error.strerror}") from error
-
-    for path, folders, names in os.walk(folder, onerror=fail):
-        folders.sort()
-        yield from (os.path.join(path, name) for name in sorted(names))
+    """The files of `folder` and of those below it, as they come; a link to a folder is not followed."""
+    path, ways = folder, list[Any]()
+    try:
+        ways.append(os.scandir(folder))
+        while ways:
+            entry = next(ways[-1], None)
+            if entry is None:
+                ways.pop().close()
+                continue
+            path = entry.path
+            if not entry.is_dir():
+                yield path
+            elif not entry.is_symlink():
+                if len(ways) == _DEEPEST:
+                    raise Unreadable(f"{path}: more than {_DEEPEST} folders in each other")
+                ways.append(os.scandir(path))
+    except OSError as error:
+        raise Unreadable(f"{error.filename or path}: {error.strerror}") from error
+    finally:
+        for way in ways:
+            way.close()
 
 
 def host_of(path: str) -> str:
@@ -92,19 +119,18 @@ def host_of(path: str) -> str:
 
 def read(fleet: Fleet, say: Callable[[str], None], progress: Progress | None = None) -> Picture:
     """The picture that `fleet` gives; each file that says nothing is told to `say`, in one line."""
-    picture = Picture()
-    files = fleet.files
-    ways = _ways(files)
-    results = map(read_file, files) if ways == 1 else _side_by_side(files, ways)
-    for done, (path, (host, said)) in enumerate(zip(files, results, strict=True), 1):
+    gathering = Gathering(Pile)
+    ways = _ways(len(fleet))
+    results = map(read_file, fleet.files()) if ways == 1 else _side_by_side(fleet, ways)
+    for done, (path, (host, said)) in enumerate(zip(fleet.files(), results, strict=True), 1):
         if isinstance(said, str):
             say(f"{path}: {said}")
-            picture.refuse(host, said)
+            gathering.refuse(host, said)
         else:
-            picture.take(host, said)
+            gathering.take(host, said)
         if progress is not None:
-            progress(done, len(files))
-    return picture
+            progress(done, len(fleet))
+    return gathering.picture()
 
 
 # --------------------------------------------------------------------------- one file
@@ -177,15 +203,15 @@ def _sight(told: Incident) -> Sight:
 # --------------------------------------------------------------------------- side by side
 
 
-def _ways(files: Sequence[str]) -> int:
-    return 1 if len(files) < _WORTH_IT else max(1, len(os.sched_getaffinity(0)))
+def _ways(files: int) -> int:
+    return 1 if files < _WORTH_IT else max(1, len(os.sched_getaffinity(0)))
 
 
-def _side_by_side(files: Sequence[str], ways: int) -> Iterator[_Read]:
+def _side_by_side(fleet: Fleet, ways: int) -> Iterator[_Read]:
     """What each file says, in their order: a file of each reader in turn."""
-    readers = [_Reader(files[way::ways]) for way in range(ways)]
+    readers = [_Reader(fleet, way, ways) for way in range(ways)]
     try:
-        for number in range(len(files)):
+        for number in range(len(fleet)):
             yield readers[number % ways].next()
     finally:
         for reader in readers:
@@ -193,11 +219,12 @@ def _side_by_side(files: Sequence[str], ways: int) -> Iterator[_Read]:
 
 
 class _Reader:
-    """A process that reads `share`, and another behind the file at which it died."""
+    """A process that reads every `ways`-th file from `way` on, and another behind the file at which it died."""
 
-    def __init__(self, share: Sequence[str]) -> None:
-        self._share = share
-        self._next = 0  # of the share, the file whose result comes next
+    def __init__(self, fleet: Fleet, way: int, ways: int) -> None:
+        self._fleet = fleet
+        self._next = way  # the file whose result comes next
+        self._ways = ways
         self._waiting: list[_Read] = []
         self._process: tuple[int, BinaryIO] | None = None
 
@@ -205,19 +232,22 @@ class _Reader:
         """The result of the next file."""
         if not self._waiting:
             self._waiting = self._received()[::-1]
-        self._next += 1
+        self._next += self._ways
         return self._waiting.pop()
 
     def _received(self) -> list[_Read]:
         if self._process is None:
-            self._process = _fork(self._share[self._next :])
+            self._process = _fork(self._share())
         try:
             batch: list[_Read] = pickle.load(self._process[1])  # noqa: S301 - from our own fork
         except (EOFError, pickle.UnpicklingError):
             self.close()
             # It died somewhere in this batch: what is in it is read one by one, each by a process of its own.
-            return [_alone(path) for path in self._share[self._next : self._next + _AT_ONCE]]
+            return [_alone(path) for path in islice(self._share(), _AT_ONCE)]
         return batch
+
+    def _share(self) -> Iterator[str]:
+        return self._fleet.files(self._next, self._ways)
 
     def close(self) -> None:
         """End the process; it only reads."""
@@ -231,7 +261,7 @@ class _Reader:
 
 
 def _alone(path: str) -> _Read:
-    reader = _fork([path])
+    reader = _fork(iter([path]))
     try:
         batch: list[_Read] = pickle.load(reader[1])  # noqa: S301 - from our own fork
         return batch[0]
@@ -242,7 +272,7 @@ def _alone(path: str) -> _Read:
         os.waitpid(reader[0], 0)
 
 
-def _fork(share: Sequence[str]) -> tuple[int, BinaryIO]:
+def _fork(share: Iterator[str]) -> tuple[int, BinaryIO]:
     receiving, sending = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -257,8 +287,7 @@ def _fork(share: Sequence[str]) -> tuple[int, BinaryIO]:
     return pid, os.fdopen(receiving, "rb")
 
 
-def _send(pipe: BinaryIO, share: Sequence[str]) -> None:
-    for start in range(0, len(share), _AT_ONCE):
-        batch = [read_file(path) for path in share[start : start + _AT_ONCE]]
+def _send(pipe: BinaryIO, share: Iterator[str]) -> None:
+    while batch := [read_file(path) for path in islice(share, _AT_ONCE)]:
         pickle.dump(batch, pipe, pickle.HIGHEST_PROTOCOL)
         pipe.flush()

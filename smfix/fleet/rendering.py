@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
-from smfix.fleet.picture import LEFT, REPAIRED, SOUND, Disk, Host, Picture, Sum
+from smfix.fleet.picture import LEFT, OTHER, REPAIRED, SOUND, Disk, Host, Picture, Repository, Sum
 from smfix.problems.table import row as problem
 from smfix.report.dossier import Table
 from smfix.report.escape import printable
+from smfix.report.jsondoc import Rows
 from smfix.report.layout import clipped, counted, moment, row, verbatim, wrapped
 
 Document = dict[str, Any]
@@ -22,17 +25,14 @@ _NAMED = 8
 
 def title(cause: str) -> str:
     """What a cause is: the finding's title; a kind of the log says itself what it is."""
+    if cause == OTHER:
+        return "more causes than one report names"
     known = problem(cause) if cause.startswith("VHD") else None
     if known is not None:
         return known.title
     return (
         "a finding of a later smfix" if cause.startswith("VHD") else "as the log names it; no finding stands behind it"
     )
-
-
-def hosts_of(picture: Picture, disk: Disk) -> list[str]:
-    """The hosts that speak of the disk."""
-    return [picture.hosts[number].name for number in disk.views]
 
 
 # --------------------------------------------------------------------------- text
@@ -50,16 +50,13 @@ def text(picture: Picture) -> str:
 def sum_up(picture: Picture) -> str:
     """Everything in a few sentences."""
     total = picture.total
-    hosts = counted(len(picture.hosts), "host")
-    silent = len(picture.in_trouble)
-    told = [f"{hosts}, {counted(picture.files, 'file')} read"]
-    told[0] += f", {silent} with trouble." if silent else "."
-    if images := sum(picture.images_of.values()):
-        told.append(f"{counted(images, 'image')} looked at.")
+    told = [f"{counted(picture.hosts, 'host')}, {counted(picture.files, 'file')} read"]
+    told[0] += f", {picture.silent} with trouble." if picture.silent else "."
+    if picture.images:
+        told.append(f"{counted(picture.images, 'image')} looked at.")
     if not total.disks:
         return " ".join([*told, "No disk is in trouble."])
-    known = [sr for sr in picture.srs if sr is not None]
-    told.append(f"{counted(total.disks, 'disk')} on {counted(len(known), 'SR')}: {_groups(total)}.")
+    told.append(f"{counted(total.disks, 'disk')} on {counted(picture.srs, 'SR')}: {_groups(total)}.")
     if total.since is not None:
         told.append(f"The first was reported {moment(total.since)}.")
     return " ".join(told)
@@ -87,7 +84,7 @@ def words(counts: Counter[str]) -> str:
 def _causes(picture: Picture) -> str:
     lines = ["Causes (a disk with two counts for both)"]
     for cause, one in picture.causes.items():
-        where = f"{counted(len(one.srs), 'SR')}, {counted(len(one.hosts), 'host')}"
+        where = f"{counted(one.srs, 'SR')}, {counted(one.hosts, 'host')}"
         lines.append(row("", f"{cause}  {counted(one.disks, 'disk')} on {where}, since {since(one)}: {_groups(one)}"))
         lines.append(row("", f"  {title(cause)}"))
     return _section(lines, len(picture.causes))
@@ -100,15 +97,16 @@ def since(one: Sum) -> str:
 
 def _srs(picture: Picture) -> str:
     lines = ["SRs"]
-    for sr, one in list(picture.srs.items())[:_SHOWN]:
-        lines.append(row("SR", sr or "not known"))
+    for each in islice(picture.each_sr(), _SHOWN):
+        one = each.sum
+        lines.append(row("SR", each.sr or "not known"))
         lines.append(row("disks", f"{one.disks}: {words(one.statuses)}"))
         if one.reasons:
             lines.append(row("why", words(one.reasons)))
         lines.append(row("causes", words(one.causes) or "not known"))
         lines.append(row("since", since(one)))
-        lines.append(row("hosts", named([picture.hosts[number].name for number in sorted(one.hosts)])))
-    return _section(lines, len(picture.srs))
+        lines.append(row("hosts", named(each.hosts)))
+    return _section(lines, picture.rows)
 
 
 def named(names: Sequence[str]) -> str:
@@ -118,23 +116,29 @@ def named(names: Sequence[str]) -> str:
 
 
 def _left(picture: Picture) -> str:
-    left = [disk for disk in picture.disks if disk.group == LEFT]
+    left = picture.total.groups[LEFT]
     lines = ["Left to do"]
-    for disk in left[:_SHOWN]:
+    for disk in islice(picture.each_disk(), min(left, _SHOWN)):  # those that are left come first
         lines.append(verbatim("disk", disk.told.vdi or disk.told.path or "a disk without a name"))
         lines.append(row("SR", disk.told.sr or "not known"))
         why = f" ({disk.told.reason})" if disk.told.reason else ""
         lines.append(clipped("result", f"{disk.told.status}{why}: {disk.told.message}".removesuffix(": "), rows=3))
-        lines.append(row("hosts", named(hosts_of(picture, disk))))
-    return _section(lines, len(left))
+        lines.append(row("hosts", named(list(disk.views))))
+    return _section(lines, left)
 
 
 def _trouble(picture: Picture) -> str:
     lines = ["Hosts that could not be reached, or said nothing that can be read"]
     lines += [
-        clipped(printable(host.name[:40]), "; ".join(host.trouble), rows=2) for host in picture.in_trouble[:_SHOWN]
+        clipped(printable(host.name[:40]), "; ".join(host.trouble), rows=2)
+        for host in islice(in_trouble(picture), _SHOWN)
     ]
-    return _section(lines, len(picture.in_trouble))
+    return _section(lines, picture.silent)
+
+
+def in_trouble(picture: Picture) -> Iterator[Host]:
+    """Hosts that could not be reached, or whose output could not be read, whole or in part."""
+    return (host for host in picture.each_host() if host.trouble)
 
 
 def _section(lines: list[str], there: int) -> str:
@@ -149,7 +153,7 @@ def _section(lines: list[str], there: int) -> str:
 
 
 def document(picture: Picture, passed_over: int, notes: Sequence[str]) -> Document:
-    """``smfix.fleet-report/1``."""
+    """``smfix.fleet-report/1``, for :func:`smfix.report.jsondoc.pieces`."""
     total = picture.total
     return {
         "schema": "smfix.fleet-report/1",
@@ -159,21 +163,18 @@ def document(picture: Picture, passed_over: int, notes: Sequence[str]) -> Docume
             "passed_over": passed_over,
             "notes": list(notes),
         },
-        "hosts": [_host(host, view) for host, view in zip(picture.hosts, picture.views, strict=True)],
-        "srs": [
-            {"sr": sr, "hosts": [picture.hosts[number].name for number in sorted(one.hosts)], **_sum(one)}
-            for sr, one in picture.srs.items()
-        ],
+        "hosts": Rows(lambda: map(_host, picture.each_host())),
+        "srs": Rows(lambda: map(_sr, picture.each_sr())),
         "causes": [
-            {"cause": cause, "title": title(cause), "srs": len(one.srs), "hosts": len(one.hosts), **_sum(one)}
+            {"cause": cause, "title": title(cause), "srs": one.srs, "hosts": one.hosts, **_sum(one)}
             for cause, one in picture.causes.items()
         ],
-        "disks": [_disk(picture, disk) for disk in picture.disks],
+        "disks": Rows(lambda: map(_disk, picture.each_disk())),
         "summary": {
-            "hosts": len(picture.hosts),
-            "hosts_in_trouble": len(picture.in_trouble),
-            "srs": sum(sr is not None for sr in picture.srs),
-            "images": sum(picture.images_of.values()),
+            "hosts": picture.hosts,
+            "hosts_in_trouble": picture.silent,
+            "srs": picture.srs,
+            "images": picture.images,
             **_sum(total),
             "complete": not picture.left_out,
             "left_out": picture.left_out,
@@ -182,8 +183,12 @@ def document(picture: Picture, passed_over: int, notes: Sequence[str]) -> Docume
     }
 
 
-def _host(host: Host, view: Sum) -> Document:
-    return {"host": host.name, "documents": dict(host.documents), "trouble": list(host.trouble), **_sum(view)}
+def _host(host: Host) -> Document:
+    return {"host": host.name, "documents": dict(host.documents), "trouble": list(host.trouble), **_sum(host.view)}
+
+
+def _sr(one: Repository) -> Document:
+    return {"sr": one.sr, "hosts": one.hosts, **_sum(one.sum)}
 
 
 def _sum(one: Sum) -> Document:
@@ -198,13 +203,13 @@ def _sum(one: Sum) -> Document:
     }
 
 
-def _disk(picture: Picture, disk: Disk) -> Document:
+def _disk(disk: Disk) -> Document:
     told = disk.told
     return {
         "vdi": told.vdi or None,
         "sr": told.sr,
         "path": told.path,
-        "hosts": hosts_of(picture, disk),
+        "hosts": list(disk.views),
         "status": told.status,
         "reason": told.reason,
         "message": told.message or None,
@@ -234,49 +239,51 @@ def _tables(picture: Picture) -> Iterator[Table]:
         "causes",
         "Causes",
         ("cause", "what it is", "SRs", "hosts", *sums),
-        [
-            (cause, title(cause), str(len(one.srs)), str(len(one.hosts)), *_cells(one))
-            for cause, one in picture.causes.items()
-        ],
+        ((cause, title(cause), str(one.srs), str(one.hosts), *_cells(one)) for cause, one in picture.causes.items()),
+        len(picture.causes),
     )
     yield _table(
         "srs",
         "SRs",
         ("SR", "hosts", *sums, "how they stand", "why"),
-        [
+        (
             (
-                sr or "not known",
-                named([picture.hosts[number].name for number in sorted(one.hosts)]),
-                *_cells(one),
-                words(one.statuses),
-                words(one.reasons),
+                one.sr or "not known",
+                named(one.hosts),
+                *_cells(one.sum),
+                words(one.sum.statuses),
+                words(one.sum.reasons),
             )
-            for sr, one in picture.srs.items()
-        ],
+            for one in picture.each_sr()
+        ),
+        picture.rows,
     )
     yield _table(
         "left",
         "Left to do",
         ("disk", "SR", "hosts", "causes", "since", "how it stands"),
-        [_left_row(picture, disk) for disk in picture.disks if disk.group == LEFT],
+        map(_left_row, islice(picture.each_disk(), picture.total.groups[LEFT])),
+        picture.total.groups[LEFT],
     )
     yield _table(
         "trouble",
         "Hosts that could not be reached, or said nothing that can be read",
         ("host", "why"),
-        [(host.name, "; ".join(host.trouble)) for host in picture.in_trouble],
+        ((host.name, "; ".join(host.trouble)) for host in in_trouble(picture)),
+        picture.silent,
     )
-    by_left = sorted(zip(picture.hosts, picture.views, strict=True), key=lambda pair: -pair[1].groups[LEFT])
+    by_left = nsmallest(PAGE, picture.each_host(), key=lambda host: -host.view.groups[LEFT])
     yield _table(
         "hosts",
         "Hosts",
         ("host", *sums, "how they stand", "why"),
-        [(host.name, *_cells(one), words(one.statuses), words(one.reasons)) for host, one in by_left],
+        ((host.name, *_cells(host.view), words(host.view.statuses), words(host.view.reasons)) for host in by_left),
+        picture.hosts,
     )
 
 
-def _table(name: str, heading: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    return Table(name, heading, columns, rows[:PAGE], max(0, len(rows) - PAGE))
+def _table(name: str, heading: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], there: int) -> Table:
+    return Table(name, heading, columns, list(islice(rows, PAGE)), max(0, there - PAGE))
 
 
 def _cells(one: Sum) -> tuple[str, ...]:
@@ -284,13 +291,13 @@ def _cells(one: Sum) -> tuple[str, ...]:
     return (str(one.disks), *groups, "" if one.since is None else moment(one.since))
 
 
-def _left_row(picture: Picture, disk: Disk) -> tuple[str, ...]:
+def _left_row(disk: Disk) -> tuple[str, ...]:
     told = disk.told
     why = f" ({told.reason})" if told.reason else ""
     return (
         told.vdi or told.path or "a disk without a name",
         told.sr or "not known",
-        named(hosts_of(picture, disk)),
+        named(list(disk.views)),
         ", ".join(disk.causes),
         "" if disk.first is None else moment(disk.first),
         f"{told.status}{why}: {told.message}" if told.message else f"{told.status}{why}",

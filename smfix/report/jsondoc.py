@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -48,17 +49,47 @@ def dumps(document: Document) -> str:
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A list of a document that may be larger than the memory: `each` gives its items anew."""
+
+    each: Callable[[], Iterator[Any]]
+
+
 def pieces(document: Document) -> Iterator[str]:
-    """The text of :func:`dumps`, piece by piece: a report of a fleet need not be in memory twice."""
+    """The text of :func:`dumps`, piece by piece; values may be :class:`Rows`, which are lists there."""
     waiting: list[str] = []
     size = 0
-    for token in json.JSONEncoder(indent=1, allow_nan=False).iterencode(document):
+    for token in _tokens(document):
         waiting.append(token)
         size += len(token)
         if size >= _PIECE:
             yield "".join(waiting)
             waiting, size = [], 0
     yield "".join(waiting) + "\n"
+
+
+def _tokens(document: Document) -> Iterator[str]:
+    before = "{"
+    for key, value in document.items():
+        yield f"{before}\n {json.dumps(key)}: "
+        before = ","
+        if isinstance(value, Rows):
+            inner = "["
+            for item in value.each():
+                yield f"{inner}\n  "
+                yield from _inside(item, 2)
+                inner = ","
+            yield "[]" if inner == "[" else "\n ]"
+        else:
+            yield from _inside(value, 1)
+    yield "\n}" if document else "{}"
+
+
+def _inside(value: object, depth: int) -> Iterator[str]:
+    # Line breaks are those of the layout: in a text they are escaped.
+    tokens = json.JSONEncoder(indent=1, allow_nan=False).iterencode(value)
+    return (token.replace("\n", "\n" + " " * depth) for token in tokens)
 
 
 def plain(value: object) -> Any:
