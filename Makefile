@@ -73,7 +73,10 @@ reference: $(VENV)/.run
 # Built from Debian's Python: staticx refuses one whose libraries name a folder of their own (pyenv, conda).
 DIST_PYTHON ?= /usr/bin/python3
 TOOLS := build/tools
-dist: $(TOOLS)/.stamp
+dist: dist/smfix
+# The commit's time is in the file: another commit makes another file.
+FROZEN_BY := $(addprefix packaging/,make_dist.py third_party.py start.py smfix.pyinstaller.spec)
+dist/smfix: $(TOOLS)/.stamp $(FROZEN_BY) $(wildcard .git/logs/HEAD)
 	$(TOOLS)/bin/python packaging/make_dist.py
 
 # As root: a chroot with nothing but the file, /tmp and /proc. Builds it a second time, to compare.

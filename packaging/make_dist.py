@@ -103,7 +103,7 @@ def join(folder: Path, made: Path, epoch: int) -> list[Path]:
 
     program, libraries = folder / "smfix", folder / "lib"
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != program)
-    # Not compressed: xz would halve the size and treble the start-up (docs/adr/0014-one-file.md).
+    # Not compressed: xz would halve the size and treble the start-up (docs/adr/0019-one-file.md).
     with Generator(str(program), compress=False) as generator:
         archive = generator.sxar.tar
         _released(archive, as_released)
