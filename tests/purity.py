@@ -55,6 +55,7 @@ ACTS = (
     "smfix.chains",
     "smfix.pages",
     "smfix.reach",
+    "smfix.readers",
     "smfix.rescan",
     "smfix.scan",
     "smfix.setting",

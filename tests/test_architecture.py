@@ -23,8 +23,10 @@ ARROWS = {
     "vhd": ("model", "errors"),
     "problems": ("vhd", "model", "errors"),
     "repair": ("problems", "vhd", "model", "errors"),
-    "smlog": ("model", "errors"),
-    "host": ("model", "errors"),
+    # Processes of our own that read for us.
+    "readers": (),
+    "smlog": ("readers", "model", "errors"),
+    "host": ("readers", "model", "errors"),
     "report": ("problems", "vhd", "model", "errors"),
     # What the pipeline is composed of: one image, and its relatives.
     "chains": ("host", "problems", "vhd", "model", "errors"),
@@ -44,7 +46,7 @@ ARROWS = {
     "follow": (*BELOW, "cases", "ledger", "lifecycle", "pipeline", "policy", "remedy"),
     "live": (*BELOW, "follow", "ledger", "lifecycle", "pipeline", "policy"),
     # What many hosts say. It reads archives as from-log does, and names as this machine's SRs do.
-    "fleet": ("smlog", "host", "report", "problems", "model", "errors"),
+    "fleet": ("smlog", "readers", "host", "report", "problems", "model", "errors"),
     "service": ("host", "model", "errors"),
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),

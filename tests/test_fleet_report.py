@@ -281,6 +281,19 @@ def test_a_reader_that_dies_costs_its_file(fleet, monkeypatch):
     assert line.endswith("h33.json: its reader died (out of memory?)")
 
 
+def test_where_no_process_can_be_made_one_reads_all(fleet, monkeypatch):
+    for number in range(80):
+        fleet.put(f"h{number:02}.json", from_log(incident(vdi=f"{number:08x}{BASE[8:]}")))
+
+    def fail():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("os.fork", fail)
+    run = fleet.report(fleet.folder, "--json")
+    assert (run.json["summary"]["disks"], run.err) == (80, "")
+
+
 def test_no_memory_is_one_line(fleet, monkeypatch):
     fleet.put("a.json", from_log())
 

@@ -493,6 +493,25 @@ def test_a_reader_that_dies_says_so(tmp_path, small, monkeypatch):
         read(path)
 
 
+@pytest.mark.parametrize("forks", [0, 1])
+def test_where_no_more_processes_can_be_made_the_rest_is_read_here(tmp_path, small, monkeypatch, forks):
+    path = tmp_path / "SMlog"
+    path.write_bytes(text_of(LONG))
+    ways(monkeypatch, 1)
+    alone = everything(read(path))
+    ways(monkeypatch, 4)
+    real, left = os.fork, [None] * forks
+
+    def fork():
+        if not left:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        left.pop()
+        return real()
+
+    monkeypatch.setattr(os, "fork", fork)
+    assert everything(read(path)) == alone
+
+
 def test_no_forked_reader_is_left_behind(tmp_path, small, monkeypatch):
     ways(monkeypatch, 3)
     path = tmp_path / "SMlog"

@@ -8,21 +8,20 @@ memory) costs its file, and another goes on behind it.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pickle
-import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 from smfix.errors import SmfixError, Unreadable
 from smfix.fleet.documents import MOST_DISKS, REPORTED, RESOLVED, NotADocument, Said, Sight, read_document
 from smfix.fleet.picture import Gathering, Picture
 from smfix.fleet.piles import Pile
 from smfix.model import Incident, State
+from smfix.readers import Asked, Reader, Tell
 
 MOST_BYTES = 32 << 20
 """Of one document; a scan of 20,000 images has half of that."""
@@ -209,16 +208,16 @@ def _ways(files: int) -> int:
 
 def _side_by_side(fleet: Fleet, ways: int) -> Iterator[_Read]:
     """What each file says, in their order: a file of each reader in turn."""
-    readers = [_Reader(fleet, way, ways) for way in range(ways)]
+    shares = [_Share(fleet, way, ways) for way in range(ways)]
     try:
         for number in range(len(fleet)):
-            yield readers[number % ways].next()
+            yield shares[number % ways].next()
     finally:
-        for reader in readers:
-            reader.close()
+        for share in shares:
+            share.close()
 
 
-class _Reader:
+class _Share:
     """A process that reads every `ways`-th file from `way` on, and another behind the file at which it died."""
 
     def __init__(self, fleet: Fleet, way: int, ways: int) -> None:
@@ -226,7 +225,7 @@ class _Reader:
         self._next = way  # the file whose result comes next
         self._ways = ways
         self._waiting: list[_Read] = []
-        self._process: tuple[int, BinaryIO] | None = None
+        self._process: Reader | None = None
 
     def next(self) -> _Read:
         """The result of the next file."""
@@ -236,58 +235,41 @@ class _Reader:
         return self._waiting.pop()
 
     def _received(self) -> list[_Read]:
-        if self._process is None:
-            self._process = _fork(self._share())
         try:
-            batch: list[_Read] = pickle.load(self._process[1])  # noqa: S301 - from our own fork
-        except (EOFError, pickle.UnpicklingError):
+            if self._process is None:
+                self._process = Reader(partial(_send, self._files()))
+            batch: list[_Read] = self._process.hear()
+        except (EOFError, OSError):
             self.close()
-            # It died somewhere in this batch: what is in it is read one by one, each by a process of its own.
-            return [_alone(path) for path in islice(self._share(), _AT_ONCE)]
+            # It died somewhere in this batch, or could not be made: what is in it is read file by file, each by a
+            # process of its own.
+            return [_alone(path) for path in islice(self._files(), _AT_ONCE)]
         return batch
 
-    def _share(self) -> Iterator[str]:
+    def _files(self) -> Iterator[str]:
         return self._fleet.files(self._next, self._ways)
 
     def close(self) -> None:
-        """End the process; it only reads."""
+        """End the process."""
         if self._process is not None:
-            pid, pipe = self._process
+            self._process.end()
             self._process = None
-            pipe.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 def _alone(path: str) -> _Read:
-    reader = _fork(iter([path]))
     try:
-        batch: list[_Read] = pickle.load(reader[1])  # noqa: S301 - from our own fork
+        reader = Reader(partial(_send, iter([path])))
+    except OSError:  # no process can be made
+        return read_file(path)
+    try:
+        batch: list[_Read] = reader.hear()
         return batch[0]
-    except (EOFError, pickle.UnpicklingError):
+    except EOFError:
         return host_of(path), "its reader died (out of memory?)"
     finally:
-        reader[1].close()
-        os.waitpid(reader[0], 0)
+        reader.end()
 
 
-def _fork(share: Iterator[str]) -> tuple[int, BinaryIO]:
-    receiving, sending = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:  # pragma: no cover - in another process
-            os.close(receiving)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            with os.fdopen(sending, "wb") as pipe:
-                _send(pipe, share)
-        finally:
-            os._exit(0)
-    os.close(sending)
-    return pid, os.fdopen(receiving, "rb")
-
-
-def _send(pipe: BinaryIO, share: Iterator[str]) -> None:
+def _send(share: Iterator[str], tell: Tell, _asked: Asked) -> None:
     while batch := [read_file(path) for path in islice(share, _AT_ONCE)]:
-        pickle.dump(batch, pipe, pickle.HIGHEST_PROTOCOL)
-        pipe.flush()
+        tell(batch)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from smfix.errors import Unreadable
+from smfix.readers import Asked, Reader, Tell
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
 from smfix.smlog.sweep import Event, Looking, Memory, recall
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
 _AT_ONCE = 64  # events handed over together
 _PIPE = 1 << 20  # bytes of a pipe that may wait
-F_SETPIPE_SZ = 1031
 
 Take = Callable[[Event], None]
 
@@ -99,7 +99,7 @@ class _Result(NamedTuple):
     remembers: bool
 
 
-class _Reader(Protocol):
+class _Reading(Protocol):
     """Reads one task: its events, and then what it remembers of VDIs that others reported."""
 
     def result(self, take: Take) -> _Result:
@@ -110,15 +110,17 @@ class _Reader(Protocol):
 
 
 @contextlib.contextmanager
-def _side_by_side(reading: Reading, tasks: list[_Task]) -> Iterator[list[_Reader]]:
-    """A reader for each of `tasks`: for the first this process, for each other one of its own."""
-    others: list[_Elsewhere] = []
+def _side_by_side(reading: Reading, tasks: list[_Task]) -> Iterator[list[_Reading]]:
+    """A reader for each of `tasks`: for the first this process, for the others one of their own, if it can be made."""
+    others: list[Reader] = []
     try:
-        others.extend(_Elsewhere(reading, task) for task in tasks[1:])
-        yield [*(_Here(reading, task) for task in tasks[:1]), *others]
+        with contextlib.suppress(OSError):  # no more processes: the rest is read here
+            others.extend(Reader(partial(_serve, reading, task), room=_PIPE) for task in tasks[1:])
+        here = [_Here(reading, task) for task in (*tasks[:1], *tasks[1 + len(others) :])]
+        yield [*here[:1], *map(_Elsewhere, others), *here[1:]]
     finally:
         for other in others:
-            other.close()
+            other.end()
 
 
 class _Here:
@@ -149,26 +151,10 @@ class _Here:
 
 
 class _Elsewhere:
-    """Reads in a forked process, which ends with this one."""
+    """Reads in a process of its own."""
 
-    def __init__(self, reading: Reading, task: _Task) -> None:
-        receiving, sending = os.pipe2(os.O_CLOEXEC)
-        hearing, asking = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
-        if self._pid == 0:
-            try:  # pragma: no cover - in another process
-                os.close(receiving)
-                os.close(asking)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                _widen(sending)
-                with os.fdopen(sending, "wb", buffering=0) as pipe, os.fdopen(hearing, "rb") as questions:
-                    reading.read = lambda _count: None  # progress is told by the process that reads the first part
-                    _serve(pipe, questions, _Here(reading, task))
-            finally:
-                os._exit(0)
-        os.close(sending)
-        os.close(hearing)
-        self._answers, self._questions = os.fdopen(receiving, "rb"), os.fdopen(asking, "wb", buffering=0)
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
 
     def result(self, take: Take) -> _Result:
         """What it has read. Raises Unreadable where it could not read."""
@@ -177,20 +163,15 @@ class _Elsewhere:
 
     def recall(self, asked: frozenset[str], take: Take) -> None:
         """What proves the incidents of the VDIs `asked` over. Raises Unreadable where it could not read."""
-        import pickle
-
-        with contextlib.suppress(OSError):  # it died: that is said where its answer is missing
-            pickle.dump(asked, self._questions)
+        self._reader.ask(asked)
         self._received(take)
 
     def _received(self, take: Take) -> Any:
         """Hand on events, up to what is none."""
-        import pickle
-
         while True:
             try:
-                content = pickle.load(self._answers)  # noqa: S301 - from our own fork
-            except (EOFError, pickle.UnpicklingError) as error:
+                content = self._reader.hear()
+            except EOFError as error:
                 raise Unreadable("a part of the logs could not be read: its reader died (out of memory?)") from error
             if isinstance(content, str):
                 raise Unreadable(content)
@@ -199,19 +180,11 @@ class _Elsewhere:
             for event in content:
                 take(event)
 
-    def close(self) -> None:
-        """End the process: it only reads, and after its last word it waits for nobody."""
-        self._answers.close()
-        self._questions.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
 
-
-def _serve(pipe: Any, questions: BinaryIO, reader: _Here) -> None:
-    """In a forked process: the events and the result, and then the answer to each question."""
-    import pickle
-
+def _serve(reading: Reading, task: _Task, tell: Tell, asked: Asked) -> None:
+    """In a process of its own: the events and the result, and then the answer to each question."""
+    reading.read = lambda _count: None  # progress is told by the process that reads the first part
+    here = _Here(reading, task)
     batch: list[Event] = []
 
     def take(event: Event) -> None:
@@ -220,45 +193,28 @@ def _serve(pipe: Any, questions: BinaryIO, reader: _Here) -> None:
             flush()
 
     def flush() -> None:
-        pickle.dump(batch, pipe)
+        tell(batch)
         batch.clear()
 
     try:
-        result = reader.result(take)
+        result = here.result(take)
         flush()
-        pickle.dump(result, pipe)
-        while result.remembers and (asked := _question(questions)) is not None:
-            reader.recall(asked, take)
-            flush()
-            pickle.dump(None, pipe)
+        tell(result)
+        with contextlib.suppress(EOFError):
+            while result.remembers:
+                here.recall(asked(), take)
+                flush()
+                tell(None)
     except Unreadable as error:
-        pickle.dump(str(error), pipe)
+        tell(str(error))
     except OSError as error:  # while something was read again
-        pickle.dump(f"a part of the logs could not be read again: {error.strerror}", pipe)
-
-
-def _question(questions: BinaryIO) -> frozenset[str] | None:
-    """The VDIs that are asked about; None where nobody asks any more."""
-    import pickle
-
-    try:
-        asked: frozenset[str] = pickle.load(questions)  # noqa: S301 - from the process that forked this one
-    except EOFError:
-        return None
-    return asked
+        tell(f"a part of the logs could not be read again: {error.strerror}")
 
 
 def _ways(reading: Reading) -> int:
     if sum(cost(log) for log in reading.logs) < _WORTH_IT or threading.active_count() > 1:
         return 1
     return max(1, len(os.sched_getaffinity(0)))
-
-
-def _widen(descriptor: int) -> None:
-    import fcntl
-
-    with contextlib.suppress(OSError):  # pipe-max-size forbids it: then it waits sooner
-        fcntl.fcntl(descriptor, F_SETPIPE_SZ, _PIPE)
 
 
 def _join(seen: dict[int, Seen], later: dict[int, Seen]) -> None:

@@ -1,0 +1,92 @@
+"""Readers: processes of our own that read, hand over what they read, and write nothing else.
+
+Theory. A reader begins with everything that this process has in memory, so nothing is handed to it. What it tells comes
+through a pipe, in order; where the pipe is full it waits, so nothing piles up. It can be asked something later, through
+a pipe of its own. An interrupt from the terminal is for us, not for it; it ends when nobody listens any more. Only for
+a process without threads: a fork copies their locks, and not them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+_F_SETPIPE_SZ = 1031
+Tell = Callable[[object], None]
+Asked = Callable[[], Any]
+"""What is asked next; raises EOFError where nobody asks any more."""
+
+
+class Reader:
+    """A process that does `work`, which is given the functions to tell something with and to be asked something.
+
+    `room`: bytes that may wait. Raises OSError where no process can be made.
+    """
+
+    def __init__(self, work: Callable[[Tell, Asked], None], *, room: int = 0) -> None:
+        pipes = [*os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)]
+        receiving, sending, hearing, asking = pipes
+        try:
+            self._pid = os.fork()
+        except OSError:
+            for pipe in pipes:
+                os.close(pipe)
+            raise
+        if self._pid == 0:
+            try:  # pragma: no cover - in another process
+                os.close(receiving)
+                os.close(asking)
+                _begin(work, sending, hearing, room)
+            finally:
+                os._exit(0)
+        os.close(sending)
+        os.close(hearing)
+        self._pipe, self._questions = os.fdopen(receiving, "rb"), os.fdopen(asking, "wb", buffering=0)
+
+    def hear(self) -> Any:
+        """What it tells next. Raises EOFError where it has ended, be it in the middle of a word."""
+        return _next(self._pipe)
+
+    def ask(self, question: object) -> None:
+        """Ask it something. That it has ended is for :meth:`hear` to say."""
+        import pickle  # only here: few commands fork
+
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
+
+    def end(self) -> None:
+        """End it. It only reads; after its last word it is gone anyway."""
+        self._pipe.close()
+        self._questions.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def _next(pipe: BinaryIO) -> Any:
+    import pickle
+
+    try:
+        return pickle.load(pipe)  # noqa: S301 - between our own processes
+    except pickle.UnpicklingError as error:
+        raise EOFError from error
+
+
+def _begin(
+    work: Callable[[Tell, Asked], None], sending: int, hearing: int, room: int
+) -> None:  # pragma: no cover - in another process
+    import pickle
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # what its parent has made is not its to collect
+    if room:
+        import fcntl
+
+        with contextlib.suppress(OSError):  # pipe-max-size forbids it: then it waits sooner
+            fcntl.fcntl(sending, _F_SETPIPE_SZ, room)
+    with os.fdopen(sending, "wb", buffering=0) as pipe, os.fdopen(hearing, "rb") as questions:
+        work(lambda value: pickle.dump(value, pipe, pickle.HIGHEST_PROTOCOL), lambda: _next(questions))
