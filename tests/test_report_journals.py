@@ -31,7 +31,7 @@ def test_no_journal():
 
 def test_listing():
     assert journals.listing([WHOLE, DAMAGED]) == (
-        f"{ID}  verified    2012-05-15 00:18:35.127755+00:00  VHD101, VHD102\n"
+        f"{ID}  verified    2012-05-15 00:18:35+00:00  VHD101, VHD102\n"
         f"   path     {PATH}\n"
         f"{ID}  unfinished  damaged\n"
         f"   path     /j/{ID}.unfinished\n"
@@ -61,7 +61,7 @@ def test_detail_of_little():
 def test_proposal():
     assert journals.proposal(WHOLE) == (
         f"{PATH}\n"
-        f"   undo     the repair of 2012-05-15 00:18:35.127755+00:00, journal\n"
+        f"   undo     the repair of 2012-05-15 00:18:35+00:00, journal\n"
         f"            {ID}\n"
         "   plan     512 bytes that were written go back to what they were\n"
         "            the file gets its old size, 1,500 bytes"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +14,7 @@ from smfix.cli.console import emit, say, unexpected
 from smfix.errors import SmfixError
 from smfix.model import Exit
 from smfix.report import jsondoc
+from smfix.report.escape import command
 
 if TYPE_CHECKING:
     from smfix import pages
@@ -51,4 +56,17 @@ def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -
             say(line)
     else:
         emit(report + (f"\n\n{hint}\n" if hint else "\n"))
+        if (other := _own_name()) is not None and _COMMAND.search(f"{report}\n{hint}"):
+            say(f"smfix: where it says smfix, type {other}: smfix itself is not on PATH")
     return int(document["exit"])
+
+
+_COMMAND = re.compile(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)
+
+
+def _own_name() -> str | None:
+    """What somebody at a terminal types for smfix, where that is another name: one file that was copied somewhere."""
+    own = sys.argv[0]
+    if os.path.basename(own) != "smfix" or not sys.stderr.isatty() or shutil.which("smfix") is not None:
+        return None
+    return command([os.path.abspath(own)])

@@ -17,11 +17,16 @@ def listing(records: Sequence[Record]) -> str:
     lines = []
     for record in records:
         codes = ", ".join(dict.fromkeys(code for code, _ in record.fixes))
-        made = "damaged" if record.damage is not None else moment(record.created)
+        made = "damaged" if record.damage is not None else _made(record)
         lines.append(f"{record.id}  {record.state:<11} {made}  {codes}".rstrip())
         lines.append(verbatim("path", record.path or record.file))
     lines += ["", f"{counted(len(records), 'journal')}, {_taken(records)}. More: smfix journal ID"]
     return "\n".join(lines)
+
+
+def _made(record: Record) -> str:
+    """When, to the second: JSON has the rest."""
+    return moment(None if record.created is None else record.created.replace(microsecond=0))
 
 
 def _taken(records: Sequence[Record]) -> str:
@@ -40,7 +45,7 @@ def detail(record: Record) -> str:
         return "\n".join([*lines, row("damaged", record.damage)])
     lines.append(verbatim("path", record.path or ""))
     lines += [row(label, value) for label, value in (("VDI", record.vdi), ("SR", record.sr)) if value]
-    lines.append(row("made", moment(record.created)))
+    lines.append(row("made", _made(record)))
     if record.bytes is not None:
         lines.append(row("takes", counted(record.bytes, "byte")))
     if record.command:
@@ -63,7 +68,7 @@ def proposal(record: Record) -> str:
     bytes_back = sum(len(edit.data) for edit in record.edits if isinstance(edit, Write))
     lines = [
         verbatim("", record.path or record.file).strip(),
-        row("undo", f"the repair of {moment(record.created)}, journal {record.id}"),
+        row("undo", f"the repair of {_made(record)}, journal {record.id}"),
         row("plan", f"{counted(bytes_back, 'byte')} that were written go back to what they were"),
     ]
     if record.old_size is not None and record.old_size != record.new_size:
@@ -85,10 +90,7 @@ def undone(image: TreatedImage) -> str:
 def prune_proposal(going: Sequence[Pruned]) -> str:
     """What a person is asked about before journals are thrown away."""
     records = [one.record for one in going]
-    lines = [
-        f"{record.id}  {record.state:<11} {moment(record.created)}  {printable(record.path or '')}"
-        for record in records
-    ]
+    lines = [f"{record.id}  {record.state:<11} {_made(record)}  {printable(record.path or '')}" for record in records]
     lines.append(
         f"{counted(len(records), 'journal')}, {_taken(records)}, would be thrown away; what they record cannot be "
         "undone afterwards."
