@@ -265,7 +265,7 @@ def environment(root: Chroot) -> str:
     source = tools / "tool.c"
     source.write_text(TOOL, encoding="ascii")
     subprocess.run([str(compiler), "-static", "-O1", "-o", str(tools / "tool"), str(source)], check=True)
-    for name in ("vhd-util", "tap-ctl", "lvs", "xe", "systemctl", "hook"):
+    for name in ("vhd-util", "tap-ctl", "lvs", "systemctl", "hook"):
         shutil.copy2(tools / "tool", tools / name)
     line = ["from-log", "/log/SMlog", "--sr-mount", "/sr/sr-mount", "--yes", "--json", "--journal-dir", "/state/again"]
     code, out, err = root.run(*line, "--sm-lock-dir", "/state/locks", env=CALLER)
@@ -275,8 +275,12 @@ def environment(root: Chroot) -> str:
     code, out, err = root.run("service", "install", "--yes", env=CALLER)
     expect(code == 0, code, out, err)
     _hooked(root)
+    group = root.folder / "dev" / f"VG_XenStorage-{SR}"  # an LVM SR that is attached
+    group.mkdir(parents=True)
+    root.run("scan", SR, "--sr-mount", "/none", env=CALLER)
+    shutil.rmtree(group.parent)
     told = {path.name: path.read_text(encoding="utf-8") for path in (root.folder / "told").iterdir()}
-    expect({"vhd-util", "systemctl", "hook"} <= told.keys(), sorted(told))
+    expect({"vhd-util", "systemctl", "hook", "lvs"} <= told.keys(), sorted(told))
     for name, text in told.items():
         lines = text.splitlines()
         expect(not [each for each in lines if MARKS.match(each)], name, text)

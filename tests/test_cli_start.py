@@ -410,6 +410,17 @@ def test_progress_in_numbers(capsys, monkeypatch):
         "\rsmfix: reading the log: 25 %\x1b[K\r\x1b[K\rsmfix: reading the log: 3 MiB\x1b[K"
         "\rsmfix: looking at the disks: 1 of 8 disks\x1b[K"
     )
+    console.redraw("")
+
+
+def test_what_is_said_stands_in_a_line_of_its_own(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    console.redraw("smfix: reading: 1 of 2 files")
+    console.say("smfix: a.json: it is empty")
+    console.say("smfix: b.json: it is empty")
+    assert capsys.readouterr().err == (
+        "\rsmfix: reading: 1 of 2 files\x1b[K\r\x1b[Ksmfix: a.json: it is empty\nsmfix: b.json: it is empty\n"
+    )
 
 
 def test_a_signal_in_the_middle_of_a_repair_leaves_it_recoverable(world):

@@ -90,7 +90,7 @@ def test_as_text(fleet):
         "VHD101 2 disks on 2 SRs, 2 hosts, since 2026-11-20 09:00:00+00:00: 1 repaired, 0 sound by now, 1 left" in told
     )
     assert f"disk {OTHER} SR {SR} result refused (in-use): refused it is hosts b" in told
-    assert "d ssh: connect to host d port 22: No route to host" in told
+    assert "host d why ssh: connect to host d port 22: No route to host" in told
     assert run.err == ""
 
 

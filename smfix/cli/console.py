@@ -63,6 +63,8 @@ def unexpected(error: Exception) -> str:
 
 def say(line: str) -> None:
     """One line on stderr; whatever came with it from a log or an image cannot act there."""
+    if _Drawn.line:
+        redraw("")  # else it would be told behind the progress
     try:
         sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()

@@ -12,9 +12,8 @@ from typing import Any
 from smfix.fleet.picture import LEFT, OTHER, REPAIRED, SOUND, Disk, Host, Picture, Repository, Sum
 from smfix.problems.table import row as problem
 from smfix.report.dossier import Table
-from smfix.report.escape import printable
 from smfix.report.jsondoc import Rows
-from smfix.report.layout import clipped, counted, moment, row, verbatim, wrapped
+from smfix.report.layout import LABEL, clipped, counted, moment, row, verbatim, wrapped
 
 Document = dict[str, Any]
 _SHOWN = 20
@@ -85,8 +84,10 @@ def _causes(picture: Picture) -> str:
     lines = ["Causes (a disk with two counts for both)"]
     for cause, one in picture.causes.items():
         where = f"{counted(one.srs, 'SR')}, {counted(one.hosts, 'host')}"
-        lines.append(row("", f"{cause}  {counted(one.disks, 'disk')} on {where}, since {since(one)}: {_groups(one)}"))
-        lines.append(row("", f"  {title(cause)}"))
+        told = f"{counted(one.disks, 'disk')} on {where}, since {since(one)}: {_groups(one)}"
+        # A finding's code has the width of a label; a kind of the log has not.
+        lines += [row(cause, told)] if len(cause) < LABEL else [verbatim(cause, ""), row("", told)]
+        lines.append(row("", title(cause)))
     return _section(lines, len(picture.causes))
 
 
@@ -99,7 +100,7 @@ def _srs(picture: Picture) -> str:
     lines = ["SRs"]
     for each in islice(picture.each_sr(), _SHOWN):
         one = each.sum
-        lines.append(row("SR", each.sr or "not known"))
+        lines += ["", row("SR", each.sr or "not known")]
         lines.append(row("disks", f"{one.disks}: {words(one.statuses)}"))
         if one.reasons:
             lines.append(row("why", words(one.reasons)))
@@ -119,7 +120,7 @@ def _left(picture: Picture) -> str:
     left = picture.total.groups[LEFT]
     lines = ["Left to do"]
     for disk in islice(picture.each_disk(), min(left, _SHOWN)):  # those that are left come first
-        lines.append(verbatim("disk", disk.told.vdi or disk.told.path or "a disk without a name"))
+        lines += ["", verbatim("disk", disk.told.vdi or disk.told.path or "a disk without a name")]
         lines.append(row("SR", disk.told.sr or "not known"))
         why = f" ({disk.told.reason})" if disk.told.reason else ""
         lines.append(clipped("result", f"{disk.told.status}{why}: {disk.told.message}".removesuffix(": "), rows=3))
@@ -129,10 +130,8 @@ def _left(picture: Picture) -> str:
 
 def _trouble(picture: Picture) -> str:
     lines = ["Hosts that could not be reached, or said nothing that can be read"]
-    lines += [
-        clipped(printable(host.name[:40]), "; ".join(host.trouble), rows=2)
-        for host in islice(in_trouble(picture), _SHOWN)
-    ]
+    for host in islice(in_trouble(picture), _SHOWN):
+        lines += [verbatim("host", host.name), clipped("why", "; ".join(host.trouble), rows=2)]
     return _section(lines, picture.silent)
 
 
@@ -145,7 +144,7 @@ def _section(lines: list[str], there: int) -> str:
     """A heading with what is below it; empty where nothing is."""
     if not there:
         return ""
-    more = [f"   and {there - _SHOWN:,} more in --json"] if there > _SHOWN else []
+    more = ["", f"   and {there - _SHOWN:,} more in --json"] if there > _SHOWN else []
     return "\n".join([*lines, *more])
 
 
