@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -118,6 +119,9 @@ def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[
     wake = Wake(os.path.dirname(log), use_inotify=options.inotify)
     with wake:
         to = _Out(out, options.as_json, wake)
+        if sys.stderr.isatty():  # else somebody waits, and does not know for what
+            there = "" if os.path.exists(log) else ", which is not there yet"
+            say(f"smfix: following {log}{there}; Ctrl-C ends it, and the next run goes on from there")
         Follower(asked, setting, wake, to.tell, say, to.listens).run()
     return 0
 

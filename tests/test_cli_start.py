@@ -413,6 +413,14 @@ def test_progress_in_numbers(capsys, monkeypatch):
     console.redraw("")
 
 
+def test_a_follower_says_what_it_waits_for(world):
+    words = [*SMFIX, "from-log", "-f", str(world.log), "--state-dir", str(world.folder / "follow")]
+    terminal = Terminal([*words, *world.options("from-log")])
+    terminal.until(f"smfix: following {world.log}, which is not there yet; Ctrl-C ends it")
+    terminal.type("\x03")
+    assert terminal.end() == 0
+
+
 def test_what_is_said_stands_in_a_line_of_its_own(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     console.redraw("smfix: reading: 1 of 2 files")
