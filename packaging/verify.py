@@ -277,7 +277,7 @@ def environment(root: Chroot) -> str:
     _hooked(root)
     group = root.folder / "dev" / f"VG_XenStorage-{SR}"  # an LVM SR that is attached
     group.mkdir(parents=True)
-    root.run("scan", SR, "--sr-mount", "/none", env=CALLER)
+    root.run("scan", SR, "--sr-mount", "/sr/sr-mount", env=CALLER)
     shutil.rmtree(group.parent)
     told = {path.name: path.read_text(encoding="utf-8") for path in (root.folder / "told").iterdir()}
     expect({"vhd-util", "systemctl", "hook", "lvs"} <= told.keys(), sorted(told))
