@@ -7,10 +7,14 @@ read-only. Everything is written to a log. Needs root.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from conftest import need_tool
 
@@ -49,6 +53,28 @@ printf 'rw=%s active=%s loop=%s size=%s\n' $rw $active $loop $size > $f
 """
 
 
+_LEFT_BEHIND = 600  # seconds: no test takes as long
+
+
+def _take_turn(node: Path) -> TextIO:
+    """Make the folder below /dev: there is one for all runs of these tests on this machine, so they take turns.
+
+    What is old was left there by a run that was killed. The turn ends when the file is closed.
+    """
+    turn = (Path("/tmp") / "smfix-tests-lvm.lock").open("w", encoding="ascii")
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    while True:
+        try:
+            node.mkdir()
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if time.time() - node.stat().st_mtime > _LEFT_BEHIND:
+                    shutil.rmtree(node)
+            time.sleep(0.1)
+        else:
+            return turn
+
+
 class LvmHost:
     """One group, ``VG_XenStorage-<sr>``. `attach`: file -> loop device."""
 
@@ -67,7 +93,7 @@ class LvmHost:
             stub = self.bin / name
             stub.write_text((_STUB + body).format(name=name, state=self.state, log=self.log, blockdev=blockdev))
             stub.chmod(0o755)
-        self.node.mkdir()
+        self._turn = _take_turn(self.node)
         (self.node / "MGT").symlink_to("/dev/null")
 
     def volume(self, name: str, raw: bytes, *, size: int = 16 << 20, rw: bool = False, active: bool = False) -> Path:
@@ -109,6 +135,7 @@ class LvmHost:
 
     def close(self) -> None:
         shutil.rmtree(self.node, ignore_errors=True)
+        self._turn.close()
         for path in (self.state / self.group).iterdir():
             words = dict(word.split("=") for word in path.read_text().split())
             # The flag outlives the file behind the device.
