@@ -64,6 +64,11 @@ class Case:
     parent: bytes | None = None
 
 
+def fixed_behind() -> bytes:
+    """A fixed disk with data between its end and the footer."""
+    return fixed_disk()[:-512] + b"x" * 131072 + fixed_disk()[-512:]
+
+
 def locators(*changed: ParentLocator) -> bytes:
     """The child with its first locators replaced."""
     old = header_of(child()).locators
@@ -142,6 +147,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "VHD117": lambda: Case(refooted(base(), hidden=2), ("VHD117",)),
     "VHD118": lambda: Case(refooted(base(), reserved=bytes(20) + b"\1" + bytes(405)), ("VHD118",)),
     "VHD119": lambda: Case(refooted(base(), uuid=bytes(16)), ("VHD119",)),
+    "VHD120": lambda: Case(put(fixed_disk(), -512, b"\0"), ("VHD120",)),
+    "VHD308": lambda: Case(fixed_disk()[:1024] + fixed_disk()[-512:], ("VHD308",), line=False, agrees=False),
+    "VHD309": lambda: Case(fixed_behind(), ("VHD309",)),
     "VHD106": lambda: Case(put(lost_footer(base()), 0, bytes(512)), ("VHD106",)),
     "VHD104": lambda: Case(put(base(), 0, bytes(512)), ("VHD104",)),
     "VHD105": lambda: Case(refooted(base(), where="backup", hidden=1), ("VHD105",)),

@@ -1,4 +1,4 @@
-"""A sample of the damage matrix (``make matrix``): every kind of damage on one of three small bases, no tool needed."""
+"""A sample of the damage matrix (``make matrix``): every kind of damage on one of four small bases, no tool needed."""
 
 from __future__ import annotations
 

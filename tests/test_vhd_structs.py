@@ -102,6 +102,13 @@ def test_uuid_text():
     assert uuid_text(UUID) == "00010203-0405-0607-0809-0a0b0c0d0e0f"
 
 
+@pytest.mark.parametrize("bits", [b"", b"\0", b"\x01", b"\x80\0\x40", b"\0\0\x05\xff", b"\xff\xff"])
+def test_the_first_set_bit_is_found_wherever_one_begins_to_look(bits):
+    for start in range(len(bits) * 8 + 9):
+        want = next((n for n in range(start, len(bits) * 8) if structs.bit(bits, n)), None)
+        assert structs.first_bit(bits, start) == want
+
+
 def test_bits_are_counted_from_the_most_significant_and_end_with_the_bytes():
     assert [n for n in range(24) if bit(b"\x80\x01", n)] == [0, 15]
     assert not bit(b"", 0)

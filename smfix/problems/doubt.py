@@ -131,7 +131,7 @@ def _fix_differ(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
 
 
 def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Hit]:
-    if isinstance(image.end, Sound) or isinstance(image.backup, Sound) or image.tail:
+    if isinstance(image.end, Sound) or isinstance(image.backup, Sound) or image.tail or image.was_fixed:
         return
     footer, origin, missing = _rebuilt(image, context)
     facts = {

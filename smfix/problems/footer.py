@@ -37,11 +37,7 @@ def contradictions(image: VhdImage) -> list[str]:
     footer, header = image.footer, image.geometry
     if footer is None:
         return ["there is no sound footer"]
-    said = [
-        f"its own fields are not allowed: {rule.why}"
-        for rule in FOOTER_RULES[2:]
-        if rule.broken(footer) and rule.key != "geometry"
-    ]
+    said = _not_allowed(footer)
     if not footer.is_sparse:
         return [*said, "it describes a fixed disk, which has no backup footer"]
     if header is None or not isinstance(image.bat, Sound):
@@ -52,7 +48,7 @@ def contradictions(image: VhdImage) -> list[str]:
         said.append(f"block {first} is in use, but the disk it describes ends before block {blocks}")
     if isinstance(image.batmap, Sound):
         bits = image.batmap.value.bits
-        stray = next((n for n in range(blocks, len(bits) * 8) if structs.bit(bits, n)), None)
+        stray = structs.first_bit(bits, blocks)
         if stray is not None:
             said.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
         covered = image.batmap.value.header.map_size * 8
@@ -67,6 +63,15 @@ def contradictions(image: VhdImage) -> list[str]:
     if has_parent != footer.is_differencing:
         said.append("header and footer disagree on whether there is a parent")
     return said
+
+
+def _not_allowed(footer: Footer) -> list[str]:
+    """What a sound footer's own fields must not say."""
+    return [
+        f"its own fields are not allowed: {rule.why}"
+        for rule in FOOTER_RULES[2:]
+        if rule.broken(footer) and rule.key != "geometry"
+    ]
 
 
 def _why_not(image: VhdImage) -> str:
@@ -161,6 +166,8 @@ def _accept_loss(image: VhdImage, finding: Finding, context: Context) -> tuple[E
 
 def cut_block(image: VhdImage) -> Refusal | None:
     """Why nothing may be appended: a block reaches past the end of the file (VHD301, VHD302)."""
+    if image.footer is not None and image.footer.type == structs.DiskType.FIXED and image.end_of_data <= image.size:
+        return None  # no blocks; its disk ends where its footer was found
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
         return Refusal(Reason.NO_FIX, "without header and BAT nobody knows where the blocks end")
@@ -196,7 +203,9 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
     stray = _stray(image)
     if stray is None or held_open(context):
         return
-    facts = {"offset": stray.where.offset, "behind": image.size - stray.where.end, "contradiction": _why_not(image)}
+    # A fixed disk has no backup footer to agree with: its footer's place proves its size.
+    contradiction = _why_not(image) if stray.value.is_sparse else "; ".join(_not_allowed(stray.value))
+    facts = {"offset": stray.where.offset, "behind": image.size - stray.where.end, "contradiction": contradiction}
     if isinstance(image.backup, Damaged):
         yield Hit(facts, primary_check(image), disposition=REPORT if facts["contradiction"] else CONFIRM)
     elif same_footer(stray.value, image.backup.value):

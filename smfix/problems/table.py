@@ -8,13 +8,14 @@ from __future__ import annotations
 from functools import cache
 
 from smfix.model import Damaged, Diagnosis, Finding, Severity, Verdict
-from smfix.problems import bat, batmap, chain, doubt, footer, header, places, quiet
+from smfix.problems import bat, batmap, chain, doubt, fixed, footer, header, places, quiet
 from smfix.problems.rows import Context, Problem, found
 from smfix.vhd.image import VhdImage
 
 PROBLEMS: tuple[Problem, ...] = (
     footer.IN_USE,
     *footer.PRIMARY,
+    *fixed.ROWS,
     doubt.BOTH_LOST,
     *footer.BACKUP,
     doubt.DIFFER,

@@ -90,6 +90,12 @@ def _bits(image: VhdImage) -> bytes:
 
 
 def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) -> Iterator[str]:
+    if before.footer is not None and not before.footer.is_sparse:
+        # A fixed disk: the place of a sector is its number.
+        living = min(before.footer.current_size, before.end_of_data)
+        for edit in edits:
+            if isinstance(edit, Write) and edit.offset < living:
+                yield f"a write at byte {edit.offset} would touch the data of a fixed disk"
     layout = _layout(before)
     if layout is None:
         return

@@ -26,11 +26,13 @@ from smfix.vhd.structs import (
     FOOTER_SIZE,
     HEADER_COOKIE,
     HEADER_SIZE,
+    NO_OFFSET,
     POISON_COOKIE,
     SHORT_FOOTER_SIZE,
     TAP_VERSION_1_2,
     TAP_VERSION_REFUSED,
     BatmapHeader,
+    DiskType,
     Footer,
     Header,
     ParentLocator,
@@ -76,7 +78,8 @@ class VhdImage:
     `end` is the footer at the end of the view, `backup` the copy at 0, `tail` further sound footers
     found between end of data and the end (searched for only where `end` is damaged). `footer` is the
     one the image is read by, as ``vhd_open`` chooses it; None: there is no sound one. `header`, `bat`
-    and `batmap` are None where the image has none (fixed disks, foreign creators).
+    and `batmap` are None where the image has none (fixed disks, foreign creators). A fixed disk whose footer is not
+    at the end is told by a footer in the tail that stands right behind the disk it describes.
     """
 
     view: ByteView
@@ -117,7 +120,12 @@ class VhdImage:
             return True
         if isinstance(self.header, Damaged):
             return self.header.raw[:8] == HEADER_COOKIE
-        return self.header is not None
+        return True  # a header that is sound; or none is looked for: a fixed disk's footer
+
+    @property
+    def was_fixed(self) -> bool:
+        """The footer is damaged, and what is left of it is a fixed disk's, right behind that disk."""
+        return self.footer is None and self.header is None
 
     @property
     def geometry(self) -> Header | None:
@@ -159,6 +167,14 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
     if isinstance(header, Damaged):
         eoh = FOOTER_SIZE + HEADER_SIZE
         tail = () if isinstance(end, Sound) else _tail_footers(view, eoh)
+        if footer is None and header.raw[:8] != HEADER_COOKIE:
+            disk = next(
+                (f for f in tail if f.value.type == DiskType.FIXED and f.where.offset == f.value.current_size), None
+            )
+            if disk is not None:
+                return VhdImage(view, end, backup, (disk,), disk.value, None, None, None, (), 0, disk.where.offset)
+            if not tail and isinstance(end, Damaged) and _was_fixed(end):
+                return VhdImage(view, end, backup, (), None, None, None, None, (), 0, end.where.offset)
         footer = footer or (tail[-1].value if tail else None)
         whole = len(header.raw) == HEADER_SIZE
         locators = _locators(view, footer, structs.parse_header(header.raw)) if whole else ()
@@ -189,6 +205,15 @@ def _end_footer(view: ByteView) -> Sound[Footer] | Damaged:
     if size % SECTOR not in (0, SHORT_FOOTER_SIZE):
         return Damaged(raw, ("error reading primary footer: -22",), Extent(at, length))
     return decode_footer(raw, at)
+
+
+def _was_fixed(end: Damaged) -> bool:
+    """Two of three fields say that this was the footer of a fixed disk: its type, its data offset, its place."""
+    if len(end.raw) < SHORT_FOOTER_SIZE:
+        return False
+    was = structs.parse_footer(end.raw)
+    said = (was.type == DiskType.FIXED, was.data_offset == NO_OFFSET, was.current_size == end.where.offset)
+    return sum(said) > 1
 
 
 def _chosen(end: Sound[Footer] | Damaged, backup: Sound[Footer] | Damaged) -> Footer | None:

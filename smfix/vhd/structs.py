@@ -534,3 +534,14 @@ def bit(bits: bytes, index: int) -> bool:
     """Bit `index` of a bitmap or batmap, most significant first; False behind its end."""
     byte = index >> 3
     return byte < len(bits) and bool(bits[byte] & (0x80 >> (index & 7)))
+
+
+def first_bit(bits: bytes, start: int) -> int | None:
+    """The first set bit at or behind `start`; None: there is none."""
+    byte = start >> 3
+    head = bits[byte : byte + 1]
+    rest = bytes(each & 0xFF >> (start & 7) for each in head) + bits[byte + 1 :]
+    filled = rest.lstrip(b"\0")
+    if not filled:
+        return None
+    return (byte + len(rest) - len(filled)) * 8 + 8 - filled[0].bit_length()

@@ -238,6 +238,29 @@ def _qemu_force(folder: Path) -> None:
     _qemu_write(path, {(0, 65536): "f0", (8 * MIB, 2 * MIB): "f1", (30 * MIB, 2 * MIB): "f2"})
 
 
+def _fixed(folder: Path) -> None:
+    """``create -r`` writes NUL; the guest's data is put where its number is."""
+    path = folder / f"{VDI}.vhd"
+    run("vhd-util", "create", "-n", path, "-s", "8", "-r")
+    with path.open("r+b") as file:
+        for offset, length in ((0, MIB), (3 * MIB + 512, 4096), (6 * MIB, 2 * MIB)):
+            file.seek(offset)
+            file.write(writer.content("fixed", offset, length))
+
+
+def _qemu_fixed(folder: Path) -> None:
+    """No multiple of 2 MiB, and written to its last sector."""
+    path = folder / f"{VDI}.vhd"
+    run("qemu-img", "create", "-q", "-f", "vpc", "-o", "subformat=fixed", path, "7M")
+    found = reader.layout(path.read_bytes())
+    assert found is not None
+    last = found.size - MIB // 2
+    with path.open("r+b") as file:
+        for offset, length in ((0, 4096), (2 * MIB, MIB), (last, found.size - last)):
+            file.seek(offset)
+            file.write(writer.content("qemu fixed", offset, length))
+
+
 RECIPES = (
     Recipe("tap-dynamic", "vhd-util create, coalesce", "32 MiB, 6 blocks, full and partial", _dynamic),
     Recipe("tap-leaf", "vhd-util snapshot, coalesce", "differencing, its hidden parent beside it", _leaf),
@@ -252,6 +275,8 @@ RECIPES = (
     Recipe("qemu-dynamic", "qemu-img create, qemu-io", "partial last block, written", _qemu),
     Recipe("qemu-convert", "qemu-img convert -O vpc", "from a sparse raw disk", _qemu_convert),
     Recipe("qemu-force-size", "qemu-img create -o force_size=on", "check calls the sound image invalid", _qemu_force),
+    Recipe("tap-fixed", "vhd-util create -r", "fixed, 8 MiB, written at both ends", _fixed),
+    Recipe("qemu-fixed", "qemu-img create -o subformat=fixed", "fixed, no multiple of 2 MiB", _qemu_fixed),
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matrix import treatments
 from matrix.bases import Base
-from matrix.damage import Kind, Sample
+from matrix.damage import Damaged, Kind, Sample
 from matrix.measure import Judge, Measured
 from matrix.treatments import Opinion
 
@@ -84,13 +84,28 @@ def run_case(base: Base, kind: Kind, work: Path, *, peers: bool = True, tool: bo
     damaged = kind.damage(sample)
     if damaged is None:
         return None
+    return treat(base, kind.name, sample, base.truth, damaged, work, peers=peers, tool=tool)
+
+
+def treat(
+    base: Base,
+    name: str,
+    sample: Sample,
+    truth: bytes,
+    damaged: Damaged,
+    work: Path,
+    *,
+    peers: bool = True,
+    tool: bool = True,
+) -> Case:
+    """Measure one damaged image, give it to every treatment, measure again. `truth` is what `sample`'s guest reads."""
     path, journals = work / base.image.name, work.parent / "journals"
-    judge = Judge(sample, base.truth, base.parent_truth, damaged)
+    judge = Judge(sample, truth, base.parent_truth, damaged)
     overwrite(path, damaged.raw)
     before = _said(path, tool=tool)
     seen, codes = treatments.verdict(path, journals)
     results = {}
-    for name, consent in (("safe", False), ("consent", True)):
+    for treatment, consent in (("safe", False), ("consent", True)):
         treatments.fresh(journals)
         overwrite(path, damaged.raw)
         treated = treatments.smfix(path, journals, consent=consent)
@@ -107,17 +122,17 @@ def run_case(base: Base, kind: Kind, work: Path, *, peers: bool = True, tool: bo
             result.undone = treatments.undo(path, journals, outcome.journal, damaged.raw)
         elif path.read_bytes() != damaged.raw:
             result.undone = False
-        results[name] = result
+        results[treatment] = result
     if peers and before != "valid":
-        for name in treatments.PEERS:
+        for treatment in treatments.PEERS:
             overwrite(path, damaged.raw)
-            code = treatments.peer(name, path)
+            code = treatments.peer(treatment, path)
             result = _result(judge.measure(path), set(), _said(path, tool=tool), len(damaged.raw))
             result.claim = "repaired" if code == 0 else f"exit {code}"
-            results[name] = result
+            results[treatment] = result
     path.unlink()
     return Case(
-        base.name, kind.name, damaged.silent, before, seen, codes, judge.opened_before, len(judge.wrong_before),
+        base.name, name, damaged.silent, before, seen, codes, judge.opened_before, len(judge.wrong_before),
         len(damaged.raw), results,
     )  # fmt: skip
 

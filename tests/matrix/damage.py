@@ -7,10 +7,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from matrix.reader import SECTOR, Layout, byte_sum, layout
+from matrix.reader import FIXED, SECTOR, Layout, byte_sum, layout
 from matrix.writer import PAGE, Runs, content, fill
 
-FAMILIES = ("footer", "backup", "both", "tail", "header", "bat", "batmap", "bitmap", "cut", "crash")
+FAMILIES = ("footer", "backup", "both", "tail", "header", "bat", "batmap", "bitmap", "cut", "crash", "fixed")
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,14 @@ class Damaged:
 
 
 class Sample:
-    """A sound image about to be damaged: its bytes, its layout, and chance that is the same in every run."""
+    """A sound image about to be damaged: its bytes, its layout, and chance that is the same in every run.
 
-    def __init__(self, name: str, raw: bytes) -> None:
-        found = layout(raw)
+    `sound` is the image before any damage, where `raw` has some already: layout and bitmaps are the sound one's.
+    """
+
+    def __init__(self, name: str, raw: bytes, sound: bytes | None = None) -> None:
+        self.sound = raw if sound is None else sound
+        found = layout(self.sound)
         assert found is not None
         self.name = name
         self.raw = raw
@@ -68,7 +72,7 @@ class Sample:
         return self.by_place()[-1]
 
     def bits(self, at: int) -> bytes:
-        return self.raw[at : at + self.found.block_size // SECTOR // 8]
+        return self.sound[at : at + self.found.block_size // SECTOR // 8]
 
     def with_bytes(self, *puts: tuple[int, bytes]) -> bytearray:
         """The image with `puts` (offset, bytes) laid over it."""
@@ -141,7 +145,9 @@ class Kind:
         return self.name.split("-", 1)[0]
 
     def damage(self, sample: Sample) -> Damaged | None:
-        """The damaged image; None where this kind has nothing to damage in it."""
+        """The damaged image; None where this kind has nothing to damage in it. A fixed disk has kinds of its own."""
+        if (sample.found.kind == FIXED) != (self.family == "fixed"):
+            return None
         made = self.make(sample)
         if made is None:
             return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from matrix import kinds_data, kinds_footer, kinds_meta
+from matrix import kinds_data, kinds_fixed, kinds_footer, kinds_meta
 from matrix.damage import FAMILIES, Kind
 
 KINDS: tuple[Kind, ...] = tuple(
     kind
     for family in FAMILIES
-    for kind in (*kinds_footer.KINDS, *kinds_meta.KINDS, *kinds_data.KINDS)
+    for kind in (*kinds_footer.KINDS, *kinds_meta.KINDS, *kinds_data.KINDS, *kinds_fixed.KINDS)
     if kind.family == family
 )

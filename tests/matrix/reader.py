@@ -1,5 +1,7 @@
 """An independent reader of VHD chains, in the order in which tapdisk asks: BAT, batmap, sector bitmap, parent.
 
+A fixed disk is read as one block that is written whole and begins at byte 0, without a bitmap.
+
 Shares no code with smfix, so that a mistake there cannot hide itself here. Offsets in bytes, sectors of 512 bytes.
 It forgives nothing that keeps libvhd from opening an image: no sound footer, no sound header, a BAT that is not
 there. What can be opened but not read (a block behind the end) is `unreadable`.
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 
 SECTOR = 512
 UNUSED = 0xFFFFFFFF
+FIXED = 2
 GUEST_LIMIT = 256 << 20
 """A damaged footer may promise a disk of any size; a larger one than this is never read as the base was."""
 
@@ -55,7 +58,7 @@ class Layout:
 
     @property
     def bitmap_size(self) -> int:
-        return max(SECTOR, -(-self.block_size // SECTOR // 8 // SECTOR) * SECTOR)
+        return 0 if self.kind == FIXED else max(SECTOR, -(-self.block_size // SECTOR // 8 // SECTOR) * SECTOR)
 
     @property
     def space(self) -> int:
@@ -63,6 +66,8 @@ class Layout:
 
     @property
     def end_of_headers(self) -> int:
+        if self.kind == FIXED:
+            return 0
         ends = [self.header_at + 1024, self.table_at + -(-self.bat_entries * 4 // SECTOR) * SECTOR]
         if self.batmap_at is not None:
             size = -(-self.bat_entries // 8 // SECTOR) * SECTOR or SECTOR
@@ -77,7 +82,7 @@ class Layout:
 
     def full(self, block: int) -> bool:
         """The batmap calls the block full (a damaged batmap says nothing)."""
-        bits = self.batmap_bits
+        bits = b"\x80" if self.kind == FIXED else self.batmap_bits
         return bits is not None and block >> 3 < len(bits) and bool(bits[block >> 3] & (0x80 >> (block & 7)))
 
     def allocated(self) -> Iterator[tuple[int, int]]:
@@ -96,6 +101,8 @@ def layout(raw) -> Layout | None:
     (data_offset,) = struct.unpack_from(">Q", footer, 16)
     (current,) = struct.unpack_from(">Q", footer, 48)
     (kind,) = struct.unpack_from(">I", footer, 60)
+    if kind == FIXED and current:
+        return Layout(footer.ljust(SECTOR, b"\0"), 0, current, kind, 0, 0, current, [0], None, 0, None, size)
     if kind not in (3, 4):
         return None
     header = bytes(raw[data_offset : data_offset + 1024])

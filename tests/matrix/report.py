@@ -18,7 +18,7 @@ MUST_BE_NONE: tuple[tuple[str, Test], ...] = (
     ("claimed done, `vhd-util check` fails", lambda c, r: r.claim in CLAIMS and not r.check_ok and not r.excused),
     (
         "claimed done, the guest reads wrong, nobody was told",
-        lambda c, r: _reads_wrong(r) and not r.warned and c.silent is None,
+        lambda c, r: reads_wrong(r) and not r.warned and c.silent is None,
     ),
     ("image shrunk", lambda c, r: r.shrunk),
 )
@@ -53,7 +53,7 @@ and `vhd-util repair -b` (only where `vhd-util check` fails on the image before)
 """
 
 
-def _reads_wrong(result: Result) -> bool:
+def reads_wrong(result: Result) -> bool:
     """It says that all is well, and a sector that it did not name reads wrong."""
     return result.claim in CLAIMS and result.unnamed > 0
 
@@ -74,39 +74,11 @@ def tell(cases: list[Case], seconds: float, recorded: str = "") -> tuple[str, bo
         "| cases | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
-    bad = 0
-    for title, test in MUST_BE_NONE:
-        counts = [sum(test(case, result) for case, result in _pairs(cases, name)) for name in COLUMNS]
-        bad += sum(counts[: len(SMFIX)])
-        lines.append(_row(title, counts))
-    sectors = [sum(result.lost for _, result in _pairs(cases, name)) for name in COLUMNS]
-    lines.append(_row("guest sectors lost, all cases together", sectors))
-    undone = [sum(r.undone is False for _, r in _pairs(cases, name)) for name in SMFIX]
-    again = [sum(result.twice == "wrote" for _, result in _pairs(cases, name)) for name in SMFIX]
-    bad += sum(undone) + sum(again)
-    lines.append(_row("undo not identical", undone))
-    lines.append(_row("a second run writes again", again))
-    grown = [sum(r.size > c.size + (64 << 20) for c, r in _pairs(cases, name)) for name in COLUMNS]
-    lines.append(_row("grown by more than 64 MiB", grown))
-    warned = [sum(_reads_wrong(r) and bool(r.warned) for _, r in _pairs(cases, name)) for name in SMFIX]
-    lines.append(_row("claimed done, reads wrong, a warning says so (listed below)", warned))
-    untold = [
-        sum(_reads_wrong(r) and not r.warned and c.silent is not None for c, r in _pairs(cases, n)) for n in SMFIX
-    ]
-    lines.append(_row("claimed done, reads wrong, no trace in the bytes (listed below)", untold))
-    excused = [sum(r.claim in CLAIMS and r.excused for _, r in _pairs(cases, name)) for name in SMFIX]
-    lines.append(_row("claimed done, the check fails on what decision 8 calls no damage", excused))
-    mended = [sum(_mended(result) for _, result in _pairs(failing, name)) for name in COLUMNS]
-    lines.append(_row("**failing images made valid and reading right**", [f"**{count}**" for count in mended]))
-    named = [sum(_mended(r) and r.named > 0 for _, r in _pairs(failing, name)) for name in SMFIX]
-    lines.append(_row("of these, with a loss that was named", named))
-    sectors = [sum(r.named for _, r in _pairs(failing, name)) for name in SMFIX]
-    lines.append(_row("guest sectors named as lost, all cases together", sectors))
-    sectors = [sum(r.wrong - r.unnamed for _, r in _pairs(failing, name)) for name in SMFIX]
-    lines.append(_row("of these, reading wrong afterwards", sectors))
+    rows, bad = counted(cases, COLUMNS)
+    lines += rows
     lines += MEANING.splitlines()
-    lines += _exceptions(cases)
-    lines += ["", "### Told by a warning only", "", *_told(cases)]
+    lines += exceptions(cases)
+    lines += ["", "### Told by a warning only", "", *told(cases)]
     lines += ["", "### No trace in the bytes", "", *_silent(cases)]
     lines += ["", "### What is left, and why", "", *_left(failing)]
     lines += ["", "### Kind by kind", "", *_by_kind(cases)]
@@ -115,31 +87,68 @@ def tell(cases: list[Case], seconds: float, recorded: str = "") -> tuple[str, bo
     return "\n".join(lines) + "\n", bad == 0
 
 
-def _row(title: str, counts: Iterable[object]) -> str:
-    cells = [str(count) for count in counts]
-    return f"| {title} | " + " | ".join(cells + ["-"] * (len(COLUMNS) - len(cells))) + " |"
+def counted(cases: list[Case], columns: Iterable[str]) -> tuple[list[str], int]:
+    """The rows of the table, one cell for each of the treatments `columns`; and the sum of what must be 0 of smfix."""
+    failing = [case for case in cases if case.fails]
+    names = list(columns)
+
+    def row(title: str, counts: Iterable[object]) -> str:
+        cells = [str(count) for count in counts]
+        return f"| {title} | " + " | ".join(cells + ["-"] * (len(names) - len(cells))) + " |"
+
+    bad = 0
+    lines = []
+    for title, test in MUST_BE_NONE:
+        counts = [sum(test(case, result) for case, result in _pairs(cases, name)) for name in names]
+        bad += sum(counts[: len(SMFIX)])
+        lines.append(row(title, counts))
+    sectors = [sum(result.lost for _, result in _pairs(cases, name)) for name in names]
+    lines.append(row("guest sectors lost, all cases together", sectors))
+    undone = [sum(r.undone is False for _, r in _pairs(cases, name)) for name in SMFIX]
+    again = [sum(result.twice == "wrote" for _, result in _pairs(cases, name)) for name in SMFIX]
+    bad += sum(undone) + sum(again)
+    lines.append(row("undo not identical", undone))
+    lines.append(row("a second run writes again", again))
+    grown = [sum(r.size > c.size + (64 << 20) for c, r in _pairs(cases, name)) for name in names]
+    lines.append(row("grown by more than 64 MiB", grown))
+    warned = [sum(reads_wrong(r) and bool(r.warned) for _, r in _pairs(cases, name)) for name in SMFIX]
+    lines.append(row("claimed done, reads wrong, a warning says so (listed below)", warned))
+    untold = [sum(reads_wrong(r) and not r.warned and c.silent is not None for c, r in _pairs(cases, n)) for n in SMFIX]
+    lines.append(row("claimed done, reads wrong, no trace in the bytes (listed below)", untold))
+    excused = [sum(r.claim in CLAIMS and r.excused for _, r in _pairs(cases, name)) for name in SMFIX]
+    lines.append(row("claimed done, the check fails on what decision 8 calls no damage", excused))
+    mended = [sum(_mended(result) for _, result in _pairs(failing, name)) for name in names]
+    lines.append(row("**failing images made valid and reading right**", [f"**{count}**" for count in mended]))
+    named = [sum(_mended(r) and r.named > 0 for _, r in _pairs(failing, name)) for name in SMFIX]
+    lines.append(row("of these, with a loss that was named", named))
+    sectors = [sum(r.named for _, r in _pairs(failing, name)) for name in SMFIX]
+    lines.append(row("guest sectors named as lost, all cases together", sectors))
+    sectors = [sum(r.wrong - r.unnamed for _, r in _pairs(failing, name)) for name in SMFIX]
+    lines.append(row("of these, reading wrong afterwards", sectors))
+    return lines, bad
 
 
 def _mended(result: Result) -> bool:
     return result.mended and result.claim in (*CLAIMS, "partly-repaired")
 
 
-def _exceptions(cases: list[Case]) -> list[str]:
+def exceptions(cases: list[Case]) -> list[str]:
     lines = []
     for name in SMFIX:
         for case, result in _pairs(cases, name):
             broken = [title for title, test in MUST_BE_NONE if test(case, result)]
             broken += ["undo not identical"] if result.undone is False else []
+            broken += ["a second run writes again"] if result.twice == "wrote" else []
             lines += [f"* **{title}** ({name}): {case.kind} on {case.base}: {result.message}" for title in broken]
     return ["", *lines] if lines else []
 
 
-def _told(cases: list[Case]) -> list[str]:
+def told(cases: list[Case]) -> list[str]:
     """The cases that only a warning tells of: its codes, and what smfix claims."""
     spots: dict[str, dict[str, list[str]]] = {}
     for name in SMFIX:
         for case, result in _pairs(cases, name):
-            if _reads_wrong(result) and result.warned:
+            if reads_wrong(result) and result.warned:
                 said = f"{case.kind} ({result.claim}, {', '.join(result.warned)})"
                 spots.setdefault(name, {}).setdefault(said, []).append(case.base)
     lines = ["The outcome is `repaired` or `valid`, some of the guest's data reads wrong, and this is what says so."]
@@ -165,7 +174,7 @@ def _silent(cases: list[Case]) -> list[str]:
         "",
     ]
     for (kind, why), some in spots.items():
-        quiet = [case.base for case in some if _reads_wrong(case.results["consent"])]
+        quiet = [case.base for case in some if reads_wrong(case.results["consent"])]
         lines.append(f"* {kind}: {why} ({len(some)} cases; not told on: {', '.join(quiet) or 'none'})")
     return lines
 

@@ -9,6 +9,7 @@ from matrix import writer
 from matrix.bases import CHILD, PARENT, VDI, Base, read_truth
 from matrix.damage import seal_footer
 from matrix.writer import ALL
+from smfix.vhd import make as vhd_make
 from smfix.vhd.make import ParentRef, sparse
 
 SIZE = 12 << 20
@@ -44,13 +45,18 @@ def foreign(folder: Path) -> None:
     path.write_bytes(made + footer)
 
 
+def fixed(folder: Path) -> None:
+    made = vhd_make.fixed(SIZE, UUIDS[VDI], writer.content("synthetic fixed", 0, SIZE))
+    (folder / f"{VDI}.vhd").write_bytes(made.to_bytes())
+
+
 def _empty(folder: Path, name: str, parent: str | None = None) -> None:
     above = None if parent is None else ParentRef(UUIDS[parent], f"{parent}.vhd")
     hidden = int(name == PARENT or (name == VDI and parent is not None))
     (folder / f"{name}.vhd").write_bytes(sparse(SIZE, UUIDS[name], {}, parent=above, hidden=hidden).to_bytes())
 
 
-MAKERS = {"made-dynamic": dynamic, "made-middle": middle, "made-foreign": foreign}
+MAKERS = {"made-dynamic": dynamic, "made-middle": middle, "made-foreign": foreign, "made-fixed": fixed}
 
 
 def make(name: str, home: Path) -> Base:
