@@ -51,6 +51,7 @@ soak: $(VENV)/.test
 # Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/matrix.md.
 matrix: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.combined --report docs/matrix.md
 	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/matrix.md
 	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/matrix.md
 
