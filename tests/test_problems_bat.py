@@ -17,6 +17,7 @@ from images import (
     UUID,
     Holes,
     base,
+    bat_entry,
     child,
     codes,
     empty,
@@ -139,6 +140,15 @@ def test_unwritten_sectors_that_are_not_nul_cast_doubt_on_a_block_out_of_line():
     astray = with_entry(dirty, 1, at // 512 + 8)
     made = planned(put(astray, at + 8 * 512, bytes(512))[: -512 - 512])
     assert made.plan.needs == ("VHD301",)
+
+
+def test_a_bitmap_that_does_not_fit_its_data_proves_no_sector_unwritten():
+    """The entry may point beside the block, at data for a bitmap: then all of the block may be lost."""
+    raw = with_entry(small(), 1, bat_entry(small(), 1) + 1)
+    made = planned(lost_footer(put(raw, bat_entry(raw, 1) * SECTOR, bytes(SECTOR)))[:-1024], "VHD301")
+    finding = next(f for f in made.diagnosis.findings if f.code == "VHD301")
+    assert finding.facts["lost"] == [[BLOCK_SIZE, BLOCK_SIZE]]
+    assert "does not fit" in finding.message
 
 
 def test_a_batmap_bit_overrides_the_bitmap():

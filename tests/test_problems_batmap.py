@@ -18,6 +18,7 @@ from images import (
     Holes,
     base,
     base_made,
+    bat_entry,
     batmap_at,
     child,
     codes,
@@ -40,6 +41,7 @@ from smfix.problems.batmap import COMPARED
 from smfix.problems.rows import Context
 from smfix.problems.table import row
 from smfix.repair.plan import plan
+from smfix.vhd.image import MARK
 from smfix.vhd.make import sparse
 from smfix.vhd.structs import BLOCK_SIZE, UNUSED, parse_batmap_header
 
@@ -61,6 +63,41 @@ def test_a_map_that_sums_right_and_knows_better_than_a_bitmap_is_not_cleared_una
     assert made.plan.needs == (("VHD401",) if knows else ())
     unsummed = planned(rebatted(raw, reseal=False, checksum=5))
     assert unsummed.diagnosis.findings[0].disposition is Disposition.SAFE
+
+
+def unmarked(bits: bytes = b"") -> bytes:
+    """The base without the bitmap of block 0, which its batmap called full; `bits` are what is left of it."""
+    return put(rebatted(base(), reseal=False, checksum=5), bat_entry(base(), 0) * SECTOR, bits.ljust(SECTOR, b"\0"))
+
+
+@pytest.mark.parametrize("bits", [b"", b"\0" * 100 + b"\xff", b"\xa5" * SECTOR, b"\xff" * 511])
+def test_data_that_no_bitmap_marks_may_have_been_known_to_the_damaged_batmap(bits):
+    """The batmap is what is lost, and the bitmap as well: only the data still tells."""
+    made = planned(unmarked(bits))
+    finding = made.diagnosis.findings[0]
+    assert (finding.code, finding.disposition, finding.lossy) == ("VHD401", Disposition.CONFIRM, True)
+    assert (made.plan.needs, finding.facts["unmarked"]) == (("VHD401",), [0])
+    clear = sum(8 - byte.bit_count() for byte in bits.ljust(SECTOR, b"\0"))
+    # 0xA5 leaves runs without number: they are named as one.
+    assert planned(unmarked(bits), "VHD401").plan.lost_sectors == (4094 if bits[:1] == b"\xa5" else clear)
+
+
+@pytest.mark.parametrize("left", [MARK, footer_of(base()).encode(), b"0" * SECTOR, bytes(SECTOR)])
+def test_what_no_guest_wrote_does_not_count(left):
+    """tapdisk's mark, a footer and padding stand where a file ended once."""
+    at = bat_entry(base(), 2) * SECTOR + SECTOR
+    raw = put(rebatted(base(), reseal=False, checksum=5), at + 4000 * SECTOR, left)
+    assert planned(raw).diagnosis.findings[0].disposition is Disposition.SAFE
+
+
+def test_on_a_device_data_under_clear_bits_is_left_from_other_volumes():
+    assert planned(device(unmarked()), growable=False).diagnosis.findings[0].disposition is Disposition.SAFE
+
+
+def test_of_a_block_that_is_not_wholly_there_another_finding_tells():
+    raw = with_entry(unmarked(), 0, len(base()) // SECTOR - 8)
+    finding = next(f for f in planned(raw).diagnosis.findings if f.code == "VHD401")
+    assert finding.facts["unmarked"] == []
 
 
 @pytest.mark.parametrize("offset", [0, 1 << 40, -SECTOR])

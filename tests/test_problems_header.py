@@ -253,7 +253,8 @@ def test_parent_fields_in_a_disk_without_parent(change, first):
 
 
 def test_a_fixed_disk_of_the_refused_version_is_no_damage():
-    disk = refooted(bytes(4096) + base()[-512:], where="end", type=DiskType.FIXED, data_offset=(1 << 64) - 1)
+    fields = {"type": DiskType.FIXED, "data_offset": (1 << 64) - 1, "current_size": 4096, "geometry": 0}
+    disk = refooted(bytes(4096) + base()[-512:], where="end", **fields)
     assert codes(planned(refooted(disk, where="end", creator_version=1))) == codes(planned(disk)) == []
 
 

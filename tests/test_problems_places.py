@@ -337,6 +337,26 @@ def test_without_footer_or_with_tiny_blocks_nothing_is_doubted():
     assert shifted(seen(put(base(), 600, b"\1"))) == {}
 
 
+def test_an_entry_beside_a_place_that_cannot_be_its_blocks_is_not_beside_it():
+    """Block 0 is full by the batmap: it does not lie where the bitmap has clear bits."""
+    at = bat_entry(base(), 2)
+    raw = with_entry(with_entry(base(), 2, UNUSED), 0, at + 1)
+    assert shifted(seen(raw)) == {}
+    behind = with_entry(with_entry(base(), 2, UNUSED), 0, at + 16)
+    assert shifted(seen(behind)) == {}
+
+
+def test_an_entry_beside_a_place_is_only_reported_while_another_place_has_no_entry():
+    """Either may be the block: it is not said that the nearer one is."""
+    raw = three()
+    left = with_entry(with_entry(raw, 1, UNUSED), 2, bat_entry(raw, 2) + 1)
+    finding = next(f for f in planned(left).diagnosis.findings if f.code == "VHD306")
+    assert finding.disposition is Disposition.REPORT
+    alone = with_entry(raw, 2, bat_entry(raw, 2) + 1)
+    finding = next(f for f in planned(alone).diagnosis.findings if f.code == "VHD306")
+    assert finding.disposition is Disposition.CONFIRM
+
+
 def test_a_shifted_entry_of_a_running_disk_is_only_reported():
     raw = with_entry(base(), 2, bat_entry(base(), 2) + 1)
     made = planned(raw, "VHD306", context=BUSY)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
 from smfix.problems.blocks import clear_is_nul, room
 from smfix.problems.footer import held_open
-from smfix.problems.places import misplaced, shifted
+from smfix.problems.places import misplaced, shifted, whole_block
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, Context, Hit, Problem
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
@@ -129,13 +129,17 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
     for at, block in reaching[:NAMED]:
         lost, whole = missing_part(image, header, at, block)
         single = count == 1 and not wrong
-        if whole and not lost and (clear_is_nul(image, header, at) or _next_in_line(image, header, bat, at)):
+        fits = whole and (clear_is_nul(image, header, at) or _next_in_line(image, header, bat, at))
+        if fits and not lost:
             disposition, lossy = SAFE, False
         elif not whole and not image.full(block) and single and _interrupted(image, header, bat, at):
             proved = _held_by_child(context, image, block)
             disposition, lossy = (SAFE, False) if proved else (CONFIRM, True)
         else:
             disposition, lossy = CONFIRM, True
+            if not fits and not image.full(block):
+                # The entry may point beside the block, at data for a bitmap: it proves no sector unwritten.
+                lost = [whole_block(image, header, block)]
         if not image.view.growable or count > NAMED:
             # Extended over, the blocks that are not named here would look as if nothing were missing.
             disposition = REPORT
@@ -146,20 +150,22 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
             "missing": at + header.block_space - end,
             "bitmap": "whole" if whole else "missing",
             "lost": lost if lossy else [],
-            "effect": _effect(lost if lossy else [], whole=whole),
+            "effect": _effect(lost if lossy else [], whole=whole, fits=fits or image.full(block)),
             "others": count - 1,
         }
         check = f"block {block} (offset 0x{at // SECTOR:x}) clobbers footer"
         yield Hit(facts, check, disposition=disposition, lossy=lossy)
 
 
-def _effect(lost: list[list[int]], *, whole: bool) -> str:
+def _effect(lost: list[list[int]], *, whole: bool, fits: bool) -> str:
     count = sum(length for _, length in lost) // SECTOR
     if not count:
         return "no written guest sector is missing"
     first = lost[0][0] // SECTOR
     if not whole:
         return f"its sector bitmap is gone too: up to {count:,} guest sectors are lost, from sector {first:,}"
+    if not fits:
+        return f"its sector bitmap does not fit its data: up to {count:,} guest sectors are lost, from sector {first:,}"
     return f"{count:,} written guest sectors are lost, from sector {first:,}"
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import orphans, room, stray_bits, unclear
+from smfix.problems.blocks import clear_runs, holds_unmarked, orphans, room, stray_bits, unclear
 from smfix.problems.footer import held_open
 from smfix.problems.places import NAMED, lost_entries, misplaced, overlapping, shifted, whole_block
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
@@ -84,12 +84,51 @@ def _is_free(image: VhdImage, header: Header, bat: Bat, extent: Extent) -> bool:
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.batmap, Damaged):
         fits = _layout_header(image) is not None
-        facts = {"reasons": "; ".join(image.batmap.reasons)}
+        unmarked = [] if held_open(context) else _unmarked(image)
+        facts = {
+            "reasons": "; ".join(image.batmap.reasons),
+            "unmarked": [block for block, _ in unmarked],
+            "lost": [run for _, runs in unmarked for run in runs],
+            "doubt": _doubt(unmarked),
+        }
         check = "error calculating end of metadata: -22"
         # A map that sums right is read, wherever it lies: to clear it may change what the guest reads.
         doubtful = MAP_OVER_BLOCKS in image.batmap.reasons or _knows_better(image, image.batmap)
-        mend = CONFIRM if doubtful else SAFE
-        yield Hit(facts, check, disposition=mend if fits else REPORT)
+        mend = CONFIRM if doubtful or unmarked else SAFE
+        yield Hit(facts, check, disposition=mend if fits else REPORT, lossy=bool(unmarked))
+
+
+def _unmarked(image: VhdImage) -> list[tuple[int, list[list[int]]]]:
+    """Blocks that hold data where no bit of their bitmap marks any, and [guest offset, length] of what is not marked.
+
+    A crash leaves that of sectors that were never acknowledged; so does a bitmap that was overwritten, and then only
+    the batmap could have told. On a device it is left from other volumes, for tapdisk only clears the bitmap there.
+    Of :data:`COMPARED` blocks at most; more than :data:`NAMED` runs of one block are named as one.
+    """
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound) or not image.view.growable:
+        return []
+    wrong = misplaced(image).keys() | shifted(image).keys()
+    found: list[tuple[int, list[list[int]]]] = []
+    for at, block in islice(image.bat.value.placements(), COMPARED):
+        if block in wrong or at + header.block_space > room(image):
+            continue
+        bits = image.bitmap(header, at)
+        if bits.count(0xFF) != len(bits) and holds_unmarked(image, header, at, bits):
+            first, length = whole_block(image, header, block)
+            runs = clear_runs(bits, length // SECTOR)
+            runs = runs if len(runs) <= NAMED else [(runs[0][0], runs[-1][1])]
+            found.append((block, [[first + low * SECTOR, (high - low) * SECTOR] for low, high in runs]))
+    return found
+
+
+def _doubt(unmarked: list[tuple[int, list[list[int]]]]) -> str:
+    if not unmarked:
+        return ""
+    return (
+        f"{len(unmarked):,} blocks hold data that their sector bitmaps do not mark, the first is block "
+        f"{unmarked[0][0]}: never acknowledged, or only the batmap knew of it."
+    )
 
 
 def _knows_better(image: VhdImage, batmap: Damaged) -> bool:
@@ -230,7 +269,7 @@ ROWS = (
     Problem(
         "VHD401",
         "batmap damaged",
-        "The batmap is damaged: {reasons}.",
+        "The batmap is damaged: {reasons}. {doubt}",
         ERROR,
         SAFE,
         _detect_damaged,

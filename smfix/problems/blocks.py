@@ -10,13 +10,14 @@ Source: ``allocate_block`` (libvhd.c), ``allocate_block``/``aio_write`` (tapdisk
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from smfix.model import SECTOR, Extent, Sound
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
-from smfix.vhd.image import VhdImage
+from smfix.vhd.image import MARK, VhdImage
 from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, Header, round_up
 
 PAGE = 4096
@@ -26,6 +27,8 @@ SPOTS = 4096
 """Places that are looked at for them at most: 8 GiB of unnamed bytes."""
 WEIGHED = 1 << 28
 """Unnamed bytes that are searched for anything but NUL at most."""
+RUNS = 16
+"""Runs of clear bits of one block that are looked into at most."""
 _CHUNK = 1 << 18
 _NUL = bytes(_CHUNK)
 
@@ -61,7 +64,7 @@ def clear_is_nul(image: VhdImage, header: Header, at: int) -> bool:
     if any(image.view.read(Extent(at + len(bits), header.bitmap_size - len(bits)))):
         return False
     data = at + header.bitmap_size
-    for low, high in _clear_runs(bits, header.block_size // SECTOR):
+    for low, high in clear_runs(bits, header.block_size // SECTOR):
         stop = min(data + high * SECTOR, room(image))
         for start in range(data + low * SECTOR, stop, _CHUNK):
             raw = image.view.read(Extent(start, min(_CHUNK, stop - start)))
@@ -70,7 +73,33 @@ def clear_is_nul(image: VhdImage, header: Header, at: int) -> bool:
     return True
 
 
-def _clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:
+def holds_unmarked(image: VhdImage, header: Header, at: int, bits: bytes) -> bool:
+    """What the bitmap `bits` of the block at `at` calls unwritten holds data of a guest.
+
+    Of an empty bitmap all is looked at; of another one the beginnings of :data:`RUNS` runs. tapdisk's mark, a footer
+    and padding stand where the file ended once: they are no guest's.
+    """
+    runs = clear_runs(bits, header.block_size // SECTOR)
+    whole = not any(bits)
+    for low, high in runs[:: max(1, len(runs) // RUNS)]:
+        first = at + header.bitmap_size + low * SECTOR
+        stop = min(first + (high - low if whole else min(high - low, 8)) * SECTOR, room(image))
+        for start in range(first, stop, _CHUNK):
+            raw = image.view.read(Extent(start, min(_CHUNK, stop - start)))
+            if raw != _NUL[: len(raw)] and any(map(_of_guest, _sectors(raw))):
+                return True
+    return False
+
+
+def _sectors(raw: bytes) -> Iterator[bytes]:
+    return (raw[at : at + SECTOR] for at in range(0, len(raw), SECTOR))
+
+
+def _of_guest(raw: bytes) -> bool:
+    return raw.strip(b"\0") != b"" and raw != MARK and raw.strip(b"0") != b"" and raw[:8] != FOOTER_COOKIE
+
+
+def clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:
     """[start, end) of the runs of clear bits among the first `sectors`."""
     text = format(int.from_bytes(bits, "big"), f"0{len(bits) * 8}b")[:sectors]
     runs: list[tuple[int, int]] = []

@@ -220,7 +220,7 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
         return {}
     off: dict[int, tuple[int, int]] = {}
     for at, block in doubted if len(doubted) * 4 <= bat.allocated or len(doubted) == 1 else ():
-        places = [spot for spot in _beside(image, header, bat, at) if block_shaped(image, header, spot)]
+        places = [spot for spot in _beside(image, header, bat, at) if _may_hold(image, header, spot, block)]
         if len(places) == 1 and not block_shaped(image, header, at):
             off[block] = (at, places[0])
     behind = _behind_gaps(image, header, bat, by_page=image.footer.by_tap)
@@ -237,8 +237,16 @@ def _behind_gaps(image: VhdImage, header: Header, bat: Bat, *, by_page: bool) ->
         others = bat.covering(Extent(spot, header.block_space), header.block_space)
         if others != [(at, block)] or not any(image.bitmap(header, at)) or block_shaped(image, header, at):
             continue
-        if block_shaped(image, header, spot):
+        if _may_hold(image, header, spot, block):
             yield block, at, spot
+
+
+def _may_hold(image: VhdImage, header: Header, spot: int, block: int) -> bool:
+    """A block begins at `spot`, and it can be `block`: one that the batmap calls full has a bitmap of ones."""
+    if not block_shaped(image, header, spot):
+        return False
+    bits = image.bitmap(header, spot)
+    return not image.full(block) or bits.count(0xFF) == len(bits)
 
 
 def _beside(image: VhdImage, header: Header, bat: Bat, at: int) -> list[int]:
@@ -262,9 +270,13 @@ def _ends(header: Header, bat: Bat, at: int) -> Iterator[int]:
 
 
 def _detect_shifted(image: VhdImage, context: Context) -> Iterator[Hit]:
-    for block, (at, entry) in sorted(shifted(image).items()):
+    off = shifted(image)
+    places = orphans(image, frozenset(off)) if off else []
+    # Another place without an entry may be the block's as well: that it is not near says nothing.
+    rivals = {place.offset for place in places} - {entry for _, entry in off.values()}
+    for block, (at, entry) in sorted(off.items()):
         facts = {"block": block, "offset": at, "entry": entry, "by": (at - entry) // SECTOR}
-        yield Hit(facts, disposition=REPORT if held_open(context) else CONFIRM)
+        yield Hit(facts, disposition=REPORT if held_open(context) or rivals else CONFIRM)
 
 
 # --------------------------------------------------------------------------- VHD303

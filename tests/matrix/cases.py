@@ -114,7 +114,8 @@ def treat(
         result = _result(got, treated.named, _said(path, tool=tool), len(damaged.raw))
         result.claim, result.message = outcome.status.value, outcome.message
         result.reason = outcome.reason.value if outcome.reason else None
-        result.warned = sorted({f.code for f in outcome.findings if f.severity.value == "warning"})
+        told = (*outcome.findings, *outcome.remaining)
+        result.warned = sorted({f.code for f in told if f.severity.value == "warning"})
         result.codes = sorted({f.code for f in outcome.findings if f.severity.value == "error"})
         if outcome.journal is not None:
             second = treatments.smfix(path, journals, consent=consent).outcome
