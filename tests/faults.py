@@ -78,6 +78,13 @@ def _device(raw: bytes, made: Made) -> bytes:
     return raw[:-512] + bytes(64 << 10)
 
 
+def _device_several(raw: bytes, made: Made) -> bytes:
+    assert made.header is not None
+    damaged = bytearray(_device(raw, made))
+    damaged[made.header.bat_extent.end + 24] ^= 1
+    return bytes(damaged)
+
+
 CASES = (
     Case("append: the end footer is lost", _append),
     Case("write inside: the backup footer is lost", _overwrite),
@@ -85,6 +92,8 @@ CASES = (
     Case("several: batmap damaged, cut off inside the last block", _several),
     Case("undo of the several", _several, undo=True),
     Case("block device: the footer in its last sector is lost", _device, device=True),
+    Case("block device, several: and the batmap damaged", _device_several, device=True),
+    Case("undo of the several on the block device", _device_several, undo=True, device=True),
 )
 
 
