@@ -80,7 +80,8 @@ def _first_byte(image: VhdImage, finding: Finding) -> bool:
     """Areas that must be NUL: vhd-util's test answers with the place of the first byte, and 0 means none."""
     areas: list[bytes] = []
     if finding.code == "VHD118":
-        areas = [f.value.reserved for f in (image.end, image.backup) if isinstance(f, Sound)]
+        footer = image.end if finding.facts["which"] == "primary" else image.backup
+        areas = [footer.value.reserved] if isinstance(footer, Sound) else []
     elif isinstance(image.header, Sound) and finding.code in ("VHD206", "VHD209"):
         header = image.header.value
         if finding.code == "VHD206" and header.reserved1:

@@ -90,8 +90,10 @@ def combine(base: Base, kinds: Sequence[Kind], chance: str) -> Combination | Non
     for kind in quiet:
         damaged = kind.damage(Sample(chance, sound))
         read = None if damaged is None else reader.guest(damaged.raw, base.parent_truth)
-        if damaged is None or read is None or damaged.silent is None:
+        if damaged is None or read is None or damaged.silent is None or len(read) != len(truth):
             return None
+        if reader.layout(damaged.raw).bat.count(None) != reader.layout(sound).bat.count(None):
+            return None  # read by another header: hardly the same disk any more
         sound, truth = damaged.raw, read
     done = [*quiet]
     raw, orphans, gained = sound, (), ()
