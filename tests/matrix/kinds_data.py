@@ -56,7 +56,7 @@ def _written_end(s: Sample, at: int, block: int) -> int:
     """End of the last sector that the highest block's readers read."""
     bits = b"\xff" * 512 if s.found.full(block) else s.bits(at)
     sectors = min(s.found.block_size, s.found.size - block * s.found.block_size) // SECTOR
-    return at + s.found.bitmap_size + max(high for _, high in runs(bits, sectors)) * SECTOR
+    return at + s.found.bitmap_size + max((high for _, high in runs(bits, sectors)), default=1) * SECTOR
 
 
 @KINDS.kind("cut-behind-data", "cut inside the last block, behind its last written sector")
@@ -242,7 +242,9 @@ def _footer_and_hidden(s: Sample) -> bytearray:
 
 
 @KINDS.kind("crash-guest-data", "4 KiB of guest data overwritten")
-def _guest_data(s: Sample) -> Damaged:
+def _guest_data(s: Sample) -> Damaged | None:
     at = s.by_place()[0][0] + s.found.bitmap_size
-    low = runs(s.bits(s.by_place()[0][0]), 4096)[0][0]
+    low = next((low for low, _ in runs(s.bits(s.by_place()[0][0]), 4096)), None)
+    if low is None:
+        return None
     return Damaged(bytes(s.with_bytes((at + low * SECTOR, b"\x99" * SECTOR))), silent=GONE)

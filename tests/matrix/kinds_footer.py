@@ -238,5 +238,7 @@ def _mark_over_written(s: Sample) -> Damaged | None:
         # The file ends inside the last block, at its last written sector.
         data = at + s.found.bitmap_size
         written = [n for n in range(sectors) if s.bits(at)[n >> 3] & (0x80 >> (n & 7))]
+        if not written:
+            return None
         return Damaged(s.raw[: data + written[-1] * SECTOR] + MARK)
     return Damaged(s.raw[: at + s.found.space - SECTOR] + MARK)
