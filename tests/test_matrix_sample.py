@@ -1,10 +1,13 @@
-"""A sample of the damage matrix (``make matrix``): every kind of damage on one of four small bases, no tool needed."""
+"""A sample of the damage matrix (``make matrix``): every kind of damage on one of four small bases, no tool needed.
+
+And some kinds on one base together, drawn by chance, as ``python -m matrix.combined`` does by the thousand.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from matrix import cases, report, synthetic
+from matrix import cases, combined, report, synthetic
 from matrix.kinds import KINDS
 
 BASES = tuple(synthetic.MAKERS)
@@ -30,7 +33,18 @@ def run(kind, made):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_nothing_is_lost_and_nothing_blessed_falsely(kind, made):
-    case = run(kind, made)
+    hold(run(kind, made))
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_nor_is_it_where_several_damages_meet(number, made):
+    it = combined.drawn(number, 20, [base for base, _ in made.values()])
+    work = next(work for base, work in made.values() if base == it.base)
+    hold(cases.treat(it.base, it.name, it.sample, it.truth, it.damaged, work, peers=False, tool=False))
+
+
+def hold(case):
+    """No number that must be 0 is more."""
     for name, result in case.results.items():
         broken = [title for title, test in report.MUST_BE_NONE if test(case, result)]
         assert not broken, (name, result)

@@ -11,7 +11,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from matrix import reader, writer
@@ -25,7 +25,7 @@ SCRATCH = "ee000000-0000-4000-8000-0000000000ee"
 MIB = 1 << 20
 
 
-@cache
+@lru_cache(maxsize=4)  # what is held in memory makes every process slower to start
 def _bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 

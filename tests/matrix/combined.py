@@ -195,6 +195,8 @@ def main() -> int:
         with multiprocessing.Pool(min(os.cpu_count() or 1, 8)) as pool:
             for some in pool.imap(_slice, jobs):
                 done += some
+                for line in filter(None, report.exceptions(some)):
+                    print(f"\r{line}", file=sys.stderr)
                 print(f"\r{len(done)} of {options.cases}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
     finally:
