@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from matrix import bases, cases, report, sections
+from matrix import bases, cases, report, sections, treatments
 from matrix.kinds import KINDS
 
 
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds whose name contains one of these words (comma)")
     parser.add_argument("--skip", default="none", help="but not those whose name contains one of these")
     parser.add_argument("--base", default="", help="bases whose name contains one of these words (comma)")
+    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--report", type=Path, help="write the report there (markdown)")
     parser.add_argument("--load", type=Path, help="report on cases that --json wrote, run nothing")
@@ -39,7 +40,7 @@ def main() -> int:
         done, seconds = [_loaded(entry) for entry in json.loads(options.load.read_text())], 0.0
     else:
         begun = time.monotonic()
-        done = _run(options.only, options.skip, options.base)
+        done = _run(options.only, options.skip, options.base, options.workers)
         seconds = time.monotonic() - begun
     if options.json:
         options.json.write_text(json.dumps([dataclasses.asdict(case) for case in done], indent=1))
@@ -59,7 +60,7 @@ def _asked(words: str, name: str) -> bool:
     return any(word in name for word in words.split(","))
 
 
-def _run(only: str, skip: str, base_name: str) -> list[cases.Case]:
+def _run(only: str, skip: str, base_name: str, workers: int) -> list[cases.Case]:
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     home = Path(tempfile.mkdtemp(prefix="smfix-matrix-", dir=os.environ.get("SMFIX_MATRIX_DIR", fast)))
     try:
@@ -67,7 +68,7 @@ def _run(only: str, skip: str, base_name: str) -> list[cases.Case]:
         names = [kind.name for kind in KINDS if _asked(only, kind.name) and not _asked(skip, kind.name)]
         jobs = [(base, str(home), names[start::8]) for base in made for start in range(8)]
         done: list[cases.Case] = []
-        with multiprocessing.Pool(min(os.cpu_count() or 1, 8)) as pool:
+        with multiprocessing.Pool(workers, treatments.alone) as pool:
             for index, some in enumerate(pool.imap_unordered(_family, jobs), 1):
                 done += some
                 print(f"\r{index * 100 // len(jobs)} %, {len(done)} cases", end="", file=sys.stderr, flush=True)

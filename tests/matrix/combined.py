@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from matrix import bases, cases, reader, report, sections
+from matrix import bases, cases, reader, report, sections, treatments
 from matrix.bases import Base
 from matrix.cases import Case
 from matrix.damage import FAMILIES, Damaged, Kind, Sample
@@ -176,6 +176,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--keep", type=Path, help="make the bases there, or take those that lie there")
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--report", type=Path, help="put the result into this document")
@@ -192,7 +193,7 @@ def main() -> int:
         last = options.first + options.cases
         jobs = [(home, options.seed, range(at, min(at + SLICE, last))) for at in range(options.first, last, SLICE)]
         done: list[Case] = []
-        with multiprocessing.Pool(min(os.cpu_count() or 1, 8)) as pool:
+        with multiprocessing.Pool(options.workers, treatments.alone) as pool:
             for some in pool.imap(_slice, jobs):
                 done += some
                 for line in filter(None, report.exceptions(some)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from matrix.damage import seal_footer
 from matrix.reader import SECTOR, footer_is_sound
 from smfix import pipeline
+from smfix.host import usage
 from smfix.model import Outcome
 from smfix.problems.table import PROBLEMS
 from smfix.treatment import Setting
@@ -35,6 +36,11 @@ def preloaded() -> dict[str, str]:
     """The environment for vhd-util: SMFIX_MATRIX_PRELOAD names a library whose sleep() returns at once."""
     stub = os.environ.get("SMFIX_MATRIX_PRELOAD")
     return dict(os.environ) | ({"LD_PRELOAD": stub} if stub else {})
+
+
+def alone() -> None:
+    """Do not ask every process of this machine, thousands of times, whether it has a disk of the matrix open."""
+    usage._ask_processes = lambda _wanted, _held, _proc: None
 
 
 @dataclass(frozen=True)
