@@ -299,6 +299,17 @@ def test_other_bits_and_the_key_stay():
     assert repaired(raw) == rebatted(base(), marker=1, key_hash=KEY)
 
 
+def test_a_bit_over_a_block_of_which_only_the_beginning_is_left_names_its_loss():
+    """The footer was put at the new end: nothing but the remnant behind the last block tells that the file was cut."""
+    raw = sparse(DISK_SIZE, UUID, {1: some(1, PARTIAL), 0: some(0, range(4096))}, timestamp=1000).to_bytes()
+    at = bat_entry(raw, 0) * SECTOR
+    cut = with_entry(raw, 0, UNUSED)[: at + MIB] + raw[-SECTOR:]
+    made = planned(cut, "VHD404")
+    finding = next(f for f in made.diagnosis.findings if f.code == "VHD404")
+    assert (finding.disposition, finding.lossy) == (Disposition.CONFIRM, True)
+    assert made.plan.lost_sectors == 4096
+
+
 def test_a_bit_that_may_be_the_trace_of_a_lost_block_stays():
     raw = rebatted(with_entry(base(), 2, UNUSED), bits=b"\xc0")
     made = planned(raw, "VHD404", "VHD304")

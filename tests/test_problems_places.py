@@ -10,6 +10,7 @@ from guest import guest_data
 from images import (
     CONTEXT,
     DISK_SIZE,
+    MIB,
     NOW,
     PARTIAL,
     SECTORS,
@@ -457,6 +458,51 @@ def test_without_a_batmap_only_the_last_free_block_is_told():
     made = planned(with_entry(raw, 0, UNUSED), "VHD304")
     assert codes(made) == ["VHD304"]
     assert made.plan.edits == ()
+
+
+@pytest.mark.parametrize(("footer", "behind"), [(True, 0), (True, 1024), (False, 0)])
+@pytest.mark.parametrize("left", [1, 5, 4000])
+def test_a_block_that_lost_its_entry_and_its_end_is_a_warning(left, footer, behind):
+    """Its beginning stands behind the last block, and the next writer would overwrite it."""
+    raw = three()
+    block = max((0, 1, 2), key=lambda number: bat_entry(raw, number))
+    at = bat_entry(raw, block) * SECTOR
+    marked = put(raw, at + SECTOR, b"guest")
+    cut = put(with_entry(marked, block, UNUSED), at, b"\x80".ljust(SECTOR, b"\0"))[: at + SECTOR + left * SECTOR]
+    for index in range(1, left):
+        cut = put(cut, at + SECTOR + index * SECTOR, bytes(SECTOR))
+    cut += raw[-SECTOR:] + bytes(behind) if footer else b""
+    made = planned(cut)
+    finding = next(f for f in made.diagnosis.findings if f.code == "VHD304")
+    assert (finding.severity, finding.facts["offset"]) == (Severity.WARNING, at)
+    assert "the file ends inside it" in finding.message
+    assert "VHD304" not in codes(planned(put(cut, at + SECTOR, bytes(SECTOR))))
+    assert "VHD304" not in codes(planned(put(cut, at, bytes(SECTOR))))
+
+
+def test_what_was_cut_off_may_be_the_block_that_a_bit_names():
+    """One place is whole, one is cut: either may be the full block's."""
+    blocks = {0: some(0, range(SECTORS)), 1: some(1, PARTIAL), 2: some(2, range(SECTORS))}
+    raw = sparse(DISK_SIZE, UUID, blocks, timestamp=1000).to_bytes()
+    entries = {number: bat_entry(raw, number) for number in blocks}
+    last = max(entries, key=lambda number: entries[number])
+    lost = raw
+    for number in (0, 2):
+        lost = with_entry(lost, number, UNUSED)
+    assert {f.severity for f in planned(lost).diagnosis.findings if f.code == "VHD304"} == {Severity.WARNING}
+    if last != 1:
+        cut = lost[: entries[last] * SECTOR + MIB]
+        assert planned(cut + raw[-SECTOR:], "VHD304").plan.edits == ()
+
+
+def test_a_wrong_entry_is_not_put_to_a_place_while_a_cut_block_may_be_its():
+    raw = three()
+    order = sorted((0, 1, 2), key=lambda number: bat_entry(raw, number))
+    at = bat_entry(raw, order[2]) * SECTOR
+    wild = with_entry(with_entry(raw, order[2], UNUSED), order[1], 0x20000000)
+    cut = wild[: at + MIB] + raw[-SECTOR:]
+    finding = next(f for f in planned(cut).diagnosis.findings if f.code == "VHD302")
+    assert finding.disposition is Disposition.REPORT
 
 
 def test_orphans_of_a_running_disk_are_its_own_business():

@@ -17,7 +17,7 @@ import faults
 from conftest import REQUIRED, need_tool
 from faults import CASES, SR, VDI, Bench, Case, outcome
 
-APPEND, INSIDE, GROW, SEVERAL, UNDO, DEVICE = CASES
+APPEND, INSIDE, GROW, SEVERAL, UNDO, DEVICE, *_ = CASES
 
 
 @pytest.fixture

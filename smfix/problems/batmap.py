@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import clear_runs, holds_unmarked, orphans, room, stray_bits, unclear
+from smfix.problems.blocks import clear_runs, holds_unmarked, orphans, remnant, room, stray_bits, unclear
 from smfix.problems.footer import held_open
 from smfix.problems.places import NAMED, lost_entries, misplaced, overlapping, shifted, whole_block
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Hit, Problem
@@ -212,7 +212,7 @@ def _detect_unallocated(image: VhdImage, context: Context) -> Iterator[Hit]:
     if not stray or image.geometry is None or set(stray) <= lost_entries(image, places).keys():
         return
     # A bit is set last: the block was there once. Where the file was cut, it may have gone with what is missing.
-    cut = image.view.growable and isinstance(image.end, Damaged)
+    cut = image.view.growable and (isinstance(image.end, Damaged) or remnant(image, places) is not None)
     doubt = held_open(context) or bool(places) or unclear(image, places) or (cut and len(stray) > NAMED)
     facts = {
         "block": stray[0],

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from smfix.model import SECTOR, Extent, Sound
 from smfix.vhd import structs
@@ -48,24 +48,24 @@ def room(image: VhdImage) -> int:
     return image.end.where.offset // SECTOR * SECTOR if isinstance(image.end, Sound) else image.size
 
 
-def block_shaped(image: VhdImage, header: Header, at: int) -> bool:
-    """A block could start at `at`: its bitmap marks something, and what it leaves out is NUL."""
+def block_shaped(image: VhdImage, header: Header, at: int, limit: int | None = None) -> bool:
+    """A block could start at `at`: its bitmap marks something, and what it leaves out is NUL as far as `limit`."""
     bits = image.bitmap(header, at)
     if len(bits) < header.block_size // SECTOR // 8 or not any(bits) or bits[:8] == FOOTER_COOKIE:
         return False
     if bits.count(0xFF) == len(bits):
         return True
-    return clear_is_nul(image, header, at)
+    return clear_is_nul(image, header, at, limit)
 
 
-def clear_is_nul(image: VhdImage, header: Header, at: int) -> bool:
-    """What the bitmap at `at` calls unwritten is NUL, as far as the file goes: so a writer left it."""
+def clear_is_nul(image: VhdImage, header: Header, at: int, limit: int | None = None) -> bool:
+    """What the bitmap at `at` calls unwritten is NUL, as far as the file (or `limit`) goes: so a writer left it."""
     bits = image.bitmap(header, at)
     if any(image.view.read(Extent(at + len(bits), header.bitmap_size - len(bits)))):
         return False
     data = at + header.bitmap_size
     for low, high in clear_runs(bits, header.block_size // SECTOR):
-        stop = min(data + high * SECTOR, room(image))
+        stop = min(data + high * SECTOR, room(image) if limit is None else limit)
         for start in range(data + low * SECTOR, stop, _CHUNK):
             raw = image.view.read(Extent(start, min(_CHUNK, stop - start)))
             if raw != _NUL[: len(raw)]:  # any(raw) takes a hundred times as long
@@ -152,6 +152,28 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
                 found.append(Orphan(spot, bits.count(0xFF) == len(bits)))
             at = (aligned if spot is None else spot) + space
     return found
+
+
+def remnant(image: VhdImage, places: list[Orphan]) -> Orphan | None:
+    """The beginning of a block behind the last one (of the BAT and of `places`), cut off by the end of the file.
+
+    Its bitmap marks a sector that is there and is not NUL, and what it leaves out is NUL as far as the file goes.
+    """
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound) or not image.view.growable or header.block_size < PAGE:
+        return None
+    space, end = header.block_space, min([room(image), *(footer.where.offset for footer in image.tail)])
+    ends = (place.offset + space for place in places)
+    at = max(image.end_of_headers, image.bat.value.highest_end(space, below=image.size), *ends)
+    for spot in dict.fromkeys((round_up(at + header.bitmap_size, PAGE) - header.bitmap_size, at)):
+        data = spot + header.bitmap_size
+        if data + SECTOR > end or spot + space <= end or not block_shaped(image, header, spot, end):
+            continue
+        bits = image.bitmap(header, spot)
+        marked = (n for n in range((end - data) // SECTOR) if structs.bit(bits, n))
+        if any(_of_guest(image.view.read(Extent(data + n * SECTOR, SECTOR))) for n in islice(marked, RUNS)):
+            return Orphan(spot, bits.count(0xFF) == len(bits))
+    return None
 
 
 def _horizon(image: VhdImage, header: Header, bat: Bat) -> int:

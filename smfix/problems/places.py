@@ -14,7 +14,18 @@ from collections.abc import Iterator
 from itertools import islice
 
 from smfix.model import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import PAGE, Orphan, block_shaped, clear_is_nul, forced, orphans, room, stray_bits, unclear
+from smfix.problems.blocks import (
+    PAGE,
+    Orphan,
+    block_shaped,
+    clear_is_nul,
+    forced,
+    orphans,
+    remnant,
+    room,
+    stray_bits,
+    unclear,
+)
 from smfix.problems.footer import held_open
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
@@ -123,6 +134,8 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Hit]:
     # A block that the batmap calls full and the BAT has lost claims a place as well.
     claimants = sorted({*wrong, *stray_bits(image)})
     doubt = held_open(context) or unclear(image, places, frozenset(wrong))
+    # A block that was cut off may be the one as well.
+    doubt = doubt or bool(places and remnant(image, places))
     written = {block for block, at in wrong.items() if _written_over(image, at)}
     answer = {} if doubt or written else forced(image, claimants, places)
     # Where most entries look wrong, the header is: then no entry is cleared.
@@ -344,18 +357,22 @@ def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
     if found is None or not places or unclear(image, places):
         return {}
     header, bat = found
-    behind = bat.highest_end(header.block_space) > places[0].offset
+    rest = remnant(image, places)
+    behind = bat.highest_end(header.block_space) > places[0].offset and rest is None
     if behind and len(bat) - bat.allocated == len(places) == 1:
         return {next(b for b in range(len(bat)) if bat.offset(b) is None): places[0].offset}
     named = stray_bits(image)
-    return forced(image, named, [place for place in places if place.full]) if named else {}
+    if not named or (rest is not None and rest.full):
+        return {}
+    return forced(image, named, [place for place in places if place.full])
 
 
 def _detect_orphans(image: VhdImage, context: Context) -> Iterator[Hit]:
     if held_open(context):
         return
     places = orphans(image)
-    if not places or misplaced(image) or overlapping(image):
+    rest = remnant(image, places)
+    if not (places or rest) or misplaced(image) or overlapping(image):
         return
     answer = {at: block for block, at in lost_entries(image, places).items()}
     for place in places:
@@ -370,6 +387,9 @@ def _detect_orphans(image: VhdImage, context: Context) -> Iterator[Hit]:
         known = block is not None
         check = f"batmap shows unallocated block {block} full" if known and image.full(block or 0) else None
         yield Hit(facts, check, severity=ERROR if known else WARNING, disposition=CONFIRM if known else REPORT)
+    if rest is not None:
+        facts = {"offset": rest.offset, "full": rest.full, "block": None, "entry": None}
+        yield Hit({**facts, "owner": "the file ends inside it, and no evidence tells which block it was"})
 
 
 def overlapping(image: VhdImage) -> bool:
