@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smfix.model import SECTOR, Damaged, Sound
-from smfix.problems.blocks import PAGE, room
+from smfix.problems.blocks import PAGE, remnant, room
 from smfix.problems.footer import CLOCK_SLACK
 from smfix.problems.restore import TABLE_OFFSET
 from smfix.problems.rows import Context
@@ -106,7 +106,9 @@ def _no_room_is_left(image: VhdImage, _context: Context) -> bool:
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
         return False
-    return not image.bat.value.gaps(header.block_space, image.end_of_headers, room(image))
+    if image.bat.value.gaps(header.block_space, image.end_of_headers, room(image)):
+        return False
+    return remnant(image, []) is None
 
 
 def _batmap_lies_right(image: VhdImage, _context: Context) -> bool:
@@ -151,7 +153,7 @@ CLAIMS = (
         _blocks_lie_right,
         _codes("301 302 303 305 306 307"),
     ),
-    Claim("no block fits between the blocks", _no_room_is_left, _codes("304")),
+    Claim("no block fits between the blocks, and none begins behind them", _no_room_is_left, _codes("304")),
     Claim("there is no batmap, or it lies where it must", _batmap_lies_right, _codes("401 403 905")),
     Claim("no bit of the batmap is set", _batmap_is_clear, _codes("402 404")),
 )
