@@ -1,6 +1,6 @@
 """The use cases, as short compositions of what lies below: log and targets in, values out.
 
-Here a log's incident meets an image: names become images (:mod:`smfix.host.sr`), parents come before
+Here a log's incident meets an image: names become images (:mod:`smfix.targets`), parents come before
 their children (:mod:`smfix.chains`), and each image is treated (:mod:`smfix.treatment`). Nothing is
 printed here, and the trouble of one image never stops the others.
 
@@ -12,19 +12,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unreadable, UsageError
 from smfix.host import xapi_login
-from smfix.host.naming import Life, is_uuid, read_path
-from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
-from smfix.host.storage import Identity, open_image
+from smfix.host.naming import is_uuid
+from smfix.host.sr import Found, sr_mounts
+from smfix.host.storage import open_image
 from smfix.model import (
     Backing,
     CheckedImage,
-    Edit,
     Incident,
     LogReading,
     Names,
@@ -32,38 +31,27 @@ from smfix.model import (
     Reason,
     Record,
     Refusal,
-    Resize,
     State,
     Status,
     Target,
     TreatedImage,
     TreatedIncident,
     Verdict,
-    Write,
 )
 from smfix.reach import unanswered, unanswered_srs
-from smfix.report.escape import command, operand
+from smfix.report.escape import operand
 from smfix.rescan import rescan
 from smfix.setting import Decide, Setting
+from smfix.targets import Missing, find_image, parents_first, resolved
 
 if TYPE_CHECKING:
     from smfix.host import xapi
-    from smfix.host.lvm import Volumes
-    from smfix.host.usage import Usage
-    from smfix.repair.journal_folder import DamagedEntry, JournalEntry
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
-__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "rescan"]
+__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "find_image", "rescan"]
 
 SMLOG = "/var/log/SMlog"
-_NAMED = 8
-"""Candidates and places that a message names."""
-
-COPY = (
-    "this is a downloaded or uploaded copy of a disk: there is no repairing it. Find the server that the "
-    "image was made from, repair that server's disk, then take a new image"
-)
 
 
 def consent(codes: Iterable[str]) -> frozenset[str]:
@@ -162,7 +150,7 @@ def from_log(
         for one in reading.incidents
     ]
     treated: dict[int, TreatedIncident] = {}
-    for index in _parents_first(places):
+    for index in parents_first(places):
         incident = reading.incidents[index]
         if each is not None:
             each(len(treated), len(places))
@@ -171,16 +159,6 @@ def from_log(
             after(done.path or done.vdi, done.outcome)
         treated[index] = done
     return reading, tuple(treated[index] for index in range(len(places)))
-
-
-def _parents_first(places: Sequence[object]) -> list[int]:
-    """The indexes of `places` in the order of their treatment; what is not Found has no parent."""
-    founds = [place if isinstance(place, Found) else None for place in places]
-    if not any(founds):
-        return list(range(len(founds)))
-    from smfix import chains
-
-    return chains.parents_first(founds)
 
 
 def _ids(incidents: Sequence[Incident]) -> list[str]:
@@ -194,41 +172,6 @@ def _ids(incidents: Sequence[Incident]) -> list[str]:
     shared = Counter(keys)
     whole = [(*key, "" if shared[key] == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)]
     return [hashlib.sha256("\0".join(key).encode()).hexdigest()[:12] for key in whole]
-
-
-def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
-    """Where the incident's image is, or the outcome of not knowing."""
-    if incident.copy or (incident.path is not None and read_path(incident.path).life is Life.COPY):
-        return Outcome(Status.REFUSED, COPY, Reason.IMAGE_COPY)
-    if incident.candidates:
-        return _ambiguous(incident.candidates)
-    try:
-        place = locate(incident.vdi, incident.sr, incident.path, mounts)
-    except SmfixError as error:
-        return Outcome(Status.FAILED, str(error))
-    if isinstance(place, Ambiguous):
-        return _ambiguous([found.target.path for found in place.candidates])
-    return _not_found(place, incident.vdi.text) if isinstance(place, NotFound) else place
-
-
-def _ambiguous(paths: Sequence[str]) -> Outcome:
-    named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
-    return Outcome(
-        Status.AMBIGUOUS,
-        f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
-        next=tuple(command(["smfix", "check", path]) for path in paths[:_NAMED]),
-    )
-
-
-def _not_found(place: NotFound, vdi: str) -> Outcome:
-    looked = ", ".join(place.looked[:_NAMED])
-    asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
-    return Outcome(
-        Status.NOT_FOUND,
-        f"no such image on this host; looked at: {looked}. Run smfix where its SR is attached, or name the "
-        "mount point with --sr-mount",
-        next=(command(["xe", "vdi-list", asked]),),
-    )
 
 
 def treat_incident(name: str, incident: Incident, place: Found | Outcome, setting: Setting) -> TreatedIncident:
@@ -268,9 +211,10 @@ def _names(target: Target, incident: Incident, setting: Setting) -> Names:
 
 def _is_damaged(found: Found, setting: Setting) -> bool:
     """A resolved incident's image is within reach, and damaged all the same, or its repair was interrupted."""
+    from smfix.checking import checked
     from smfix.repair import undo as way_back
 
-    if _checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD):
+    if checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD):
         return True
     with suppress(SmfixError):
         opened = open_image(found.target, sr_root=found.root)
@@ -281,38 +225,6 @@ def _is_damaged(found: Found, setting: Setting) -> bool:
 
 
 # --------------------------------------------------------------------------- targets
-
-
-class _Missing(NamedTuple):
-    """A TARGET that leads to no image, and what to say of it."""
-
-    text: str
-    outcome: Outcome
-    is_missing: bool = True
-
-
-def _resolved(targets: Sequence[str], setting: Setting) -> list[Found | _Missing]:
-    """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
-    mounts = sr_mounts(setting.sr_mounts)
-    silent = unanswered(targets, mounts)
-    images: dict[str, Found | _Missing] = {}
-    for text in targets:
-        if text in silent:
-            images[text] = _Missing(text, Outcome(Status.FAILED, silent[text]))
-            continue
-        try:
-            found = resolve(text, mounts)
-        except Unreadable as error:
-            images[text] = _Missing(text, Outcome(Status.NOT_FOUND, str(error)))
-            continue
-        if isinstance(found, Ambiguous):
-            paths = [image.target.path for image in found.candidates]
-            images[text] = _Missing(text, _ambiguous(paths), is_missing=False)
-        elif isinstance(found, NotFound):
-            images[text] = _Missing(text, _not_found(found, text.rpartition("/")[2].lower()))
-        else:
-            images.update((image.target.path, image) for image in found)
-    return list(images.values())
 
 
 def given_uuid(text: str | None) -> bytes | None:
@@ -330,11 +242,11 @@ def repair(
     """What became of every image that the targets name, parents first; `after` is told of each. Raises UsageError."""
     from smfix.treatment import treat
 
-    images = _resolved(targets, setting)
+    images = resolved(targets, setting)
     if len(images) > 1 and (setting.given_size is not None or setting.given_uuid is not None):
         raise UsageError(f"--size and --uuid speak of one disk, the targets name {len(images)}")
     treated: dict[int, TreatedImage] = {}
-    for index in _parents_first(images):
+    for index in parents_first(images):
         image = images[index]
         if each is not None:
             each(len(treated), len(images))
@@ -353,96 +265,22 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
 
     Writes nothing, takes no lock. Raises UsageError.
     """
-    images = _resolved(targets, setting)
-    uses = _uses([image for image in images if isinstance(image, Found)])
-    checked: list[CheckedImage] = []
+    from smfix.checking import chain_of, checked, uses_of
+
+    images = resolved(targets, setting)
+    uses = uses_of([image for image in images if isinstance(image, Found)])
+    told: list[CheckedImage] = []
     done: set[str] = set()
     for image in images:
-        if isinstance(image, _Missing):
-            checked.append(CheckedImage(image.text, Verdict.UNREADABLE, note=image.outcome.message))
+        if isinstance(image, Missing):
+            told.append(CheckedImage(image.text, Verdict.UNREADABLE, note=image.outcome.message))
             continue
-        for found in (image, *(_chain(image) if parents else ())):
+        for found in (image, *(chain_of(image) if parents else ())):
             path = os.path.realpath(found.target.path)
             if path not in done:
                 done.add(path)
-                checked.append(_checked(found, uses.get(found.target.path), setting))
-    return tuple(checked)
-
-
-def _uses(founds: Sequence[Found]) -> dict[str, Usage]:
-    """How each image is held, in one pass over the host; without those that cannot be opened."""
-    from smfix.host.usage import usage_of
-
-    seen: dict[str, Identity] = {}
-    for found in founds:
-        try:
-            opened = open_image(found.target, sr_root=found.root)
-        except SmfixError:
-            continue
-        if not isinstance(opened, Refusal):
-            with opened:
-                seen[found.target.path] = opened.identity
-    return dict(zip(seen, usage_of(tuple(seen.values())), strict=True))
-
-
-def _chain(found: Found) -> tuple[Found, ...]:
-    from smfix import chains
-    from smfix.vhd.image import inspect
-
-    try:
-        opened = open_image(found.target, sr_root=found.root)
-        if isinstance(opened, Refusal):
-            return ()
-        with opened:
-            return tuple(chains.ancestors(inspect(opened), found))
-    except SmfixError:
-        return ()  # said by the check of the image itself
-
-
-def _checked(found: Found, uses: Usage | None, setting: Setting) -> CheckedImage:
-    from smfix.host import lvm
-    from smfix.host.usage import usage
-    from smfix.problems.table import diagnose
-    from smfix.treatment import context_of, held_by, seen_by
-    from smfix.vhd.image import inspect
-
-    path = found.target.path
-    names = setting.names(found.target)
-    try:
-        asleep = lvm.inactive(found.target)
-        if asleep is not None:
-            return CheckedImage(path, Verdict.UNREADABLE, note=asleep.message, names=names)
-        opened = open_image(found.target, sr_root=found.root)
-        if isinstance(opened, Refusal):
-            verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
-            return CheckedImage(path, verdict, note=opened.message, names=names)
-        with opened:
-            uses = uses or usage(opened.identity)
-            image = inspect(opened)
-            context = context_of(image, found, uses.state)
-            diagnosis = diagnose(image, context)
-            if diagnosis.verdict is Verdict.NOT_A_VHD:
-                return CheckedImage(
-                    path, Verdict.NOT_A_VHD, image.size, note="no structure of a VHD is in it", names=names
-                )
-            if diagnosis.verdict is Verdict.INVALID:
-                # What looks like damage may be a disk that another host of the pool has open.
-                uses = held_by(uses, found.target, setting)
-                context = replace(context, in_use=uses.state)
-                diagnosis = diagnose(image, context)
-            notes = [f"held by {', '.join(uses.holders)}"] if uses.holders else []
-            notes += filter(None, [seen_by(context, uses).removeprefix("; ")])
-            return CheckedImage(
-                path,
-                diagnosis.verdict,
-                image.size,
-                image.end_of_data,
-                diagnosis.findings,
-                "; ".join(notes) or None,
-                names,
-            )
-    except SmfixError as error:
-        return CheckedImage(path, Verdict.UNREADABLE, note=str(error), names=names)
+                told.append(checked(found, uses.get(found.target.path), setting))
+    return tuple(told)
 
 
 def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:
@@ -450,14 +288,15 @@ def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:
 
     The image's view is closed: only what was read by inspecting it is there.
     """
+    from smfix.checking import Closed
     from smfix.vhd import libvhd
     from smfix.vhd.image import inspect
 
-    found = _resolved([target], setting)
+    found = resolved([target], setting)
     if len(found) != 1:
         raise UsageError(f"{target} names {len(found)} images; `smfix show` takes one")
     (image,) = found
-    if isinstance(image, _Missing):
+    if isinstance(image, Missing):
         raise Unreadable(image.outcome.message)
     opened = open_image(image.target, sr_root=image.root)
     if isinstance(opened, Refusal):
@@ -465,17 +304,7 @@ def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:
     with opened:
         inspected = inspect(opened)
         seen = libvhd.opened(opened)
-        return image.target.path, replace(inspected, view=_Closed(inspected.size, opened.growable)), seen
-
-
-class _Closed(NamedTuple):
-    """What is left of a view when its image is closed: a size, no bytes."""
-
-    size: int
-    growable: bool
-
-    def read(self, extent: object) -> bytes:
-        raise Unreadable(f"the image is closed: {extent} cannot be read")
+        return image.target.path, replace(inspected, view=Closed(inspected.size, opened.growable)), seen
 
 
 # --------------------------------------------------------------------------- journal, undo
@@ -487,41 +316,11 @@ def journals(setting: Setting, prefix: str | None = None) -> tuple[Record, ...]:
     Raises UsageError, Unreadable, JournalDamaged as :mod:`smfix.repair.journal_folder` does.
     """
     from smfix.repair import journal_folder
+    from smfix.undoing import record_of
 
     if prefix is None:
         return tuple(record_of(entry, setting) for entry in journal_folder.list_journals(setting.journals))
     return (record_of(journal_folder.load(setting.journals, prefix), setting),)
-
-
-def record_of(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
-    """The journal of `entry` as commands tell it."""
-    from smfix.repair import journal_folder
-    from smfix.repair.journal import Mark
-    from smfix.repair.journal_folder import DamagedEntry
-
-    size = journal_folder.size_of(entry)
-    if isinstance(entry, DamagedEntry):
-        return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage, bytes=size)
-    journal = entry.journal
-    is_over = entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK)
-    edits: list[Edit] = [step if isinstance(step, Resize) else Write(step.offset, step.after) for step in journal.steps]
-    return Record(
-        entry.id,
-        entry.mark.value,
-        entry.path,
-        created=journal.created,
-        path=journal.target.path,
-        vdi=journal.target.vdi,
-        sr=journal.target.sr,
-        old_size=journal.old_size,
-        new_size=journal.new_size,
-        edits=tuple(edits),
-        fixes=journal.fixes,
-        lost_sectors=sum(extent.length for extent in journal.lost) // 512,
-        command=journal.command,
-        undo=None if is_over else setting.undo_command(entry.id),
-        bytes=size,
-    )
 
 
 def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) -> TreatedImage:
@@ -531,6 +330,7 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
     """
     from smfix.repair import journal_folder
     from smfix.treatment import awake, refused, told_of
+    from smfix.undoing import undone
 
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
@@ -540,33 +340,6 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
     with awake(found.target, volumes, change=agree is not None) as asleep:
-        outcome = refused(asleep) if asleep is not None else _undone(entry, found, setting, agree, volumes)
+        outcome = refused(asleep) if asleep is not None else undone(entry, found, setting, agree, volumes)
     outcome = told_of(replace(outcome, journal=entry.id), found.target, volumes, setting)
     return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)
-
-
-def _undone(
-    entry: JournalEntry, found: Found, setting: Setting, agree: Callable[[Record], bool] | None, volumes: Volumes
-) -> Outcome:
-    from smfix import chains
-    from smfix.repair import undo as way_back
-    from smfix.treatment import refused, writing
-    from smfix.vhd.image import inspect
-
-    opened = open_image(found.target, sr_root=found.root)
-    if isinstance(opened, Refusal):
-        return refused(opened)
-    with opened, ExitStack() as stack:
-        means = setting.means(chains.children_of(inspect(opened), found, stack))
-        objection = way_back.stale(entry, opened) or means.guard.objection(opened)
-        if objection is not None:
-            return refused(objection)
-        if agree is None or not agree(record_of(entry, setting)):
-            return Outcome(
-                Status.WOULD_REPAIR,
-                "nothing was written; the image can be put back as it was before the repair",
-                undo=setting.undo_command(entry.id),
-                next=(setting.command("undo", entry.id, "--yes"),),
-            )
-        with writing(opened, volumes) as writable:
-            return refused(writable) if isinstance(writable, Refusal) else way_back.undo(entry, writable, means)

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from smfix.errors import SmfixError, UsageError
 from smfix.model import Pruned, Pruning
-from smfix.pipeline import record_of
 from smfix.repair import journal_folder
 from smfix.repair.journal_folder import DamagedEntry, JournalEntry
 from smfix.repair.keeping import Kept, Stays, stays
 from smfix.setting import Setting
+from smfix.undoing import record_of
 
 _AGE = re.compile(r"\s*([0-9]{1,6})\s*([smhdw])\s*\Z")
 _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

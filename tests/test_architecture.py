@@ -35,8 +35,14 @@ ARROWS = {
     "rescan": ("setting", "host", "report", "model", "errors"),
     "reach": ("host", "errors"),
     "scan": ("chains", "host", "problems", "reach", "vhd", "model", "errors"),
-    "pipeline": (*BELOW, "chains", "reach", "setting", "treatment", "rescan", "scan"),
-    "pruning": ("setting", "pipeline", "repair", "model", "errors"),
+    "targets": ("chains", "reach", "setting", "host", "report", "model", "errors"),
+    "checking": ("setting", "chains", "treatment", "host", "problems", "vhd", "model", "errors"),
+    "undoing": ("setting", "chains", "treatment", "host", "repair", "vhd", "model", "errors"),
+    "pipeline": (
+        *(*BELOW, "chains", "reach", "setting", "treatment", "rescan", "scan"),
+        *("targets", "checking", "undoing"),
+    ),
+    "pruning": ("setting", "undoing", "repair", "model", "errors"),
     # A log that grows: what is known of it, what may be done, and the loop.
     "policy": ("model", "errors"),
     "lifecycle": ("model", "errors"),

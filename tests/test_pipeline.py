@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from smfix import pipeline
+from smfix import checking, pipeline, targets
 from smfix.errors import Unreadable, UsageError
 from smfix.model import (
     Extent,
@@ -124,8 +124,8 @@ def test_an_sr_that_cannot_be_listed_fails_its_incident_only(world, logged, monk
             raise Unreadable("cannot list it")
         return real(vdi, sr, path, mounts)
 
-    real = pipeline.locate
-    monkeypatch.setattr(pipeline, "locate", locate)
+    real = targets.locate
+    monkeypatch.setattr(targets, "locate", locate)
     bad, good = logged(incident(OTHER), incident(BASE))
     assert (bad.outcome.status, bad.outcome.message) == (Status.FAILED, "cannot list it")
     assert good.outcome.status is Status.REPAIRED
@@ -180,7 +180,7 @@ def test_trouble_between_two_looks_is_a_verdict(world, setting, monkeypatch, tro
             return Refusal(Reason.UNSAFE_PATH, "replaced")
         raise Unreadable("EIO")
 
-    monkeypatch.setattr(pipeline, "open_image", fails)
+    monkeypatch.setattr(checking, "open_image", fails)
     (image,) = pipeline.check([str(world.path())], setting, parents=True)
     assert image.verdict is Verdict.UNREADABLE
     assert image.note in ("replaced", "EIO")
@@ -191,7 +191,7 @@ def test_what_this_user_cannot_see_is_said(world, setting, monkeypatch):
     from smfix.model import InUse
 
     blind = Usage(InUse.UNKNOWN, ("tapdisk (pid 7) read-only",), "the files of 3 processes of other users")
-    monkeypatch.setattr("smfix.host.usage.usage_of", lambda identities, **_: (blind,) * len(identities))
+    monkeypatch.setattr("smfix.checking.usage_of", lambda identities, **_: (blind,) * len(identities))
     monkeypatch.setattr("smfix.treatment.usage", lambda _: blind)
     world.damaged()
     (image,) = pipeline.check([str(world.path())], setting)

@@ -1,0 +1,102 @@
+"""From names to images: an incident's, or those that somebody typed. Each is resolved, never guessed.
+
+Either the one image, or what to say of it: several fit, none is there, a copy is not repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from smfix.errors import SmfixError, Unreadable
+from smfix.host.naming import Life, is_uuid, read_path
+from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
+from smfix.model import Incident, Outcome, Reason, Status
+from smfix.reach import unanswered
+from smfix.report.escape import command
+from smfix.setting import Setting
+
+_NAMED = 8
+"""Candidates and places that a message names."""
+
+COPY = (
+    "this is a downloaded or uploaded copy of a disk: there is no repairing it. Find the server that the "
+    "image was made from, repair that server's disk, then take a new image"
+)
+
+
+def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
+    """Where the incident's image is, or the outcome of not knowing."""
+    if incident.copy or (incident.path is not None and read_path(incident.path).life is Life.COPY):
+        return Outcome(Status.REFUSED, COPY, Reason.IMAGE_COPY)
+    if incident.candidates:
+        return _ambiguous(incident.candidates)
+    try:
+        place = locate(incident.vdi, incident.sr, incident.path, mounts)
+    except SmfixError as error:
+        return Outcome(Status.FAILED, str(error))
+    if isinstance(place, Ambiguous):
+        return _ambiguous([found.target.path for found in place.candidates])
+    return _not_found(place, incident.vdi.text) if isinstance(place, NotFound) else place
+
+
+def _ambiguous(paths: Sequence[str]) -> Outcome:
+    named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    return Outcome(
+        Status.AMBIGUOUS,
+        f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
+        next=tuple(command(["smfix", "check", path]) for path in paths[:_NAMED]),
+    )
+
+
+def _not_found(place: NotFound, vdi: str) -> Outcome:
+    looked = ", ".join(place.looked[:_NAMED])
+    asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
+    return Outcome(
+        Status.NOT_FOUND,
+        f"no such image on this host; looked at: {looked}. Run smfix where its SR is attached, or name the "
+        "mount point with --sr-mount",
+        next=(command(["xe", "vdi-list", asked]),),
+    )
+
+
+class Missing(NamedTuple):
+    """A TARGET that leads to no image, and what to say of it."""
+
+    text: str
+    outcome: Outcome
+    is_missing: bool = True
+
+
+def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
+    """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
+    mounts = sr_mounts(setting.sr_mounts)
+    silent = unanswered(targets, mounts)
+    images: dict[str, Found | Missing] = {}
+    for text in targets:
+        if text in silent:
+            images[text] = Missing(text, Outcome(Status.FAILED, silent[text]))
+            continue
+        try:
+            found = resolve(text, mounts)
+        except Unreadable as error:
+            images[text] = Missing(text, Outcome(Status.NOT_FOUND, str(error)))
+            continue
+        if isinstance(found, Ambiguous):
+            paths = [image.target.path for image in found.candidates]
+            images[text] = Missing(text, _ambiguous(paths), is_missing=False)
+        elif isinstance(found, NotFound):
+            images[text] = Missing(text, _not_found(found, text.rpartition("/")[2].lower()))
+        else:
+            images.update((image.target.path, image) for image in found)
+    return list(images.values())
+
+
+def parents_first(places: Sequence[object]) -> list[int]:
+    """The indexes of `places` in the order of their treatment; what is not Found has no parent."""
+    founds = [place if isinstance(place, Found) else None for place in places]
+    if not any(founds):
+        return list(range(len(founds)))
+    from smfix import chains
+
+    return chains.parents_first(founds)

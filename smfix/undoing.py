@@ -1,0 +1,69 @@
+"""Undo journals as commands tell them, and the way back that one of them leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from smfix import chains
+from smfix.host.lvm import Volumes
+from smfix.host.sr import Found
+from smfix.host.storage import open_image
+from smfix.model import Edit, Outcome, Record, Refusal, Resize, Status, Write
+from smfix.repair import journal_folder
+from smfix.repair import undo as way_back
+from smfix.repair.journal import Mark
+from smfix.repair.journal_folder import DamagedEntry, JournalEntry
+from smfix.setting import Setting
+from smfix.treatment import refused, writing
+from smfix.vhd.image import inspect
+
+
+def record_of(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
+    """The journal of `entry` as commands tell it."""
+    size = journal_folder.size_of(entry)
+    if isinstance(entry, DamagedEntry):
+        return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage, bytes=size)
+    journal = entry.journal
+    is_over = entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK)
+    edits: list[Edit] = [step if isinstance(step, Resize) else Write(step.offset, step.after) for step in journal.steps]
+    return Record(
+        entry.id,
+        entry.mark.value,
+        entry.path,
+        created=journal.created,
+        path=journal.target.path,
+        vdi=journal.target.vdi,
+        sr=journal.target.sr,
+        old_size=journal.old_size,
+        new_size=journal.new_size,
+        edits=tuple(edits),
+        fixes=journal.fixes,
+        lost_sectors=sum(extent.length for extent in journal.lost) // 512,
+        command=journal.command,
+        undo=None if is_over else setting.undo_command(entry.id),
+        bytes=size,
+    )
+
+
+def undone(
+    entry: JournalEntry, found: Found, setting: Setting, agree: Callable[[Record], bool] | None, volumes: Volumes
+) -> Outcome:
+    """The image of `entry` put back, if `agree` says yes, or why not."""
+    opened = open_image(found.target, sr_root=found.root)
+    if isinstance(opened, Refusal):
+        return refused(opened)
+    with opened, ExitStack() as stack:
+        means = setting.means(chains.children_of(inspect(opened), found, stack))
+        objection = way_back.stale(entry, opened) or means.guard.objection(opened)
+        if objection is not None:
+            return refused(objection)
+        if agree is None or not agree(record_of(entry, setting)):
+            return Outcome(
+                Status.WOULD_REPAIR,
+                "nothing was written; the image can be put back as it was before the repair",
+                undo=setting.undo_command(entry.id),
+                next=(setting.command("undo", entry.id, "--yes"),),
+            )
+        with writing(opened, volumes) as writable:
+            return refused(writable) if isinstance(writable, Refusal) else way_back.undo(entry, writable, means)
