@@ -6,8 +6,8 @@ same for the same seed and number, done to one base one after the other, and the
 
 What leaves no trace is no damage here: such a kind is done first, and what the guest reads then is what must be read
 in the end. It is a sound disk with other contents. The same holds where damages leave no trace only together
-(:func:`_other_disk`). At most one kind changes the length of the file, and it comes last: what is done to the end of a
-file that was cut would fall on guest data.
+(:mod:`matrix.traceless`). At most one kind changes the length of the file, and it comes last: what is done to the end
+of a file that was cut would fall on guest data.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from matrix import bases, cases, reader, report, sections, treatments
+from matrix import bases, cases, reader, report, sections, traceless, treatments
 from matrix.bases import Base
 from matrix.cases import Case
 from matrix.damage import FAMILIES, Damaged, Kind, Sample
 from matrix.kinds import KINDS
-from matrix.reader import SECTOR
-from matrix.writer import seal_batmap
 
 SLICE = 20
 """Combinations that one process makes at a time."""
@@ -108,58 +106,12 @@ def combine(base: Base, kinds: Sequence[Kind], chance: str) -> Combination | Non
         raw, orphans, gained = damaged.raw, (*orphans, *damaged.orphans), (*gained, *damaged.gained)
     if raw == sound:
         return None
-    other = _other_disk(Sample(chance, sound), raw, orphans)
+    other = traceless.other_disk(Sample(chance, sound), raw, orphans)
     if other is not None:
         read = reader.guest(other, base.parent_truth)
         assert read is not None
         sound, truth = other, read
     return Combination(base, tuple(done), Sample(chance, sound), truth, Damaged(raw, orphans, gained))
-
-
-def _other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> bytes | None:
-    """The sound image of another disk that damage of the same kinds would have left as `raw`; None: there is none.
-
-    A block without an entry, without a batmap bit, and of which no byte is in the file any more might never have
-    been. A place that an entry nobody used names, while its own block's is lost or wrong, might always have been the
-    other block's. So might a block that a crash left without an entry, where an entry nobody used is wild. Where a
-    sound batmap does not call a block full that it did, its bitmap was asked, whatever it says.
-    """
-    found = s.found
-    if found.kind == reader.FIXED or len(raw) < found.end_of_headers:
-        return None
-    spots = (found.table_at + 4 * block for block in range(len(found.bat)))
-    entries = [int.from_bytes(raw[at : at + 4]) for at in spots]
-    bits = raw[found.batmap_map_at :] if s.is_tap else b""
-    named = {block for block in range(len(entries)) if bits and bits[block >> 3] & (0x80 >> (block & 7))}
-    changed: dict[int, int] = {}
-    for block, at in found.allocated():
-        if entries[block] == s.entry(block):
-            continue
-        heirs = [n for n, entry in enumerate(entries) if entry == s.entry(block)]
-        if len(heirs) == 1 and found.bat[heirs[0]] is None and heirs[0] not in named:
-            changed |= {block: reader.UNUSED, heirs[0]: s.entry(block)}
-        elif entries[block] == reader.UNUSED and at >= len(raw) and block not in named:
-            changed[block] = reader.UNUSED
-    other = s.with_entries(changed, bytearray(s.sound))
-    places = {at // SECTOR for _, at in found.allocated()}
-    wild = [n for n, at in enumerate(found.bat) if at is None and entries[n] not in {reader.UNUSED, *places}]
-    if len(wild) == len(orphans) == 1 and sum(orphans[0]) <= len(raw):
-        at, space = orphans[0]
-        other[-SECTOR:] = bytes(max(0, at - len(other) + SECTOR))
-        other[at : at + space] = raw[at : at + space]
-        other = s.with_entries({wild[0]: at // SECTOR}, other) + found.footer
-        changed[wild[0]] = at // SECTOR
-    mapped = reader.layout(raw)
-    read_by = mapped.batmap_bits if mapped is not None and mapped.table_at == found.table_at else None
-    for block, at in found.allocated() if read_by is not None else ():
-        if found.full(block) and not mapped.full(block) and at + found.bitmap_size <= len(raw):
-            other[at : at + found.bitmap_size] = raw[at : at + found.bitmap_size]
-            changed.setdefault(block, s.entry(block))
-    for block in changed if s.is_tap else ():
-        other[found.batmap_map_at + (block >> 3)] &= ~(0x80 >> (block & 7))
-    if s.is_tap:
-        seal_batmap(other, found)
-    return bytes(other) if changed else None
 
 
 @cache
@@ -204,7 +156,7 @@ def tell(done: list[Case], seed: int, seconds: float) -> tuple[str, bool]:
         "",
         "The rows are those of the matrix. A kind that leaves no trace is no damage here: it is done first, and",
         "what the guest reads then is what must be read in the end. So it is where a sound disk with other contents,",
-        "damaged by the same kinds, would have the very same bytes (`_other_disk` in `tests/matrix/combined.py`):",
+        "damaged by the same kinds, would have the very same bytes (`tests/matrix/traceless.py`):",
         "a block of which neither entry, batmap bit nor byte is left; a place that only another block's entry names;",
         "a wild entry and one block without any; a bitmap that a sound batmap leaves to itself. At most one kind",
         "changes the length of the file, and it is done last.",
