@@ -252,6 +252,18 @@ def test_parent_fields_in_a_disk_without_parent(change, first):
     assert finding.facts["vhd_util"] == f"differencing header is invalid: invalid {first}"
 
 
+@pytest.mark.parametrize("lost", [40, 512, 1024])
+@pytest.mark.parametrize("where", ["end", "backup", "both"])
+def test_a_differencing_disk_is_not_made_dynamic_by_the_repair_of_its_header(where, lost):
+    """One footer says dynamic, and the header is wiped: what is left of it, or the other footer, still knows better."""
+    raw = put(refooted(child(), where=where, type=DiskType.DYNAMIC), 512, bytes(lost))
+    made = planned(raw, "VHD105", "VHD201", "VHD212")
+    if where == "both" and lost == 1024:
+        return  # nothing is left that could know
+    assert made.plan.refusal is not None
+    assert made.plan.edits == ()
+
+
 def test_a_fixed_disk_of_the_refused_version_is_no_damage():
     fields = {"type": DiskType.FIXED, "data_offset": (1 << 64) - 1, "current_size": 4096, "geometry": 0}
     disk = refooted(bytes(4096) + base()[-512:], where="end", **fields)

@@ -480,6 +480,19 @@ def test_a_block_that_lost_its_entry_and_its_end_is_a_warning(left, footer, behi
     assert "VHD304" not in codes(planned(put(cut, at, bytes(SECTOR))))
 
 
+@pytest.mark.parametrize("padding", [b"", b"0" * 100])
+def test_a_block_of_which_only_the_bitmap_is_left_is_a_warning_too(padding):
+    raw = three()
+    block = max((0, 1, 2), key=lambda number: bat_entry(raw, number))
+    at = bat_entry(raw, block) * SECTOR
+    bits = b"\0" * 500 + b"\xff" * 12
+    left = bytes(SECTOR * 20 - len(padding)) + padding
+    cut = put(with_entry(raw, block, UNUSED), at, bits)[: at + SECTOR] + left + raw[-SECTOR:]
+    assert "VHD304" in codes(planned(cut))
+    # Marked, there, and NUL: what stands there is no bitmap.
+    assert "VHD304" not in codes(planned(put(cut, at, b"\xf0" + bits[1:])))
+
+
 def test_what_was_cut_off_may_be_the_block_that_a_bit_names():
     """One place is whole, one is cut: either may be the full block's."""
     blocks = {0: some(0, range(SECTORS)), 1: some(1, PARTIAL), 2: some(2, range(SECTORS))}

@@ -157,12 +157,14 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
 def remnant(image: VhdImage, places: list[Orphan]) -> Orphan | None:
     """The beginning of a block behind the last one (of the BAT and of `places`), cut off by the end of the file.
 
-    Its bitmap marks a sector that is there and is not NUL, and what it leaves out is NUL as far as the file goes.
+    What its bitmap leaves out is NUL as far as the file goes; of what it marks something is not, or all is gone.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound) or not image.view.growable or header.block_size < PAGE:
         return None
     space, end = header.block_space, min([room(image), *(footer.where.offset for footer in image.tail)])
+    if image.view.read(Extent(end - 1, 1)) == b"0":
+        end -= SECTOR  # the wiki's padding, over what was left of a sector
     ends = (place.offset + space for place in places)
     at = max(image.end_of_headers, image.bat.value.highest_end(space, below=image.size), *ends)
     for spot in dict.fromkeys((round_up(at + header.bitmap_size, PAGE) - header.bitmap_size, at)):
@@ -171,7 +173,8 @@ def remnant(image: VhdImage, places: list[Orphan]) -> Orphan | None:
             continue
         bits = image.bitmap(header, spot)
         marked = (n for n in range((end - data) // SECTOR) if structs.bit(bits, n))
-        if any(_of_guest(image.view.read(Extent(data + n * SECTOR, SECTOR))) for n in islice(marked, RUNS)):
+        there = [_of_guest(image.view.read(Extent(data + n * SECTOR, SECTOR))) for n in islice(marked, RUNS)]
+        if any(there) or not there:
             return Orphan(spot, bits.count(0xFF) == len(bits))
     return None
 

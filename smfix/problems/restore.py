@@ -30,6 +30,7 @@ from smfix.vhd.structs import (
     LOCATORS,
     NO_OFFSET,
     NULL_UUID,
+    PATH_CODES,
     Footer,
     Header,
     ParentLocator,
@@ -159,9 +160,15 @@ def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
 
 
 def _parent_is_known(parsed: Header, footer: Footer, image: VhdImage, context: Context) -> bool:
-    """Nothing of the parent fields is in doubt: there is none, or they lead to the very parent."""
+    """Nothing of the parent fields is in doubt: there is none, or they lead to the very parent.
+
+    A footer that says that there is none is not enough, where the other one or what is left of the header says that
+    there is one: a differencing disk would become a dynamic one, and whatever its parent holds would be gone.
+    """
     if not footer.is_differencing:
-        return True
+        sound = [each.value for each in (image.end, image.backup) if isinstance(each, Sound)]
+        left = parsed.parent_name_text() or any(loc.code in PATH_CODES for loc in parsed.locators)
+        return not left and not any(each.is_differencing for each in sound)
     name = parsed.parent_name_text()
     paths = [locator.path for locator in image.locators if locator.path]
     if not name or not paths or any(path.rsplit("/", 1)[-1] != name for path in paths):

@@ -116,7 +116,7 @@ def layout(raw) -> Layout | None:
         return None
     numbers = struct.unpack_from(f">{blocks}I", raw[table_at : table_at + blocks * 4])
     bat = [None if n == UNUSED else n * SECTOR for n in numbers]
-    batmap_at, map_at, bits = _batmap(raw, footer, table_at + -(-entries * 4 // SECTOR) * SECTOR, current)
+    batmap_at, map_at, bits = batmap(raw, footer, table_at + -(-entries * 4 // SECTOR) * SECTOR, current)
     locators = []
     for index in range(8):
         code, space, _, _, at = struct.unpack_from(">IIIIQ", header, 576 + 24 * index)
@@ -128,7 +128,7 @@ def layout(raw) -> Layout | None:
     )  # fmt: skip
 
 
-def _batmap(raw, footer: bytes, at: int, current: int) -> tuple[int | None, int, bytes | None]:
+def batmap(raw, footer: bytes, at: int, current: int) -> tuple[int | None, int, bytes | None]:
     """(place of the batmap's header, of the map, the bits where both are sound)."""
     (version,) = struct.unpack_from(">I", footer, 32)
     if footer[28:31] != b"tap" or version < 0x00010002:

@@ -7,6 +7,7 @@ the other one: what its guest reads must be read in the end.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from matrix import reader
@@ -18,12 +19,12 @@ from matrix.writer import seal_batmap
 def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> bytes | None:
     """The sound image of the other disk; None: there is none by these rules.
 
-    * A block without an entry and without a batmap bit, of which no byte is in the file any more, might never have
-      been.
-    * A place that an entry nobody used names, while its own block's is lost or wrong, might always have been that
-      other block's.
-    * So might the only block without an entry (lost, or left so by a crash: `orphans`), where the only wild entry is
-      one that nobody used.
+    * A place that only one entry names might always have been that block's, unless a sound batmap calls the block
+      full and it is not full there; the block that was there has none then.
+    * A block without an entry and without a bit of a sound batmap, of which no byte is in the file any more, might
+      never have been.
+    * The only place without an entry (lost, or left so by a crash: `orphans`) might be that of the only block with a
+      wild entry and no place.
     * Where a sound batmap does not call a block full that it did, the bitmap was asked, whatever it says.
     """
     found = s.found
@@ -31,13 +32,18 @@ def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> byt
         return None
     spots = (found.table_at + 4 * block for block in range(len(found.bat)))
     entries = [int.from_bytes(raw[at : at + 4]) for at in spots]
-    changed, lost = _unseen(s, raw, entries)
+    changed, open_ = _unseen(s, raw, entries)
     other = bytearray(s.sound)
     places = {at // SECTOR for _, at in found.allocated()}
-    wild = [n for n, at in enumerate(found.bat) if at is None and entries[n] not in {UNUSED, *places}]
-    if len(wild) == len(lost) == 1 and not orphans:
-        changed |= {lost[0][0]: UNUSED, wild[0]: lost[0][1] // SECTOR}
-    if len(wild) == len(orphans) == 1 and not lost and sum(orphans[0]) <= len(raw):
+    wild = [
+        n
+        for n, entry in enumerate(entries)
+        if entry not in {UNUSED, *places} and (found.bat[n] is None or changed.get(n) == UNUSED)
+    ]
+    if len(wild) == len(open_) == 1 and not orphans:
+        changed |= {block: UNUSED for block, _ in open_ if block not in changed}
+        changed[wild[0]] = open_[0][1] // SECTOR
+    if len(wild) == len(orphans) == 1 and not open_ and sum(orphans[0]) <= len(raw):
         at, space = orphans[0]
         other[-SECTOR:] = bytes(max(0, at - len(other) + SECTOR))
         other[at : at + space] = raw[at : at + space]
@@ -56,24 +62,35 @@ def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> byt
     return bytes(other)
 
 
+def _named(s: Sample, raw: bytes) -> set[int]:
+    """The blocks that the batmap in `raw` calls full, if it is sound."""
+    if s.found.batmap_at is None:
+        return set()
+    bits = reader.batmap(raw, s.found.footer, s.found.batmap_at, s.found.size)[2] or b""
+    return {block for block in range(min(len(s.found.bat), len(bits) * 8)) if bits[block >> 3] & (0x80 >> (block & 7))}
+
+
 def _unseen(s: Sample, raw: bytes, entries: list[int]) -> tuple[dict[int, int], list[tuple[int, int]]]:
-    """(block -> entry of the other disk, (block, offset) of those whose entry is lost and that are still there)."""
-    bits = raw[s.found.batmap_map_at :] if s.is_tap else b""
-    named = {block for block in range(len(entries)) if bits and bits[block >> 3] & (0x80 >> (block & 7))}
-    changed: dict[int, int] = {}
-    lost: list[tuple[int, int]] = []
+    """(block -> entry of the other disk, (block, offset) of the places that no entry names and that are there)."""
+    owners = {at // SECTOR: block for block, at in s.found.allocated()}
+    named, counts = _named(s, raw), Counter(entries)
+    claims = {entry: n for n, entry in enumerate(entries) if entry in owners and counts[entry] == 1}
+    changed = {n: entry for entry, n in claims.items() if owners[entry] != n}
+    if any(n in named and s.bits(entry * SECTOR).strip(b"\xff") for n, entry in changed.items()):
+        return {}, []
+    open_: list[tuple[int, int]] = []
     for block, at in s.found.allocated():
-        if entries[block] == s.entry(block):
-            continue
-        heirs = [n for n, entry in enumerate(entries) if entry == s.entry(block)]
-        if len(heirs) == 1 and s.found.bat[heirs[0]] is None and heirs[0] not in named:
-            changed |= {block: UNUSED, heirs[0]: s.entry(block)}
+        if at // SECTOR in claims:
+            if claims[at // SECTOR] != block and block not in changed:
+                changed[block] = UNUSED
+        elif block in changed:
+            open_.append((block, at))
         elif entries[block] == UNUSED and block not in named:
             if at >= len(raw):
                 changed[block] = UNUSED
             else:
-                lost.append((block, at))
-    return changed, lost
+                open_.append((block, at))
+    return changed, open_
 
 
 def _by_bitmap(s: Sample, raw: bytes) -> dict[int, int]:
