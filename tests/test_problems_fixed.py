@@ -190,3 +190,39 @@ def test_a_file_that_only_has_the_length_of_a_footer_is_none():
     assert seen(bytes(100)).was_fixed is False
     assert [problem.code for problem in ROWS] == ["VHD120", "VHD308", "VHD309"]
     assert applied(disk(), ()) == Buffer(disk()).data
+
+
+# --------------------------------------------------------------------------- odd lengths
+
+
+@pytest.mark.parametrize("padding", [b"0" * 100, bytes(300), b"0" * SECTOR])
+def test_a_footer_behind_padding_is_a_fixed_disks(padding):
+    """What somebody appended to reach a sector boundary, and missed it: no header is looked for."""
+    raw = disk()[:SIZE] + padding + disk()[SIZE:]
+    if len(padding) % SECTOR == 0:
+        raw += b"0" * 7
+    made = planned(raw, "VHD103")
+    assert codes(made) == ["VHD102", "VHD103"]
+    assert seen(raw).end_of_data == SIZE
+    after = applied(raw, made.plan.edits)
+    assert after[:SIZE] == data()
+    assert after[-SECTOR:] == disk()[SIZE:]
+    assert planned(after).diagnosis.verdict is Verdict.VALID
+
+
+@pytest.mark.parametrize("left", [84, 212, 510])
+def test_a_footer_that_was_cut_short_is_made_whole(left):
+    """What is missing are reserved bytes: its checksum says that they were zero."""
+    raw = disk()[: SIZE + left]
+    made = planned(raw, "VHD120")
+    assert codes(made) == ["VHD102", "VHD120"]
+    assert applied(raw, made.plan.edits) == disk()
+    assert not made.plan.lost
+
+
+def test_a_footer_of_which_too_much_is_gone_is_none():
+    raw = disk()[: SIZE + 70]
+    assert planned(raw, "VHD120").diagnosis.verdict is Verdict.NOT_A_VHD
+    half = disk()[: SIZE + 212]
+    other = half[: SIZE + 40] + b"\x07" + half[SIZE + 41 :]
+    assert planned(other, "VHD120").diagnosis.verdict is Verdict.NOT_A_VHD, "its checksum is another"

@@ -79,7 +79,8 @@ def test_a_lost_footer_shows_where_one_belongs():
     raw = lost_footer(base())
     shown = drawn(raw)
     assert shown.home == len(raw)
-    assert words(shown, Part.DAMAGED)[0].startswith("no footer: invalid cookie")
+    (none,) = (piece for piece in shown.pieces if piece.part is Part.DAMAGED)
+    assert none == Piece(Part.DAMAGED, Extent(len(raw), 512), "no footer: the file ends before its place")
     report = text(shown, "/sr/x.vhd")
     assert report.startswith("/sr/x.vhd\n4,202,496 bytes; headers end at 3,072, data ends at 4,202,496\n")
     assert letters(shown)[-1] == "x"
@@ -87,12 +88,18 @@ def test_a_lost_footer_shows_where_one_belongs():
     assert max(map(len, report.splitlines())) == 80
 
 
+def test_a_footer_that_was_overwritten_is_damaged_where_it_stands():
+    raw = base()[:-512] + b"x" * 512
+    assert words(drawn(raw), Part.DAMAGED)[0].startswith("no footer: invalid cookie")
+    assert words(drawn(base()[:-512] + b"\xc7" * 512), Part.DAMAGED)
+
+
 def test_what_is_not_in_the_file_is_shown_behind_its_end():
     raw = base()[: -512 - 300_000]
     shown = drawn(raw)
     assert Piece(Part.MISSING, Extent(len(raw), 300_000), "block 0: what is not in the file") in shown.pieces
-    assert shown.extent == len(raw) + 300_000
-    assert letters(shown).endswith("#x!!!!")
+    assert shown.extent == shown.home + 512
+    assert letters(shown).endswith("#!!!!x")
     # the footer belongs behind all of it
     assert next(line for line in text(shown, "x").splitlines() if "^" in line).endswith("^")
 

@@ -156,7 +156,10 @@ class _Lack(NamedTuple):
 def _state(footer: Footer | None, origin: dict[str, str], missing: list[_Lack]) -> str:
     if footer is not None:
         return "Rebuilt from: " + "; ".join(f"{name} = {why}" for name, why in origin.items()) + "."
-    return "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
+    given = [lack.option for lack in missing if lack.option]
+    said = "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
+    # Nobody shall give what does not finish it.
+    return said if len(given) in (0, len(missing)) else f"{said} {' and '.join(given)} alone do not finish it."
 
 
 def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None:

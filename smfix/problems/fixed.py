@@ -20,11 +20,9 @@ from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal,
 from smfix.problems.footer import primary_check
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
 from smfix.vhd import structs
-from smfix.vhd.image import VhdImage
+from smfix.vhd.image import FIXED_SLACK, VhdImage
 from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_RULES, FOOTER_SIZE, NO_OFFSET, DiskType, Footer, geometry_for
 
-SLACK = 1 << 16
-"""Bytes behind a fixed disk that are no reason to doubt its size: padding, an earlier footer."""
 SAMPLED = 1 << 20
 """Bytes behind the disk's end, and before the footer, that are looked at."""
 
@@ -122,7 +120,7 @@ def _detect_behind(image: VhdImage, context: Context) -> Iterator[Hit]:
     if end is None or not image.view.growable:
         return  # what lies behind a disk on a larger device is left from other volumes
     size, there = end.value.current_size, end.where.offset
-    if there - size <= SLACK:
+    if there - size <= FIXED_SLACK:
         return
     first = size + FOOTER_SIZE  # an earlier footer may stand right behind the disk
     for start in (first, max(first, there - SAMPLED)):

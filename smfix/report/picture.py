@@ -19,7 +19,7 @@ from smfix.model import Damaged, Extent, Sound
 from smfix.report.escape import printable
 from smfix.report.layout import WIDTH, counted, folded
 from smfix.vhd.bat import Bat
-from smfix.vhd.image import Batmap, VhdImage
+from smfix.vhd.image import MARK, Batmap, VhdImage
 from smfix.vhd.structs import FOOTER_SIZE, Footer, Header
 
 RUNS = 4096
@@ -114,7 +114,11 @@ def picture(image: VhdImage) -> Picture:
 
 
 def _claimed(image: VhdImage) -> Iterator[Piece]:
-    yield _structure(Part.FOOTER, "footer", image.end)
+    if _ends_in_data(image):
+        home = Extent(image.footer_home, FOOTER_SIZE)
+        yield Piece(Part.DAMAGED, home, "no footer: the file ends before its place")
+    else:
+        yield _structure(Part.FOOTER, "footer", image.end)
     if image.header is None:
         data = Extent(0, max(0, image.size - FOOTER_SIZE))
         yield Piece(Part.DATA, data, "the guest's disk as it is: a fixed image has no blocks")
@@ -133,6 +137,13 @@ def _claimed(image: VhdImage) -> Iterator[Piece]:
         words = f"parent locator {locator.index}: {locator.path or 'not readable'}"
         yield Piece(Part.LOCATOR, locator.entry.extent, words)
     yield from _runs(image)
+
+
+def _ends_in_data(image: VhdImage) -> bool:
+    """Where a footer is looked for, a block's data lies: nothing of a footer is there."""
+    if isinstance(image.end, Sound) or not image.view.growable or image.end.raw == MARK:
+        return False
+    return isinstance(image.bat, Sound) and image.end.where.offset < image.end_of_data
 
 
 def _structure(

@@ -44,6 +44,8 @@ from smfix.vhd.structs import (
 
 TAIL_SCAN = 32 << 20
 """Bytes searched for a stray footer at each end of the tail."""
+FIXED_SLACK = 1 << 16
+"""Bytes behind a fixed disk that are no reason to doubt its size: padding, an earlier footer."""
 MAP_OVER_BLOCKS = "its map would lie over blocks"
 """Said of a batmap whose header, which has no checksum, lays the map over blocks, unlike the layout."""
 LOCATOR_LIMIT = 1 << 16
@@ -168,13 +170,12 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
         eoh = FOOTER_SIZE + HEADER_SIZE
         tail = () if isinstance(end, Sound) else _tail_footers(view, eoh)
         if footer is None and header.raw[:8] != HEADER_COOKIE:
-            disk = next(
-                (f for f in tail if f.value.type == DiskType.FIXED and f.where.offset == f.value.current_size), None
-            )
+            disk = next((f for f in tail if _is_of_fixed(f)), None)
             if disk is not None:
-                return VhdImage(view, end, backup, (disk,), disk.value, None, None, None, (), 0, disk.where.offset)
-            if not tail and isinstance(end, Damaged) and _was_fixed(end):
-                return VhdImage(view, end, backup, (), None, None, None, None, (), 0, end.where.offset)
+                eod = disk.value.current_size
+                return VhdImage(view, end, backup, (disk,), disk.value, None, None, None, (), 0, eod)
+            if not tail and isinstance(end, Damaged) and (was := _was_fixed(view, end)):
+                return VhdImage(view, was, backup, (), None, None, None, None, (), 0, was.where.offset)
         footer = footer or (tail[-1].value if tail else None)
         whole = len(header.raw) == HEADER_SIZE
         locators = _locators(view, footer, structs.parse_header(header.raw)) if whole else ()
@@ -207,13 +208,29 @@ def _end_footer(view: ByteView) -> Sound[Footer] | Damaged:
     return decode_footer(raw, at)
 
 
-def _was_fixed(end: Damaged) -> bool:
-    """Two of three fields say that this was the footer of a fixed disk: its type, its data offset, its place."""
+def _is_of_fixed(footer: Sound[Footer]) -> bool:
+    """It is a fixed disk's, and stands behind that disk; padding may lie between."""
+    behind = footer.where.offset - footer.value.current_size
+    return footer.value.type == DiskType.FIXED and 0 <= behind <= FIXED_SLACK
+
+
+def _was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
+    """What is left of the footer of a fixed disk: `end`, or the beginning of one in which the file ends.
+
+    Two of three fields say that it was one: its type, its data offset, its place. Of one that was cut short the
+    checksum must be right with zeros for what is missing.
+    """
+    at = view.size // SECTOR * SECTOR
+    left = view.read(Extent(at, view.size - at))
+    if left.startswith(FOOTER_COOKIE):
+        whole = decode_footer(left.ljust(FOOTER_SIZE, b"\0"), at)
+        if isinstance(whole, Sound) and _is_of_fixed(whole):
+            return Damaged(whole.value.encode(), (*end.reasons, "the file ends inside it"), Extent(at, len(left)))
     if len(end.raw) < SHORT_FOOTER_SIZE:
-        return False
+        return None
     was = structs.parse_footer(end.raw)
     said = (was.type == DiskType.FIXED, was.data_offset == NO_OFFSET, was.current_size == end.where.offset)
-    return sum(said) > 1
+    return end if sum(said) > 1 else None
 
 
 def _chosen(end: Sound[Footer] | Damaged, backup: Sound[Footer] | Damaged) -> Footer | None:
