@@ -134,10 +134,16 @@ def test_bounds(monkeypatch):
 
 def test_reports_without_a_pid():
     bare = replace(EVENT, pid=None)
-    assert fold(bare, replace(bare, place=200)) == [(VDI, SR, PATH, 1)]
-    assert fold(bare, replace(bare, place=200_000)) == [(VDI, SR, PATH, 2)]
-    assert fold(bare, replace(bare, place=200, stamp=None)) == [(VDI, SR, PATH, 2)]
-    assert fold(EVENT, replace(bare, place=200), replace(EVENT, place=300)) == [(VDI, SR, PATH, 1)]
+
+    def at(event, line, **more):
+        return replace(event, place=line * 100, evidence=(Quote(0, line, "x"),), **more)
+
+    first = at(bare, 1)
+    assert fold(first, at(bare, 3)) == [(VDI, SR, PATH, 1)]
+    assert fold(first, at(bare, 2000)) == [(VDI, SR, PATH, 2)]
+    assert fold(first, replace(at(bare, 3), evidence=(Quote(1, 3, "x"),))) == [(VDI, SR, PATH, 2)]
+    assert fold(first, at(bare, 3, stamp=None)) == [(VDI, SR, PATH, 2)]
+    assert fold(at(EVENT, 1), at(bare, 3), at(EVENT, 4)) == [(VDI, SR, PATH, 1)]
 
 
 # --------------------------------------------------------------------------- life and death

@@ -25,7 +25,7 @@ from smfix.smlog import sweep as sweep_module
 from smfix.smlog import workers as workers_module
 from smfix.smlog.source import read_logs
 from smlog_corpus import TRUTHS, as_truth, log_of
-from smlog_text import PATH, SR, VDI, VDI2, check, corrupted, failed, gc, said
+from smlog_text import PATH, SR, SR2, VDI, VDI2, X, check, corrupted, failed, gc, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 RUN = [check(), *failed(DUMP), corrupted()]
@@ -411,6 +411,109 @@ def test_parts_together_tell_what_one_pass_does(tmp_path, small, monkeypatch, co
     assert alone[0]
     ways(monkeypatch, count)
     assert everything(read(path)) == alone
+
+
+def quiet(count, start=0):
+    return [said(f"lock: released /var/lock/sm/{start + number}/sr", 900 + number % 7) for number in range(count)]
+
+
+def reported(path=PATH, pid=1, at="Aug  9 12:00:00", complaint="primary footer invalid: invalid cookie"):
+    name = f"*{path.rsplit('/', 1)[1][:8]}(40.000G/14.27G)"
+    dump = f"{complaint}\n{path} appears invalid; dumping metadata\n"
+    return [check(path, pid=pid, at=at), *failed(dump, pid, at=at), corrupted(name, pid=pid, at=at)]
+
+
+SOUND = [check(pid=8), said("  pread SUCCESS", 8)]
+LATER = "Aug 11 12:00:00"
+OTHER_SR = PATH.replace(SR, SR2)
+FAST = [check(PATH, "-B", pid=6), said("  pread SUCCESS", 6)]
+MERGED = [
+    gc(f"=== SR {SR}: gc ===", 7),
+    gc(f"Running VHD coalesce on *{VDI[:8]}(2.000G?)", 7),
+    gc("Child process completed successfully", 7),
+    gc(f"  Relinking 78e51061(2.000G?) from *{VDI[:8]}(2.000G?) to *{VDI2[:8]}(2.000G?)", 7),
+]
+OVERLAP = reported(pid=5, complaint="block 3 (offset 0x12) clobbers headers")
+LOGS = {
+    "a span drops the later report": (
+        [*reported(), *quiet(200), *SOUND, *quiet(150), *reported(pid=9, at=LATER), *quiet(30)],
+        {"until": "2021-08-10"},
+    ),
+    "one UUID on two SRs": (
+        [*reported(), *quiet(200), *SOUND, *quiet(150), *reported(OTHER_SR, 9), *quiet(30)],
+        {},
+    ),
+    "a weaker proof comes first": ([*OVERLAP, *FAST, *quiet(300), *MERGED, *quiet(100)], {}),
+    "a weaker proof comes first, in one part": ([*OVERLAP, *FAST, *MERGED, *quiet(100)], {}),
+    "noise at the cut": ([gc(f"gc: EXCEPTION {X}, Timed out", number % 50 + 1) for number in range(400)], {}),
+}
+
+
+@pytest.mark.parametrize("what", LOGS)
+def test_what_a_part_cannot_know_changes_nothing(tmp_path, small, monkeypatch, what):
+    log, options = LOGS[what]
+    path = tmp_path / "SMlog"
+    path.write_bytes(text_of(log))
+    os.utime(path, (1628600000, 1628600000))  # behind what the span holds, in 2021
+    ways(monkeypatch, 1)
+    alone = everything(read(path, **options))
+    for count in (2, 3, 5):
+        ways(monkeypatch, count)
+        assert everything(read(path, **options)) == alone
+    states = [one.state.value for one in read(path, **options).incidents]
+    assert states == (["resolved", "open"] if "two SRs" in what else [] if "noise" in what else ["resolved"])
+
+
+def test_verdicts_of_a_terminal_on_both_sides_of_a_cut(tmp_path, small, monkeypatch):
+    monkeypatch.setattr("smfix.smlog.streams.LARGEST_PASTE", 0)
+    verdict = ["primary footer invalid: invalid cookie", f"{PATH} appears invalid; dumping metadata"]
+
+    def traffic(count):
+        return [f"[{900 + n % 7}] 2012-05-15 00:18:34.127755\tlock: x {n}" for n in range(count)]
+
+    path = tmp_path / "SMlog"
+    for behind in range(186, 196):
+        path.write_bytes(text_of([*traffic(200), *verdict, *traffic(3), *verdict, *traffic(behind)]))
+        found = []
+        for count in (1, 2):
+            ways(monkeypatch, count)
+            found.append(everything(read(path)))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_storage_that_fails_while_text_is_read_again(tmp_path, small, monkeypatch, count):
+    ways(monkeypatch, count)
+    path = tmp_path / "SMlog"
+    path.write_bytes(text_of(LONG))
+    real, ends = os.preadv, {}
+
+    def failing(descriptor, buffers, offset):
+        if 0 < offset < ends.get(os.getpid(), 0):
+            raise OSError(5, "Input/output error")
+        ends[os.getpid()] = offset + len(buffers[0])
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    monkeypatch.setattr("smfix.smlog.streams.LARGEST_PASTE", 0)
+    with pytest.raises(Unreadable, match=r"SMlog: Input/output error"):
+        read(path)
+
+
+def test_storage_that_fails_while_a_paste_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "SMlog"
+    path.write_bytes(text_of(RUN))
+    real, calls = os.preadv, []
+
+    def failing(*given):
+        calls.append(given)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        return real(*given)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(Unreadable, match=r"SMlog: Input/output error"):
+        read(path)
 
 
 def test_holes_do_not_move_what_is_read_again(tmp_path, small, monkeypatch):

@@ -168,6 +168,17 @@ def test_a_volume_that_is_removed_soon_after_it_was_reported(per_block, monkeypa
     ]
 
 
+def test_a_volume_that_is_removed_in_the_block_of_its_report():
+    """Only files were in question when the block was searched."""
+    volume = LV.replace(VDI, VDI2)
+    removed = [said(str(["/sbin/lvremove", "-f", volume])), OK]
+    log = [check(volume), *failed(DUMP.replace(PATH, volume)), corrupted(f"*{VDI2[:8]}(1G)"), *removed]
+    sweep = Sweep(PlainEngine())
+    first, second = blocks_of(RUN)[0], blocks_of(log)[0]
+    found = [*sweep.feed(first), *sweep._work_off(*sweep._waiting.popleft()), *sweep.feed(second), *sweep.finish()]
+    assert [(event.vdi, event.strength) for event in found if isinstance(event, Proof)] == [(VDI2, Strength.GONE)]
+
+
 # --------------------------------------------------------------------------- memory
 
 

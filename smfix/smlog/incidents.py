@@ -40,7 +40,7 @@ TimeOf = Callable[[Failure], datetime | None]
 _RUNS = 64  # processes remembered per incident: enough to recognise the second half of a report
 _MOST = 10_000  # incidents of one reading; a log that names more is no log
 _NAMESAKES = 64  # incidents whose UUIDs start with the same eight digits
-_NEAR = 16 << 10  # bytes: a verdict without a pid this close to a report is part of it
+_NEAR = 200  # lines: a verdict without a pid this close to a report is part of it
 
 
 @dataclass(slots=True)
@@ -89,13 +89,15 @@ class Gathering:
         if last is None:
             return False
         if event.pid is None or last.pid is None:
-            return event.place - last.place < _NEAR and event.stamp == last.stamp
+            return _is_near(last, event) and event.stamp == last.stamp
         before = self.runs.pop((event.voice, event.pid), None)
         return before is not None and same_run(before.stamp, event.stamp) and not event.fresh
 
     def settle(self, proof: Proof) -> None:
-        """Take `proof` if it is the first that covers everything this incident was reported for."""
-        if self.proof is None and self.last is not None and proof.place > self.last.place and self._covered_by(proof):
+        """Take `proof` if it is the first, by its place, that covers everything this incident was reported for."""
+        if self.last is None or proof.place <= self.last.place or not self._covered_by(proof):
+            return
+        if self.proof is None or proof.place < self.proof.place:
             self.proof = proof
 
     def _covered_by(self, proof: Proof) -> bool:
@@ -176,6 +178,12 @@ class Register:
         if vdi[:8] != gathered.vdi[:8]:
             self._by_digits.setdefault(vdi[:8], []).append(gathered)
         gathered.vdi = vdi
+
+
+def _is_near(last: Failure, event: Failure) -> bool:
+    """By the lines of one file: places leave room between the parts of a log that are read side by side."""
+    one, other = last.evidence[-1:], event.evidence[:1]
+    return bool(one and other) and one[0].file == other[0].file and abs(other[0].line - one[0].line) < _NEAR
 
 
 def _is_one(one: Gathering, event: Failure) -> bool:

@@ -170,8 +170,11 @@ def _cut(log: Log, segment: Segment, goal: int) -> int | None:
 def _line_start(log: Log, goal: int) -> int | None:
     """Where the first line behind byte `goal` of a plain log starts; None if none does nearby."""
     stream = log.open()
-    stream.seek(max(0, goal - 1))
-    data = stream.read(BLOCK)
+    try:
+        stream.seek(max(0, goal - 1))
+        data = stream.read(BLOCK)
+    except OSError as error:
+        raise Unreadable(f"{log.name}: {error.strerror}") from error
     at = data.find(b"\n")
     return None if at < 0 else max(0, goal - 1) + at + 1
 
@@ -249,17 +252,15 @@ def placed(event: Event, lines_before: dict[int, int]) -> Event:
 
 
 def _open(log: Log, segment: Segment) -> Any:
-    stream = log.open()
-    if log.path is not None:
-        return _Piece(stream, segment.begin, segment.end)
-    return stream
+    return log.open() if log.path is None else _Piece(log, segment.begin, segment.end)
 
 
 class _Piece:
-    """Bytes `begin` to `end` of a plain log. Holes are passed over, not read."""
+    """Bytes `begin` to `end` of the plain `log`. Holes are passed over, not read."""
 
-    def __init__(self, stream: Any, begin: int, end: int | None) -> None:
-        self._stream = stream
+    def __init__(self, log: Log, begin: int, end: int | None) -> None:
+        self._name = log.name
+        self._stream: Any = log.open()
         self._offset = begin
         self._end = end
         self._given = 0  # bytes
@@ -287,15 +288,21 @@ class _Piece:
             self._runs.append((self._given, data))
 
     def again(self, at: int, size: int) -> bytearray:
-        """`size` bytes from the `at`-th on that were given; NUL where the log has been cut short since."""
+        """`size` bytes from the `at`-th on that were given; NUL where the log has been cut short since.
+
+        Raises Unreadable: whoever asks for them is not prepared for what storage says.
+        """
         text = bytearray(size)
         view = memoryview(text)
         ends = [*(given for given, _ in self._runs[1:]), self._given]
         for (begin, offset), end in zip(self._runs, ends, strict=True):
             start, stop = max(begin, at), min(end, at + size)
             if start < stop:
-                self._stream.seek(offset + start - begin)
-                self._stream.readinto(view[start - at : stop - at])
+                try:
+                    self._stream.seek(offset + start - begin)
+                    self._stream.readinto(view[start - at : stop - at])
+                except OSError as error:
+                    raise Unreadable(f"{self._name}: {error.strerror}") from error
         return text
 
 
@@ -328,7 +335,7 @@ def _tail(reading: Reading, index: int, end: int | None, need: int) -> list[Bloc
         start = _line_start(log, stop - need) if stop > need else 0
         if start is None or start >= stop:
             return []
-        return list(cutter.cut(_Piece(log.open(), start, stop), index))
+        return list(cutter.cut(_Piece(log, start, stop), index))
     tail: deque[Block] = deque()
     size = 0
     try:

@@ -64,7 +64,7 @@ def read_logs(
     logs = [log for members in found.sets for log in members]
     reading = Reading(logs, _indexes(found.sets), fastest_engine(), _reporter(progress, logs))
     collected = _Collected(keep=span.is_bounded)
-    seen = read_everything(reading, collected.take, collected.register.open_vdis)
+    seen = read_everything(reading, collected.take, collected.open_vdis)
     views = [seen.get(index, Seen()) for index in range(len(logs))]
     calendars = [Calendar(localize, log.written, view.last, year) for log, view in zip(logs, views, strict=True)]
 
@@ -134,6 +134,10 @@ class _Collected:
         self.register.take(event)
         if self._events is not None and len(self._events) < _MOST_KEPT:
             self._events.append(event)
+
+    def open_vdis(self) -> frozenset[str] | None:
+        """As the register says; None where a span may drop what it goes by."""
+        return self.register.open_vdis() if self._events is None else None
 
     def within(self, span: _Span, time_of: Callable[[Failure], datetime | None]) -> Register:
         """The incidents reported within `span`. What proves one over counts whenever it is."""

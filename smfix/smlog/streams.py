@@ -129,8 +129,13 @@ def _file(path: str, found: Found) -> Log | None:
     log = log_of(stored, head)
     if packing(head) or is_utf16(head):
         return log
-    if stored.size <= LARGEST_PASTE and (mended := _mend(_whole(stored.open()))):
-        return log._replace(mended=mended)
+    if stored.size <= LARGEST_PASTE:
+        try:
+            text = _whole(stored.open())
+        except OSError as error:
+            raise Unreadable(f"{path}: {error.strerror}") from error
+        if mended := _mend(text):
+            return log._replace(mended=mended)
     return log._replace(path=path)
 
 

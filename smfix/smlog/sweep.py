@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from smfix.smlog.engine import Data, Engine, Net
 from smfix.smlog.events import EventReader, Failure, Quote
-from smfix.smlog.lines import REACH_AHEAD, Block, Window
+from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
 from smfix.smlog.rules import ANCHORS
 
@@ -271,8 +271,7 @@ class Sweep:
                 continue
             line = self._window.line_around(serial, hit)
             done = self._window.line_end(line.at)
-            for event in self._reader.read(line):
-                yield from self._tell(event)
+            yield from self._reports_at(line)
             if self._wanted:
                 yield from self._both_of(serial, block, found, done)
                 return
@@ -288,12 +287,24 @@ class Sweep:
                 continue
             while proofs and proofs[0].hit < hit:
                 yield from self._proofs_at(serial, proofs.popleft(), done)
+            of_files = not self._volumes
             line = self._window.line_around(serial, hit)
             done = self._window.line_end(line.at)
-            for event in self._reader.read(line):
-                yield from self._tell(event)
+            yield from self._reports_at(line)
+            if of_files and self._volumes:  # with the first volume the rest of the block is asked for those too
+                proofs = deque(self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
         for near in proofs:
             yield from self._proofs_at(serial, near, done)
+
+    def _reports_at(self, line: Line) -> Iterator[Event]:
+        """What is reported at `line`. What is set aside outside of this part is another part's to count."""
+        place = self._window.place(line.at)
+        is_ours = place >= self._begin and (self._end is None or place < self._end)
+        noise = None if is_ours else self._reader.noise.copy()
+        for event in self._reader.read(line):
+            yield from self._tell(event)
+        if noise is not None:
+            self._reader.noise = noise
 
     def _proofs_at(self, serial: int, near: _Near, done: int) -> Iterator[Event]:
         """What is proved at `near`, if it is about a VDI in question, and new."""
@@ -305,10 +316,15 @@ class Sweep:
                 yield from self._prove(proof, near.command)
 
     def _is_checked(self, command: bytes) -> bool:
-        """True where the images in question of a coalesce have passed a check since: it proves no more."""
-        names = _EIGHT_DIGITS.findall(command)[-2:]
-        asked = [self._proved.get(name.decode("ascii")) for name in names if name in self._keys]
-        return all(proved is not None and proved.strengths for proved in asked)
+        """True where the images in question of a coalesce have passed checks since that prove no less of them."""
+        names = _EIGHT_DIGITS.findall(command)[-2:]  # the child, which is checked in full, and its parent
+        enough = ({Strength.CHECKED}, {Strength.CHECKED, Strength.CHECKED_FAST})
+        asked = [
+            (self._proved.get(name.decode("ascii")), strengths)
+            for name, strengths in zip(names, enough, strict=False)
+            if name in self._keys
+        ]
+        return all(proved is not None and proved.strengths & strengths for proved, strengths in asked)
 
     def _prove(self, proof: Proof, command: bytes) -> Iterator[Event]:
         key = (proof.voice, proof.vdi, proof.sr, proof.strength)

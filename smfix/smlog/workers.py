@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from smfix.errors import Unreadable
 from smfix.readers import Asked, Reader, Tell
+from smfix.smlog.events import Failure
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
 from smfix.smlog.sweep import Event, Looking, Memory, recall
 
@@ -24,15 +25,18 @@ _AT_ONCE = 64  # events handed over together
 _PIPE = 1 << 20  # bytes of a pipe that may wait
 
 Take = Callable[[Event], None]
+Disk = tuple[str, str | None]
+"""The first eight digits of a VDI that was reported, and its SR."""
 
 
-def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozenset[str]]) -> dict[int, Seen]:
+def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozenset[str] | None]) -> dict[int, Seen]:
     """Give every event to `take`; what was seen of each log.
 
     Reports come in order, and with them what proves an incident over that their own part reported. What
     a later part proves of an earlier one's reports is asked for afterwards, and only for the VDIs (eight
-    digits) that `open_vdis` then still names: of the part's reader, which remembers where such lines stand,
-    or, where it cannot, in a second pass.
+    digits) that `open_vdis` names before that part: of the part's reader, which remembers where such lines stand,
+    or, where it cannot, in a second pass. A part that reports the same disk has told what it proves of it, unless
+    somebody may drop that report later: then `open_vdis` says None, and all are asked for.
     """
     ways = _ways(reading)
     groups = divide(reading, everything(reading), ways)
@@ -41,21 +45,30 @@ def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozen
     tasks = [_Task(Looking.BOTH, group, remember=index > 0) for index, group in enumerate(groups)]
     seen: dict[int, Seen] = {}
     lines_before: list[dict[int, int]] = []
+    still_open: list[frozenset[str] | None] = []
     with _side_by_side(reading, tasks) as readers:
         first: list[_Result] = []
         for reader in readers:
             lines_before.append({index: view.lines for index, view in seen.items()})
+            still_open.append(open_vdis())
             first.append(reader.result(_placing(take, lines_before[-1])))
             _join(seen, first[-1].seen)
         reading.sizes = {index: view.size for index, view in seen.items()}
         for index, reader in enumerate(readers[1:], 1):
-            reported = frozenset[str]().union(*(result.reported for result in first[:index]))
-            asked = (reported - first[index].reported) & open_vdis()
+            asked = _asked(first[:index], first[index], still_open[index])
             if asked and first[index].remembers:
                 reader.recall(asked, _placing(take, lines_before[index]))
             elif asked:
                 _second_pass(reading, groups[index], asked, take, lines_before[index])
     return seen
+
+
+def _asked(earlier: list[_Result], part: _Result, still_open: frozenset[str] | None) -> frozenset[str]:
+    """The VDIs that `earlier` parts reported, and about which `part` may prove what it has not told."""
+    reported = frozenset[Disk]().union(*(result.reported for result in earlier))
+    if still_open is None:
+        return frozenset(digits for digits, _ in reported)
+    return frozenset(digits for digits, _ in reported - part.reported) & still_open
 
 
 def _second_pass(
@@ -92,10 +105,10 @@ class _Task(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What it saw of each log, the VDIs that it reported, and whether it can be asked about others."""
+    """What it saw of each log, the disks that it reported, and whether it can be asked about others."""
 
     seen: dict[int, Seen]
-    reported: frozenset[str]
+    reported: frozenset[Disk]
     remembers: bool
 
 
@@ -134,11 +147,14 @@ class _Here:
     def result(self, take: Take) -> _Result:
         """Read; every event goes to `take`."""
         task = self._task
-        reported = set(task.wanted)
+        wanted = set(task.wanted)
+        reported: set[Disk] = set()
         seen: dict[int, Seen] = {}
         for part in task.parts:
             memories = self._memories if task.remember else None
-            for event in read_part(self._reading, part, task.looking, reported, seen, memories):
+            for event in read_part(self._reading, part, task.looking, wanted, seen, memories):
+                if isinstance(event, Failure) and event.vdi:
+                    reported.add((event.vdi[:8], event.sr))
                 take(event)
         remembers = task.remember and all(memory.holds for memory in self._memories)
         return _Result(seen, frozenset(reported), remembers)
@@ -183,7 +199,14 @@ class _Elsewhere:
 
 def _serve(reading: Reading, task: _Task, tell: Tell, asked: Asked) -> None:
     """In a process of its own: the events and the result, and then the answer to each question."""
-    reading.read = lambda _count: None  # progress is told by the process that reads the first part
+    parent = os.getppid()
+
+    def go_on(_count: int) -> None:
+        """Progress is told by the process that reads the first part; when that is gone, nobody waits for this one."""
+        if os.getppid() != parent:
+            os._exit(0)
+
+    reading.read = go_on
     here = _Here(reading, task)
     batch: list[Event] = []
 
@@ -207,8 +230,6 @@ def _serve(reading: Reading, task: _Task, tell: Tell, asked: Asked) -> None:
                 tell(None)
     except Unreadable as error:
         tell(str(error))
-    except OSError as error:  # while something was read again
-        tell(f"a part of the logs could not be read again: {error.strerror}")
 
 
 def _ways(reading: Reading) -> int:
