@@ -26,7 +26,7 @@ _PIPE = 1 << 20  # bytes of a pipe that may wait
 
 Take = Callable[[Event], None]
 Disk = tuple[str, str | None]
-"""The first eight digits of a VDI that was reported, and its SR."""
+"""A VDI as it was reported (a full UUID, or a prefix), and its SR."""
 
 
 def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozenset[str] | None]) -> dict[int, Seen]:
@@ -67,8 +67,8 @@ def _asked(earlier: list[_Result], part: _Result, still_open: frozenset[str] | N
     """The VDIs that `earlier` parts reported, and about which `part` may prove what it has not told."""
     reported = frozenset[Disk]().union(*(result.reported for result in earlier))
     if still_open is None:
-        return frozenset(digits for digits, _ in reported)
-    return frozenset(digits for digits, _ in reported - part.reported) & still_open
+        return frozenset(vdi[:8] for vdi, _ in reported)
+    return frozenset(vdi[:8] for vdi, _ in reported - part.reported) & still_open
 
 
 def _second_pass(
@@ -154,7 +154,7 @@ class _Here:
             memories = self._memories if task.remember else None
             for event in read_part(self._reading, part, task.looking, wanted, seen, memories):
                 if isinstance(event, Failure) and event.vdi:
-                    reported.add((event.vdi[:8], event.sr))
+                    reported.add((event.vdi, event.sr))
                 take(event)
         remembers = task.remember and all(memory.holds for memory in self._memories)
         return _Result(seen, frozenset(reported), remembers)
