@@ -6,7 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from images import CONTEXT, UUID, Buffer, applied, codes, fixed_disk, footer_of, planned, put, refooted, repaired, seen
+from images import (
+    CONTEXT,
+    UUID,
+    Buffer,
+    applied,
+    base,
+    codes,
+    fixed_disk,
+    footer_of,
+    planned,
+    put,
+    refooted,
+    repaired,
+    seen,
+)
 from smfix.model import SECTOR, Disposition, Extent, Reason, Resize, Verdict, Write
 from smfix.problems.fixed import ROWS
 from smfix.problems.rows import Context
@@ -226,3 +240,35 @@ def test_a_footer_of_which_too_much_is_gone_is_none():
     half = disk()[: SIZE + 212]
     other = half[: SIZE + 40] + b"\x07" + half[SIZE + 41 :]
     assert planned(other, "VHD120").diagnosis.verdict is Verdict.NOT_A_VHD, "its checksum is another"
+
+
+# --------------------------------------------------------------------------- planted
+
+
+def planted(size: int | None = None, header: bytes = b"\x55") -> bytes:
+    """A dynamic disk without its end footer, as after a crash; its guest wrote a fixed disk's into its last sector."""
+    raw = base()
+    raw = raw[: seen(raw).end_of_data]
+    size = len(raw) - SECTOR if size is None else size
+    footer = replace(footer_of(fixed_disk()), current_size=size, original_size=size, geometry=geometry_for(size))
+    return put(put(raw, -SECTOR, footer.sealed().encode()), 512 + 30, header)
+
+
+@pytest.mark.parametrize("size", [None, 1 << 25])
+@pytest.mark.parametrize("header", [b"\x55", bytes(1024)])
+def test_a_footer_that_a_guest_wrote_is_not_believed_over_a_sound_backup(size, header):
+    """Whatever the header's state: a dynamic disk's footer at 0 speaks against a fixed disk's at the end."""
+    made = planned(planted(size, header), *(f"VHD{n}" for n in (103, 105, 120, 201, 308)))
+    assert made.plan.refusal is not None
+    assert not made.plan.edits
+    found = {finding.code: finding.disposition for finding in made.diagnosis.findings}
+    assert found["VHD105"] is Disposition.REPORT
+    assert found.get("VHD308", Disposition.REPORT) is Disposition.REPORT
+    assert made.diagnosis.verdict is Verdict.INVALID
+
+
+def test_a_disk_larger_than_any_geometry_is_not_believed():
+    """Above 127 GiB all geometries are the same, and prove no size."""
+    size = 1 << 42
+    footer = replace(footer_of(disk()), current_size=size, original_size=size, geometry=geometry_for(size)).sealed()
+    assert disposition(disk()[:SIZE] + footer.encode(), "VHD308") is Disposition.REPORT

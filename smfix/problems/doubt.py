@@ -59,15 +59,15 @@ def _pair(image: VhdImage) -> tuple[Footer, Footer] | None:
 def _disguised(image: VhdImage) -> tuple[Footer, Footer] | None:
     """A fixed disk's footer at the end of a dynamic disk: its guest wrote those bytes, into the last block's end.
 
-    While the disk is open its footer is absent, and the guest's own sectors reach to the end of the file.
+    While the disk is open its footer is absent, and the guest's own sectors reach to the end of the file. The header
+    may be damaged besides: a sound footer of a dynamic disk at offset 0 is no chance.
     """
     end, backup = image.end, image.backup
     if not isinstance(end, Sound) or not isinstance(backup, Sound):
         return None
     if end.value.is_sparse or not backup.value.is_sparse:
         return None
-    header = inspect(image.view, by=backup.value).header
-    return (end.value, backup.value) if isinstance(header, Sound) else None
+    return end.value, backup.value
 
 
 def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> tuple[str | None, dict[str, list[str]]]:

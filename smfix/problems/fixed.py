@@ -23,6 +23,8 @@ from smfix.vhd import structs
 from smfix.vhd.image import FIXED_SLACK, VhdImage
 from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_RULES, FOOTER_SIZE, NO_OFFSET, DiskType, Footer, geometry_for
 
+LARGEST_GEOMETRY = 65535 * 16 * 255 * SECTOR
+"""Bytes of a disk whose geometry is that of every larger one."""
 SAMPLED = 1 << 20
 """Bytes behind the disk's end, and before the footer, that are looked at."""
 
@@ -88,8 +90,11 @@ def _detect_cut(image: VhdImage, context: Context) -> Iterator[Hit]:
     if end is None or end.value.current_size <= end.where.offset:
         return
     size, there = end.value.current_size, end.where.offset
-    # Size and geometry are two fields: where they disagree, it may be the size that is wrong.
-    believed = image.view.growable and size % SECTOR == 0 and end.value.geometry == geometry_for(size)
+    # Size and geometry are two fields: where they disagree, it may be the size that is wrong. From some size on
+    # all geometries are one. And a dynamic disk's footer at offset 0 says that this one is a guest's (VHD105).
+    told = size % SECTOR == 0 and end.value.geometry == geometry_for(size) and size < LARGEST_GEOMETRY
+    dynamic = isinstance(image.backup, Sound) and image.backup.value.is_sparse
+    believed = image.view.growable and told and not dynamic
     first = there // SECTOR * SECTOR
     facts = {
         "size": size,
