@@ -22,7 +22,7 @@ def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> byt
     * A place that only one entry names might always have been that block's, unless a sound batmap calls the block
       full and it is not full there; the block that was there has none then.
     * A block without an entry and without a bit of a sound batmap, of which no byte is in the file any more, might
-      never have been.
+      never have been. Nor might one of which the file's last sector is left: it is as a footer that was overwritten.
     * The only place without an entry (lost, or left so by a crash: `orphans`) might be that of the only block with a
       wild entry and no place.
     * Where a sound batmap does not call a block full that it did, the bitmap was asked, whatever it says.
@@ -86,7 +86,7 @@ def _unseen(s: Sample, raw: bytes, entries: list[int]) -> tuple[dict[int, int], 
         elif block in changed:
             open_.append((block, at))
         elif entries[block] == UNUSED and block not in named:
-            if at >= len(raw):
+            if at >= len(raw) - SECTOR:
                 changed[block] = UNUSED
             else:
                 open_.append((block, at))
