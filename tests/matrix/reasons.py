@@ -62,6 +62,14 @@ REASONS: tuple[tuple[str, str], ...] = (
             "kept and named in a warning (VHD304), the footer is restored."
         ),
     ),
+    (
+        r"fixed-(footer-(zeroed|garbage|mark)|missing|cut|cut-odd)",
+        "A fixed disk without its footer is what a raw disk is: `not-a-vhd`, and nothing is written.",
+    ),
+    (
+        r"fixed-footer-.*|fixed-cut-odd-footer",
+        "A fixed disk has one footer; what is left of it and its place leave none, or more than one, that sums right.",
+    ),
     (r"cut-in-bat", "The file ends inside the BAT: the blocks are not there any more."),
     (r"cut-all-blocks", "No block is left in the file, and the entries alone do not tell which were real."),
 )
