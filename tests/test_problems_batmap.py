@@ -82,6 +82,15 @@ def test_data_that_no_bitmap_marks_may_have_been_known_to_the_damaged_batmap(bit
     assert planned(unmarked(bits), "VHD401").plan.lost_sectors == (4094 if bits[:1] == b"\xa5" else clear)
 
 
+@pytest.mark.parametrize("damage", [{"cookie": b"tdbatmaq"}, {"sectors": 1 << 21}])
+def test_a_map_that_sums_right_is_not_cleared_where_only_it_knows_of_the_data(damage):
+    """Some reader may still go by it; and nobody else could say what was written."""
+    raw = put(rebatted(base(), reseal=False, **damage), bat_entry(base(), 0) * SECTOR, bytes(SECTOR))
+    made = planned(raw, "VHD401")
+    assert made.diagnosis.findings[0].disposition is Disposition.REPORT
+    assert (made.plan.refusal.reason, made.plan.edits) == (Reason.NO_FIX, ())
+
+
 @pytest.mark.parametrize("left", [MARK, footer_of(base()).encode(), b"0" * SECTOR, bytes(SECTOR)])
 def test_what_no_guest_wrote_does_not_count(left):
     """tapdisk's mark, a footer and padding stand where a file ended once."""

@@ -95,6 +95,8 @@ def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
         # A map that sums right is read, wherever it lies: to clear it may change what the guest reads.
         doubtful = MAP_OVER_BLOCKS in image.batmap.reasons or _knows_better(image, image.batmap)
         mend = CONFIRM if doubtful or unmarked else SAFE
+        if doubtful and unmarked:
+            mend = REPORT  # the map is there and knows what the bitmap has lost: cleared, nobody would
         yield Hit(facts, check, disposition=mend if fits else REPORT, lossy=bool(unmarked))
 
 

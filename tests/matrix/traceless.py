@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from matrix import reader
-from matrix.damage import Sample
+from matrix.damage import Sample, changed, seal_header
 from matrix.reader import SECTOR, UNUSED
 from matrix.writer import seal_batmap
 
@@ -25,40 +25,60 @@ def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> byt
       never have been. Nor might one of which the file's last sector is left: it is as a footer that was overwritten.
     * The only place without an entry (lost, or left so by a crash: `orphans`) might be that of the only block with a
       wild entry and no place.
+    * Where the only footer left says that the disk is larger, and neither header nor batmap could deny it, it may be.
     * Where a sound batmap does not call a block full that it did, the bitmap was asked, whatever it says.
     """
     found = s.found
     if found.kind == reader.FIXED or len(raw) < found.end_of_headers:
         return None
+    larger = _larger(s, raw)
+    if larger is not None:
+        return other_disk(Sample(s.name, larger), raw, orphans) or larger
     spots = (found.table_at + 4 * block for block in range(len(found.bat)))
     entries = [int.from_bytes(raw[at : at + 4]) for at in spots]
-    changed, open_ = _unseen(s, raw, entries)
+    moved, open_ = _unseen(s, raw, entries)
     other = bytearray(s.sound)
     places = {at // SECTOR for _, at in found.allocated()}
     wild = [
         n
         for n, entry in enumerate(entries)
-        if entry not in {UNUSED, *places} and (found.bat[n] is None or changed.get(n) == UNUSED)
+        if entry not in {UNUSED, *places} and (found.bat[n] is None or moved.get(n) == UNUSED)
     ]
     if len(wild) == len(open_) == 1 and not orphans:
-        changed |= {block: UNUSED for block, _ in open_ if block not in changed}
-        changed[wild[0]] = open_[0][1] // SECTOR
+        moved |= {block: UNUSED for block, _ in open_ if block not in moved}
+        moved[wild[0]] = open_[0][1] // SECTOR
     if len(wild) == len(orphans) == 1 and not open_ and sum(orphans[0]) <= len(raw):
         at, space = orphans[0]
         other[-SECTOR:] = bytes(max(0, at - len(other) + SECTOR))
         other[at : at + space] = raw[at : at + space]
         other += found.footer
-        changed[wild[0]] = at // SECTOR
-    other = s.with_entries(changed, other)
+        moved[wild[0]] = at // SECTOR
+    other = s.with_entries(moved, other)
     own = _by_bitmap(s, raw)
     for at in own.values():
         other[at : at + found.bitmap_size] = raw[at : at + found.bitmap_size]
-    if not changed and not own:
+    if not moved and not own:
         return None
-    for block in (*changed, *own) if s.is_tap else ():
+    for block in (*moved, *own) if s.is_tap else ():
         other[found.batmap_map_at + (block >> 3)] &= ~(0x80 >> (block & 7))
     if s.is_tap:
         seal_batmap(other, found)
+    return bytes(other)
+
+
+def _larger(s: Sample, raw: bytes) -> bytes | None:
+    """The sound image with the size that the footer at the end gives it; None: it gives no larger one, or not alone."""
+    found, end = s.found, raw[-SECTOR:]
+    header = raw[found.header_at : found.header_at + 1024]
+    if not reader.footer_is_sound(end) or reader.footer_is_sound(raw[:SECTOR]) or reader.header_is_sound(header):
+        return None
+    entries = -(-int.from_bytes(end[48:56]) // found.block_size)
+    room = min(at for _, at in found.allocated()) - found.table_at
+    if s.is_tap or entries <= found.bat_entries or entries * 4 > room:
+        return None
+    other = bytearray(s.sound)
+    other[found.header_at : found.header_at + 1024] = seal_header(changed(s.header, 28, entries.to_bytes(4)))
+    other[:SECTOR] = other[-SECTOR:] = end
     return bytes(other)
 
 
