@@ -125,6 +125,8 @@ def test_explain(capsys):
     assert cli.run(["explain", "vhd101"]) == 0
     assert "   why " in capsys.readouterr().out
     assert cli.run(["explain", "VHD101", "--json"]) == 0
+    assert cli.run(["explain", "VHD101", "VHD103"]) == 0
+    assert "\n\nVHD103  " in capsys.readouterr().out
     assert cli.run(["explain", "VHD999"]) == 16
     assert capsys.readouterr().err == "smfix: there is no finding 'VHD999'; `smfix explain` lists them\n"
 

@@ -14,14 +14,17 @@ from smfix.report import explain
 
 @guarded
 def explain_(
-    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A finding, VHD101 for example.")] = None,
+    codes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CODE]...", help="Findings, VHD101 for example. Default: a list of all."),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> int:
-    """Say what a finding means, why it happens, and what smfix does about it."""
-    rows = explain.rows(code)
+    """Say what findings mean, why they happen, and what smfix does about it."""
+    rows = explain.rows(codes or ())
     document = explain.document(rows)
-    report = explain.listing(rows) if code is None else explain.full(rows[0])
+    report = "\n\n".join(map(explain.full, rows)) if codes else explain.listing(rows)
     return finish(report, document, "", as_json=as_json)
 
 

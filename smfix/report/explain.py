@@ -6,6 +6,7 @@ Everything comes from the rows; nothing about a finding is written here.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from smfix.errors import UsageError
@@ -34,14 +35,17 @@ _DEPENDS = {
 _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 
 
-def rows(code: str | None) -> tuple[Problem, ...]:
-    """The row of `code`, or all of them by code. Raises UsageError for an unknown one."""
-    if code is None:
+def rows(codes: Sequence[str] = ()) -> tuple[Problem, ...]:
+    """The rows of `codes`, each once, in their order; of none: all, by code. Raises UsageError for an unknown one."""
+    if not codes:
         return tuple(sorted(PROBLEMS, key=lambda problem: problem.code))
-    found = row(code)
-    if found is None:
-        raise UsageError(f"there is no finding {code!r}; `smfix explain` lists them")
-    return (found,)
+    found: dict[str, Problem] = {}
+    for code in codes:
+        problem = row(code)
+        if problem is None:
+            raise UsageError(f"there is no finding {code!r}; `smfix explain` lists them")
+        found[problem.code] = problem
+    return tuple(found.values())
 
 
 def listing(problems: tuple[Problem, ...]) -> str:
