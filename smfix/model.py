@@ -414,7 +414,7 @@ class CheckedImage(NamedTuple):
 
     `path` is the path by which it was opened, or the TARGET as given where nothing was opened.
     `note` is one line where the findings do not say it all (why it could not be read, who holds
-    it, what this caller cannot see).
+    it, what this caller cannot see). `parent` is the path of its parent, where the chain was walked.
     """
 
     path: str
@@ -424,6 +424,7 @@ class CheckedImage(NamedTuple):
     findings: tuple[Finding, ...] = ()
     note: str | None = None
     names: Names = NO_NAMES
+    parent: str | None = None
 
 
 class ScannedImage(NamedTuple):

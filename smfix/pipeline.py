@@ -39,9 +39,8 @@ from smfix.model import (
     Verdict,
 )
 from smfix.reach import unanswered, unanswered_srs
-from smfix.report.escape import operand
 from smfix.rescan import rescan
-from smfix.setting import Decide, Setting
+from smfix.setting import Decide, Setting, absolute
 from smfix.targets import Missing, find_image, parents_first, resolved
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
-__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "find_image", "rescan"]
+__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "absolute", "find_image", "rescan"]
 
 SMLOG = "/var/log/SMlog"
 
@@ -116,7 +115,7 @@ class LogQuestion(NamedTuple):
         """The same question as words of a command line."""
         options = {"--since": self.since, "--until": self.until, "--tz": self.tz, "--year": self.year}
         said = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        return (*map(operand, self.names), *said)
+        return (*map(absolute, self.names), *said)
 
 
 Progress = Callable[[int, int], None]
@@ -269,18 +268,23 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
 
     images = resolved(targets, setting)
     uses = uses_of([image for image in images if isinstance(image, Found)])
-    told: list[CheckedImage] = []
-    done: set[str] = set()
+    told: dict[str, CheckedImage] = {}
+    above: dict[str, str] = {}
     for image in images:
         if isinstance(image, Missing):
-            told.append(CheckedImage(image.text, Verdict.UNREADABLE, note=image.outcome.message))
+            told[image.text] = CheckedImage(image.text, Verdict.UNREADABLE, note=image.outcome.message)
             continue
+        child = None
         for found in (image, *(chain_of(image) if parents else ())):
             path = os.path.realpath(found.target.path)
-            if path not in done:
-                done.add(path)
-                told.append(checked(found, uses.get(found.target.path), setting))
-    return tuple(told)
+            if path not in told:
+                told[path] = checked(found, uses.get(found.target.path), setting)
+            if child is not None:
+                above[child] = path
+            child = path
+    return tuple(
+        image._replace(parent=told[above[path]].path) if path in above else image for path, image in told.items()
+    )
 
 
 def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:

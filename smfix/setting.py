@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from smfix.host.naming import read_path
 from smfix.model import ByteView, Names, Outcome, Target
-from smfix.report.escape import command
+from smfix.report.escape import command, operand
 
 if TYPE_CHECKING:
     from smfix import chains
@@ -132,6 +132,13 @@ class Setting:
             only_appends=only_appends,
         )
         return Means(self.journals, guard, self.undo_command)
+
+
+def absolute(name: str) -> str:
+    """A file's name as a word that is right in every folder; a UUID and ``-`` stay."""
+    if name == "-" or not os.path.lexists(name):
+        return operand(name)
+    return os.path.abspath(name)
 
 
 def default_journals() -> str:

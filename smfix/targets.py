@@ -5,6 +5,7 @@ Either the one image, or what to say of it: several fit, none is there, a copy i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def _ambiguous(paths: Sequence[str]) -> Outcome:
     return Outcome(
         Status.AMBIGUOUS,
         f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
-        next=tuple(command(["smfix", "check", path]) for path in paths[:_NAMED]),
+        next=tuple(command(["smfix", "check", os.path.abspath(path)]) for path in paths[:_NAMED]),
     )
 
 

@@ -79,6 +79,37 @@ def test_parents_are_checked_with_the_leaf(world):
     assert world.run("check", LEAF, "--json").code == 0
 
 
+def test_a_leaf_whose_parent_is_damaged_leads_to_the_parent(world, monkeypatch):
+    world.put(world.image(LEAF, parent=BASE), LEAF)
+    world.damaged(BASE)
+    monkeypatch.chdir(world.sr)
+    run = world.run("check", f"{LEAF}.vhd", "--parents")
+    leaf, base, closing = run.out.split("\n\n")
+    assert f"   chain    breaks at {world.path(BASE)} (invalid)\n" in leaf
+    assert f"   chain    parent of {LEAF}.vhd\n" in base
+    assert closing == (
+        f"The chain of {LEAF}.vhd breaks at\n   {world.path(BASE)}\n"
+        "What a repair would write, and who must agree to it:\n"
+        f"   smfix repair {world.path(BASE)} --dry-run --sr-mount {world.mount}\n"
+    )
+
+
+def test_what_has_no_repair_is_not_promised_one(world):
+    world.put(world.image(LEAF, parent=BASE), LEAF)
+    run = world.run("check", LEAF)
+    assert run.out.endswith("Nothing would be written; what to do instead:\n   smfix explain VHD501\n")
+    world.damaged(OTHER)
+    assert "written to 1 image; what to do instead:\n   smfix explain VHD501\n" in world.run("scan").out
+
+
+def test_commands_of_relative_names_work_from_any_folder(world, monkeypatch):
+    world.damaged()
+    monkeypatch.chdir(world.folder)
+    relative = world.path().relative_to(world.folder)
+    for words in (["check", relative], ["repair", relative], ["scan", relative.parent]):
+        assert f"smfix repair {world.path()} --" in world.run(*words).out.splitlines()[-1]
+
+
 def test_a_missing_parent_is_named(world):
     world.put(world.image(LEAF, parent=BASE), LEAF)
     run = world.run("check", LEAF, "--parents", "--json")

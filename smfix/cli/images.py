@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -27,13 +28,22 @@ from smfix.cli.options import (
     Yes,
 )
 from smfix.cli.reporting import finish, page_wanted, save
-from smfix.model import Verdict
-from smfix.report import jsondoc, layout, metadata, picture, scanned, text
-from smfix.report.escape import operand
+from smfix.model import CheckedImage
+from smfix.report import jsondoc, metadata, onward, picture, scanned, text
 from smfix.report.hexdump import hexdump
 
 _FEW = 3
-"""Damaged images that a scan's next command names one by one; for more, their folders."""
+"""Damaged images that the next command names one by one; for more, their folders."""
+
+
+def _onward(images: Sequence[CheckedImage], setting: pipeline.Setting) -> str:
+    """What to type next, from whatever folder."""
+
+    def placed(path: str | None) -> str | None:
+        return None if path is None else os.path.abspath(path)
+
+    here = [image._replace(path=os.path.abspath(image.path), parent=placed(image.parent)) for image in images]
+    return onward.onward(here, lambda paths: setting.command("repair", *paths, "--dry-run"), _FEW)
 
 
 @guarded
@@ -58,10 +68,7 @@ def check(
             redraw("")
     document = jsondoc.check(images)
     save(page, document, lambda pages: pages.check(page, images, setting))
-    hint = ""
-    if not as_json and any(image.verdict is Verdict.INVALID for image in images):
-        again = setting.command("repair", *map(operand, targets), "--dry-run")
-        hint = f"What a repair would write, and who must agree to it:\n{layout.INDENT}{again}"
+    hint = "" if as_json else _onward(images, setting)
     return finish(text.check(images), document, hint, as_json=as_json)
 
 
@@ -108,7 +115,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
             redraw("")
         rescans = rescanned([(one.sr, one.outcome) for one in images], setting)
     planned = pipeline.planned([image.outcome for image in images])
-    hint = how_to_go_on(setting, planned, ["repair", *map(operand, targets)])
+    hint = how_to_go_on(setting, planned, ["repair", *map(pipeline.absolute, targets)])
     document = jsondoc.repair(images, rescans)
     save(page, document, lambda pages: pages.repair(page, images, rescans, setting))
     return ended(decide, finish(text.repair(images, rescans), document, hint, as_json=as_json))
@@ -138,12 +145,7 @@ def scan_(
     report = "" if as_json else scanned.text(images)
     document = scanned.document(images) if as_json else {"exit": scanned.exit_code(images)}
     save(page, document, lambda pages: pages.of_scan(page, images, setting))
-    bad = [one.checked.path for one in images if one.checked.verdict is Verdict.INVALID]
-    hint = ""
-    if bad and not as_json:
-        few = bad if len(bad) <= _FEW else list(dict.fromkeys(map(os.path.dirname, bad)))
-        again = setting.command("repair", *few, "--dry-run")
-        hint = f"What is wrong, what a repair would write, and who must agree to it:\n{layout.INDENT}{again}"
+    hint = "" if as_json else _onward([one.checked for one in images], setting)
     return finish(report, document, hint, as_json=as_json)
 
 

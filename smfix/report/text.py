@@ -22,6 +22,7 @@ from smfix.model import (
     Write,
 )
 from smfix.report.layout import clipped, counted, moment, row, span, verbatim, wrapped
+from smfix.report.onward import breaks
 from smfix.report.overview import Left, overview
 
 _EDITS_SHOWN = 6
@@ -226,13 +227,22 @@ def partly_of(left: int, partly: int) -> str:
 
 def check(images: Sequence[CheckedImage]) -> str:
     """A short card for each image."""
-    return "\n\n".join(_checked(image) for image in images)
+    broken = {leaf.path: at for leaf, at in breaks(images)}
+    parts = []
+    for image in images:
+        chain = [f"parent of {child.path}" for child in images if child.parent == image.path]
+        if image.path in broken:
+            at = broken[image.path]
+            chain.append(f"breaks at {at.path} ({at.verdict.value})")
+        parts.append(_checked(image, chain))
+    return "\n\n".join(parts)
 
 
-def _checked(image: CheckedImage) -> str:
+def _checked(image: CheckedImage, chain: Sequence[str]) -> str:
     lines = [verbatim("path", image.path).strip().removeprefix("path").strip()]
     lines += named(image.names, sr=True)
     lines.append(row("verdict", image.verdict.value))
+    lines += [verbatim("chain" if number == 0 else "", each) for number, each in enumerate(chain)]
     if image.size is not None:
         size = counted(image.size, "byte")
         tail = "" if image.end_of_data is None else f", data ends at {image.end_of_data:,}"
