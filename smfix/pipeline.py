@@ -40,7 +40,7 @@ from smfix.model import (
 )
 from smfix.reach import unanswered, unanswered_srs
 from smfix.rescan import rescan
-from smfix.setting import Decide, Setting, absolute
+from smfix.setting import Decide, No, Setting, absolute
 from smfix.targets import Missing, find_image, parents_first, resolved
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
-__all__ = ["SMLOG", "Decide", "LogQuestion", "Setting", "absolute", "find_image", "rescan"]
+__all__ = ["SMLOG", "Decide", "LogQuestion", "No", "Setting", "absolute", "find_image", "rescan"]
 
 SMLOG = "/var/log/SMlog"
 

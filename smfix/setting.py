@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from smfix.host.xapi import Pool
     from smfix.repair.apply import Means
 
-Decide = Callable[[str, Outcome], bool]
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """An answer that is not yes, and is false: `why` nothing was written."""
+
+    why: str
+
+    def __bool__(self) -> bool:
+        """It is never a yes."""
+        return False
+
+
+Decide = Callable[[str, Outcome], bool | No]
 """Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
 
 _WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--xapi-login", "--no-rescan")

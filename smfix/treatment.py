@@ -42,7 +42,7 @@ from smfix.repair import undo as way_back
 from smfix.repair.apply import Means, Verification, apply, no_room
 from smfix.repair.plan import Planned, plan
 from smfix.report.escape import command
-from smfix.setting import Decide, Setting
+from smfix.setting import Decide, No, Setting
 from smfix.vhd.image import VhdImage, inspect
 
 __all__ = ["Decide", "Setting", "awake", "context_of", "held_by", "refused", "seen_by", "told_of", "treat", "writing"]
@@ -172,9 +172,16 @@ def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -
         outcome = replace(outcome, message=outcome.message + _told(outcome, context, uses))
         if outcome.status is not Status.WOULD_REPAIR or setting.decide is None:
             return outcome
-        if not setting.decide(image.target.path, outcome):
-            return replace(outcome, message="nothing was written: the answer was not yes")
+        answer = setting.decide(image.target.path, outcome)
+        if not answer:
+            return _unwritten(outcome, answer)
         return _write(planned, image, found, context, means, setting, volumes)
+
+
+def _unwritten(foreseen: Outcome, answer: object) -> Outcome:
+    """What was foreseen, and why it was not done."""
+    why = answer.why if isinstance(answer, No) else "the answer was not yes"
+    return replace(foreseen, message=f"nothing was written: {why}")
 
 
 def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
@@ -293,8 +300,11 @@ def _recovered(image: OpenImage, found: Found, setting: Setting, volumes: Volume
         undo=setting.undo_command(waiting[0].id),
         next=(setting.repair_command(path),),
     )
-    if setting.decide is None or not setting.decide(path, foreseen):
+    if setting.decide is None:
         return foreseen
+    answer = setting.decide(path, foreseen)
+    if not answer:
+        return _unwritten(foreseen, answer)
     with writing(image, volumes) as writable, ExitStack() as stack:
         if isinstance(writable, Refusal):
             return refused(writable)

@@ -16,7 +16,7 @@ import pytest
 from smfix import __version__, cli, pipeline
 from smfix.cli import console
 from smfix.errors import WriteFailed
-from world import BASE, OTHER, ROOT, failed, make_world
+from world import BASE, LEAF, OTHER, ROOT, failed, make_world
 
 SMFIX = [sys.executable, "-m", "smfix"]
 COMMANDS = ["from-log", "check", "repair", "show", "journal", "undo", "explain", "demo"]
@@ -267,7 +267,8 @@ class Terminal:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"), [("y\n", 1), ("YES\n", 1), ("\n", 4), ("n\n", 4), ("maybe\n\n", 4), ("?\ny\n", 1), ("\x04", 4)]
+    ("answer", "code"),
+    [("y\n", 1), ("YES\n", 1), ("\n", 4), ("n\n", 4), ("maybe\n\n", 4), ("q\n", 4), ("?\ny\n", 1), ("\x04", 4)],
 )
 def test_a_plan_is_shown_and_asked_about(world, answer, code):
     path = world.damaged()
@@ -320,7 +321,37 @@ def test_what_became_of_a_disk_is_said_before_the_next_question(world):
     assert terminal.end() == 32
     report = terminal.seen.partition("smfix: interrupted: nothing more is written")[2]
     assert "repaired and verified" in report
-    assert "nothing was written: the answer was not yes" in report
+    assert "nothing was written: interrupted before an answer" in report
+    assert report.strip().splitlines()[-1] == "Interrupted: nothing was written after that; the same command goes on."
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "others"),
+    [
+        ("\x03", "interrupted before an answer", "not asked: interrupted"),
+        ("\x04", "interrupted before an answer", "not asked: interrupted"),
+        ("q\n", "the answer was not yes", "not asked: the rest was left"),
+    ],
+)
+def test_who_was_never_asked_did_not_say_no(world, answer, asked, others):
+    terminal = two_damaged(world)
+    terminal.until("Disk 1 of 2.")
+    terminal.type(answer)
+    terminal.end()
+    told = [line for line in terminal.seen.splitlines() if "nothing was written: " in line]
+    assert [line.partition("nothing was written: ")[2].strip() for line in told] == [asked, others]
+
+
+def test_a_disk_between_two_questions_says_why_it_is_skipped(world):
+    world.put(world.image())
+    paths = [str(world.path()), *(str(world.damaged(vdi)) for vdi in (OTHER, LEAF))]
+    terminal = Terminal([*SMFIX, "repair", *paths, *world.options("repair")])
+    assert "   Disk 1: 1d994938 not asked: valid" in terminal.until("Disk 2 of 3.")
+    terminal.type("\n")
+    assert "   result   left as it is" in terminal.until("Disk 3 of 3.").partition("Disk 2 of 3.")[2]
+    terminal.type("\x04")
+    assert terminal.end() == 4
+    assert terminal.seen.strip().splitlines()[-1].startswith("Interrupted: nothing was written after that")
 
 
 def test_control_c_at_the_question_is_32(world):

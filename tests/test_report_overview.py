@@ -4,7 +4,7 @@ import pytest
 
 from report_values import LOST_FOOTER, plan
 from smfix.model import Outcome, Reason, Status
-from smfix.report.overview import Left, overview, standing
+from smfix.report.overview import Left, not_asked, overview, short, standing
 
 
 def left(card, name, status=Status.REFUSED, reason=None, *steps, **more):
@@ -36,6 +36,28 @@ def test_many_are_counted():
     assert "do 6" in shown
     assert "do 7" not in shown
     assert shown.endswith("... and so on: each card has its own")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/sr/1d994938-058e-102f-80dc-001ec95cb0b6.vhd", "1d994938"),
+        ("1d994938-058e-102f-80dc-001ec95cb0b6", "1d994938"),
+        ("/sr/short.vhd", "short.vhd"),
+        ("1d994938058e", "1d994938058e"),
+    ],
+)
+def test_only_a_uuid_is_cut(name, said):
+    assert short(name) == said
+
+
+def test_a_disk_that_is_not_asked_about_has_a_line():
+    consent = Outcome(Status.REFUSED, "", Reason.NEEDS_CONFIRM, plan=plan(needs=("VHD301", "VHD108")))
+    assert not_asked(5, "/sr/cc.vhd", consent) == "   Disk 5: cc.vhd not asked: needs --confirm VHD301 --confirm VHD108"
+    assert not_asked(5, "/sr/cc.vhd", Outcome(Status.VALID, "")) == "   Disk 5: cc.vhd not asked: valid"
+    busy = not_asked(5, "/sr/cc.vhd", Outcome(Status.REFUSED, "", Reason.IN_USE))
+    assert busy.startswith("   Disk 5: cc.vhd not asked: in use: shut its VM down")
+    assert max(map(len, busy.splitlines())) <= 80
 
 
 def test_what_a_name_holds_cannot_act():

@@ -208,7 +208,7 @@ def test_several_disks_end_with_what_is_left():
 
 
 def test_of_several_images_too():
-    bad = TreatedImage("/sr/1d994938.vhd", outcome(Status.FAILED, next=("again",)))
+    bad = TreatedImage(PATH, outcome(Status.FAILED, next=("again",)))
     assert "What is left" not in text.repair((bad,))
     assert "failed: 1d994938, 1d994938 (cards 1-2)\n      again" in text.repair((bad, bad))
 

@@ -11,7 +11,7 @@ from smfix import pipeline
 from smfix.cli.console import answer, emit, redraw, say
 from smfix.errors import UsageError
 from smfix.model import Exit, Outcome, Pruned, Record, Rescan
-from smfix.report import journals, layout, text
+from smfix.report import journals, layout, overview, text
 
 
 def setting_of(
@@ -81,40 +81,55 @@ WRITE = {
 class Asker:
     """Shows each plan on a terminal, asks, and says at once what became of it.
 
-    `interrupted`: a question was answered with Ctrl-C, which is `quit`, and the exit code says so.
+    `interrupted`: a question was answered with Ctrl-C, and the exit code says so; `unanswered`: with that or with
+    the end of the input, which are `quit`.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.interrupted = self.unanswered = False
         self._number = self._total = 1
-        self._rest: bool | None = None  # the answer to all that follows
+        self._rest: bool | pipeline.No | None = None  # the answer to all that follows
         self._agreed = self._asked = False  # to the disk at hand; about it
 
     def each(self, done: int, total: int) -> None:
         """`done` disks of `total` are treated."""
         self._number, self._total = done + 1, total
+        self._agreed = self._asked = False
 
-    def __call__(self, path: str, outcome: Outcome) -> bool:
+    def __call__(self, path: str, outcome: Outcome) -> bool | pipeline.No:
         """Whether the plan of the image at `path` may be written."""
-        word = {None: "", True: "yes", False: "no"}[self._rest]
-        self._asked = not word
-        if not word:
-            redraw("")
-            emit("\n" + text.proposal(path, outcome) + "\n")
-            word = self._answered()
-        if word in ("all", "quit"):
-            self._rest = word == "all"
+        if self._rest is not None:
+            self._agreed = bool(self._rest)
+            return self._rest
+        redraw("")
+        emit("\n" + text.proposal(path, outcome) + "\n")
+        self._asked = True
+        word = self._answered()
         self._agreed = word in ("yes", "all")
+        if word == "all":
+            self._rest = True
+        elif word == "quit":
+            self._rest = pipeline.No("not asked: the rest was left")
+        elif not word:
+            self.unanswered = True
+            self._rest = pipeline.No("not asked: interrupted")
+            return pipeline.No("interrupted before an answer")
         return self._agreed
 
     def after(self, path: str, outcome: Outcome) -> None:
-        """The disk at `path` is treated: whoever agreed to it sees the outcome now, not behind all the others."""
+        """The disk at `path` is treated: what became of it is seen now, not behind all the others."""
         if self._agreed:
             redraw("")
             emit(text.came_of(None if self._asked else path, outcome) + "\n")
-        self._agreed = False
+        elif self._asked:
+            emit(layout.row("result", "left as it is") + "\n")
+        elif self._rest is None and self._total > 1:
+            redraw("")
+            emit("\n" + overview.not_asked(self._number, path, outcome) + "\n")
+        self._agreed = self._asked = False
 
     def _answered(self) -> str:
+        """The word; empty where there was no answer."""
         many = self._total > 1
         words = WRITE if many else {word: WRITE[word] for word in ("yes", "no")}
         try:
@@ -123,7 +138,7 @@ class Asker:
             self.interrupted = True
             say("")
             say("smfix: interrupted: nothing more is written, the report so far follows")
-            return "quit"
+            return ""
 
 
 class Watch:
@@ -174,7 +189,9 @@ def _ask_away(going: Sequence[Pruned]) -> bool:
 
 
 def how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str]) -> str:
-    """What a dry run says at its end; empty where there was nothing to write."""
+    """What a dry run or an interrupted one says at its end; empty where there was nothing to write."""
+    if isinstance(setting.decide, Asker) and setting.decide.unanswered:
+        return "Interrupted: nothing was written after that; the same command goes on."
     if setting.decide is not None or not planned:
         return ""
     again = setting.command(*words, "--yes")

@@ -97,7 +97,8 @@ def give_up_stdout() -> None:
 def answer(question: str, meanings: Mapping[str, str]) -> str:
     """Ask on stderr until one of the words of `meanings` is typed (or its first letter); that word.
 
-    ``?`` and whatever is no answer explain them. Enter is ``no``; the end of the input is the last of the words.
+    ``?`` and whatever is no answer explain them. Enter is ``no``, and so is ``q`` where it is none of the words.
+    Empty at the end of the input.
     """
     letters = "/".join("N" if word == "no" else word[0] for word in meanings)
     while True:
@@ -106,8 +107,10 @@ def answer(question: str, meanings: Mapping[str, str]) -> str:
         line = sys.stdin.readline()
         if not line:
             say("")
-            return list(meanings)[-1]
+            return ""
         typed = line.strip().lower() or "no"
+        if typed in ("q", "quit") and "quit" not in meanings:
+            return "no"
         for word in meanings:
             if typed in (word, word[0]):
                 return word

@@ -5,6 +5,7 @@ The interesting cards have scrolled away by then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,9 @@ _REASON = {
     Reason.SHARED_SR_UNKNOWN: "on shared storage, where another host may have it open",
     Reason.STALE: "changed since it was looked at",
 }
+
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Left(NamedTuple):
@@ -74,6 +78,21 @@ def standing(outcome: Outcome) -> str:
         codes = dict.fromkeys(one.code for one in outcome.remaining if one.severity.value == "error")
         return f"{words} ({', '.join(codes)})" if codes else words
     return words
+
+
+def not_asked(number: int, path: str, outcome: Outcome) -> str:
+    """One line of the disk that is skipped between two questions: why it is not asked about."""
+    why = outcome.status.value if outcome.settled else standing(outcome)
+    if outcome.reason is Reason.NEEDS_CONFIRM and outcome.plan is not None:
+        why = f"needs {' '.join(f'--confirm {code}' for code in outcome.plan.needs)}"
+    return folded(INDENT, f"Disk {number}: {short(path)} not asked: {why}")
+
+
+def short(name: str) -> str:
+    """What a disk is called in a line: of a UUID the first eight digits, of another name all; of a path its file."""
+    base = name.rpartition("/")[2]
+    stem = base.removesuffix(".vhd")
+    return stem[:8] if _UUID.fullmatch(stem) else base
 
 
 def _ranges(numbers: Iterable[int]) -> str:

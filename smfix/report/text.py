@@ -23,7 +23,7 @@ from smfix.model import (
 )
 from smfix.report.layout import clipped, counted, moment, row, span, verbatim, wrapped
 from smfix.report.onward import breaks
-from smfix.report.overview import Left, overview
+from smfix.report.overview import Left, overview, short
 
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
@@ -38,7 +38,7 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     if not incidents and reading.bytes and reading.first is None and reading.last is None:
         parts[-1] += "\nNo line of it has the form of a storage log: is it the right file?"
     left = [
-        Left(number, one.vdi[:8] or "a disk without a UUID", one.outcome)
+        Left(number, short(one.vdi) or "a disk without a UUID", one.outcome)
         for number, one in enumerate(incidents, 1)
         if one.outcome is not None and one.left
     ]
@@ -258,7 +258,7 @@ def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> st
     """A card for each TARGET, then what became of the SRs."""
     cards = ("\n".join([_shown(image.path), *named(image.names, sr=True), _outcome(image.outcome)]) for image in images)
     left = [
-        Left(number, image.path.rpartition("/")[2][:8], image.outcome)
+        Left(number, short(image.path), image.outcome)
         for number, image in enumerate(images, 1)
         if not image.outcome.settled
     ]
