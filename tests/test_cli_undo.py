@@ -25,7 +25,7 @@ def repaired(world, vdi=BASE):
 
 
 def test_no_journal(world):
-    assert world.run("journal").out == "No journal: smfix has changed nothing on this machine.\n"
+    assert world.run("journal").out == f"No journal in {world.journals} (--journal-dir names another).\n"
     assert world.run("journal", "--json").json["journals"] == []
 
 

@@ -26,11 +26,12 @@ DAMAGED = Record(ID, "unfinished", f"/j/{ID}.unfinished", damage="its checksum d
 
 
 def test_no_journal():
-    assert journals.listing([]) == "No journal: smfix has changed nothing on this machine."
+    assert journals.listing([], "/j\x1b") == "No journal in /j\\x1b (--journal-dir names another)."
+    assert journals.pruned([], "/j") == "No journal in /j (--journal-dir names another)."
 
 
 def test_listing():
-    assert journals.listing([WHOLE, DAMAGED]) == (
+    assert journals.listing([WHOLE, DAMAGED], "/j") == (
         f"{ID}  verified    2012-05-15 00:18:35+00:00  VHD101, VHD102\n"
         f"   path     {PATH}\n"
         f"{ID}  unfinished  damaged\n"
@@ -76,4 +77,8 @@ def test_undone():
         f"{PATH}\n   result   refused (stale): moved on\n   next     one"
     )
     done = outcome(Status.ROLLED_BACK, message="as before", next=())
-    assert journals.undone(TreatedImage(PATH, done)) == (f"{PATH}\n   result   rolled-back: as before")
+    assert journals.undone(TreatedImage(PATH, done)) == (f"{PATH}\n   result   undone: as before")
+    foreseen = outcome(Status.WOULD_REPAIR, message="nothing was written", next=())
+    assert journals.undone(TreatedImage(PATH, foreseen)) == (
+        f"{PATH}\n   result   would be undone: nothing was written"
+    )

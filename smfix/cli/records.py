@@ -50,7 +50,7 @@ def journal(
     if older_than is not None or yes or dry_run:
         raise UsageError(f"--older-than, --yes and --dry-run go with `smfix journal {PRUNE}`")
     entries = pipeline.journals(setting, journal_id)
-    report = journals.listing(entries) if journal_id is None else journals.detail(entries[0])
+    report = journals.listing(entries, setting.journals) if journal_id is None else journals.detail(entries[0])
     return finish(report, jsondoc.journal(entries), "", as_json=as_json)
 
 
@@ -62,7 +62,7 @@ def _prune(older_than: str | None, setting: Setting, agree: pruning.Agree | None
     if agree is None and any(one.action is Pruning.WOULD_PRUNE for one in done):
         again = setting.command("journal", PRUNE, "--older-than", older_than, "--yes")
         hint = f"Nothing was changed: a dry run. They are thrown away by\n{layout.INDENT}{again}"
-    return finish(journals.pruned(done), jsondoc.prune(done, older_than), hint, as_json=as_json)
+    return finish(journals.pruned(done, setting.journals), jsondoc.prune(done, older_than), hint, as_json=as_json)
 
 
 @guarded

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smfix.model import Pruned, Pruning, Record, TreatedImage, Write
+from smfix.model import Pruned, Pruning, Record, Status, TreatedImage, Write
 from smfix.report.escape import command, printable
 from smfix.report.layout import counted, moment, row, verbatim
 from smfix.report.text import edit_words, named, result
 
 
-def listing(records: Sequence[Record]) -> str:
-    """Two lines for each journal, oldest first."""
+def none_in(folder: str) -> str:
+    """That `folder` holds no journal; another may, so nothing is said of what was changed."""
+    return f"No journal in {printable(folder)} (--journal-dir names another)."
+
+
+def listing(records: Sequence[Record], folder: str) -> str:
+    """Two lines for each journal of `folder`, oldest first."""
     if not records:
-        return "No journal: smfix has changed nothing on this machine."
+        return none_in(folder)
     lines = []
     for record in records:
         codes = ", ".join(dict.fromkeys(code for code, _ in record.fixes))
@@ -77,11 +82,16 @@ def proposal(record: Record) -> str:
 
 
 def undone(image: TreatedImage) -> str:
-    """What became of an undo."""
+    """What became of an undo, in its own words: the JSON has the repair's."""
     value = image.outcome
-    lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", result(value))]
+    words = _UNDO.get(value.status)
+    said = result(value) if words is None else f"{words}: {value.message.removeprefix('the repair was undone: ')}"
+    lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", said)]
     lines += [verbatim("next", step) for step in value.next]
     return "\n".join(lines)
+
+
+_UNDO = {Status.ROLLED_BACK: "undone", Status.WOULD_REPAIR: "would be undone"}
 
 
 # --------------------------------------------------------------------------- pruning
@@ -98,10 +108,10 @@ def prune_proposal(going: Sequence[Pruned]) -> str:
     return "\n".join(lines)
 
 
-def pruned(done: Sequence[Pruned]) -> str:
-    """What became of each journal, and the sum."""
+def pruned(done: Sequence[Pruned], folder: str) -> str:
+    """What became of each journal of `folder`, and the sum."""
     if not done:
-        return "No journal: smfix has changed nothing on this machine."
+        return none_in(folder)
     lines = []
     for one in done:
         lines.append(f"{one.record.id}  {one.record.state:<11} {one.action.value}")
