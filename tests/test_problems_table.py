@@ -44,9 +44,10 @@ def test_a_row_says_everything_that_is_asked_of_it(problem):
     if problem.fix is None:
         assert problem.disposition is Disposition.REPORT
         assert problem.advice.endswith((".", "."))
-        assert not problem.done
+        assert not problem.done + problem.todo
     else:
         assert problem.done
+        assert problem.todo
         assert problem.turn < 50
     if problem.lossy:
         assert problem.disposition is Disposition.CONFIRM

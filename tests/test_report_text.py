@@ -38,9 +38,10 @@ def test_a_card_says_it_all():
    path     {PATH}
    seen     2012-05-15 00:18:35.127755 to 00:18:35.129850+00:00 (1 report)
    kinds    footer-invalid, coalesce-corrupted
-   found    VHD101 the footer at the end is gone; the backup footer is sound and
-            nothing contradicts it
-   wrote    NUL from the old end to byte 2,048
+   found    VHD101 (SAFE) the footer at the end is gone; the backup footer is
+            sound and nothing contradicts it
+   wrote    the backup footer was appended as the footer
+            NUL from the old end to byte 2,048
             512 bytes at offset 2,048
    result   repaired: one finding cleared; checked again on a fresh open
    undo     smfix undo 20251122-221903-3f9a1c
@@ -99,7 +100,7 @@ def test_a_refusal_names_its_reason_and_its_plan():
     )
     card = text.repair([TreatedImage(PATH, value)])
     assert card.startswith(f"{PATH}\n   found    VHD101")
-    assert "   plan     1 byte at offset 0\n" in card
+    assert "   plan     append the footer, a copy of the one at offset 0\n            1 byte at offset 0\n" in card
     assert "            and 3 more edits\n" in card
     assert "   result   refused (needs-confirm): needs consent to VHD108\n" in card
     assert "   lost     1 guest sector of 512 bytes" in card
@@ -108,7 +109,7 @@ def test_a_refusal_names_its_reason_and_its_plan():
 
 def test_what_is_left_is_named_once():
     left = text.repair([TreatedImage(PATH, outcome(Status.PARTLY_REPAIRED, remaining=(CLOCK,)))])
-    assert "   left     VHD902 (info) made in the future" in left
+    assert "   left     VHD902 (REPORT, info) made in the future" in left
     same = text.repair([TreatedImage(PATH, outcome(remaining=(LOST_FOOTER,)))])
     assert "left" not in same
 
@@ -184,7 +185,9 @@ def test_a_proposal_shows_what_would_be_written():
     shown = text.proposal(PATH, outcome(Status.WOULD_REPAIR, plan=plan(edits=(Resize(4096),))))
     assert shown.splitlines()[0] == PATH
     assert "   found    VHD101" in shown
-    assert shown.endswith("   plan     NUL from the old end to byte 4,096")
+    assert " ".join(shown.partition("   plan     ")[2].split()) == (
+        "append the footer, a copy of the one at offset 0: NUL from the old end to byte 4,096"
+    )
 
 
 def test_a_proposal_without_findings_says_what_it_is_about():

@@ -205,6 +205,7 @@ ROWS = (
         also=(CONFIRM, REPORT),
         fix=_fix_past_end,
         done="the file was extended with zeros to the block's end",
+        todo="extend the file with zeros to the block's end",
         turn=20,
         means=(
             "The disk is refused, and what is missing of the block is not in the file. Whether the guest had ever "

@@ -278,6 +278,7 @@ ROWS = (
         also=(CONFIRM, REPORT),
         fix=_fix_damaged,
         done="the batmap was cleared (tapdisk sets its bits again), its key hash kept",
+        todo="clear the batmap (tapdisk sets its bits again), keep its key hash",
         turn=16,
         means=(
             "No tool repairs or coalesces the disk. The guest's data does not depend on it: the batmap only saves work."
@@ -320,6 +321,7 @@ ROWS = (
         also=(CONFIRM, REPORT),
         fix=_fix_unallocated,
         done="the bits over unallocated blocks were cleared",
+        todo="clear the bits over unallocated blocks",
         turn=26,
         means=(
             "Tools take these blocks for written in full although they have no place: they are refused, or read as "

@@ -369,6 +369,7 @@ BEYOND = Problem(
     also=(CONFIRM,),
     fix=_fix_beyond,
     done="both footers were given the size that the BAT was made for",
+    todo="give both footers the size that the BAT was made for",
     turn=11,
     means="The guest sees a smaller disk than it once wrote to, and cannot reach the rest.",
     why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
@@ -386,6 +387,7 @@ DIFFER = Problem(
     also=(CONFIRM,),
     fix=_fix_differ,
     done="the proved footer was written over the other",
+    todo="write the proved footer over the other",
     turn=8,
     means=(
         "Tools that read the one see another disk than tools that read the other: another size, another parent, "
@@ -406,6 +408,7 @@ BOTH_LOST = Problem(
     also=(CONFIRM,),
     fix=_fix_no_footer,
     done="both footers were rebuilt from header, BAT, batmap and children",
+    todo="rebuild both footers from header, BAT, batmap and children",
     turn=8,
     means=(
         "Nothing in the file says any more how large the disk is and who it is. Its header and its blocks may all "

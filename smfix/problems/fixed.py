@@ -146,6 +146,7 @@ ROWS = (
         also=(CONFIRM,),
         fix=_fix_damaged,
         done="the footer was restored from its own fields, proved by its checksum",
+        todo="restore the footer from its own fields, proved by its checksum",
         turn=7,
         means="No tool opens the disk as a VHD. The guest's data is not touched by this: it is the file up to there.",
         why="The last sector was overwritten in part, or a write to it was cut short.",
@@ -166,6 +167,7 @@ ROWS = (
         also=(REPORT,),
         fix=_fix_cut,
         done="the file was extended with zeros to the disk's end, the footer put behind it",
+        todo="extend the file with zeros to the disk's end, put the footer behind it",
         turn=20,
         means=(
             "The guest reads the footer as its own data, and errors behind it. `vhd-util check` calls such a file "

@@ -362,6 +362,7 @@ PRIMARY = (
         _detect_odd,
         fix=_fix_odd,
         done="padded with NUL to the next sector boundary",
+        todo="pad with NUL to the next sector boundary",
         turn=30,
         means=(
             "The disk cannot be opened, for a footer is looked for in whole sectors. The guest's data is not "
@@ -393,6 +394,7 @@ PRIMARY = (
         lossy=True,
         fix=_accept_loss,
         done="one guest sector accepted as lost",
+        todo="accept one guest sector as lost",
         turn=10,
         means="512 bytes that the guest had written are gone; everything else is where it was.",
         why="A resumed disk had its last sector filled with 0xC7 while the last block reached to the file's end.",
@@ -409,6 +411,7 @@ PRIMARY = (
         also=(CONFIRM, REPORT),
         fix=_fix_stray,
         done="the footer was appended at the end",
+        todo="append the footer, a copy of the one that stands before the end",
         turn=40,
         means=(
             "The disk cannot be opened, for nobody looks for a footer there. The guest's data is not touched by this."
@@ -427,6 +430,7 @@ PRIMARY = (
         also=(REPORT,),
         fix=_fix_lost,
         done="the backup footer was appended as the footer",
+        todo="append the footer, a copy of the one at offset 0",
         turn=40,
         means=(
             "Every tool that opens the disk as a whole refuses it, and coalesce of its chain stops. The guest's "
@@ -490,6 +494,7 @@ BACKUP = (
         also=(REPORT,),
         fix=_fix_backup,
         done="the backup footer was rewritten from the footer",
+        todo="rewrite the backup footer, a copy of the footer at the end",
         turn=15,
         means=(
             "The disk still opens, but `vhd-util check` refuses it, coalesce of its chain stops, and no copy is "

@@ -157,6 +157,7 @@ ROWS = (
         also=(CONFIRM,),
         fix=_fix_damaged,
         done="the header was restored",
+        todo="restore the header",
         turn=9,
         means=(
             "The header says where everything is; without it no tool opens the disk. The blocks themselves are not "
@@ -197,6 +198,7 @@ ROWS = (
         _detect_relaid,
         fix=_fix_relaid,
         done="the header was made to fit BAT, batmap and blocks",
+        todo="make the header fit BAT, batmap and blocks",
         turn=6,
         means="The disk opens, and the guest reads data from the wrong places.",
         why="A field was changed and the checksum made anew. `vhd-util check` may pass it; the guest reads wrong data.",

@@ -72,7 +72,8 @@ Fix = Callable[[VhdImage, Finding, Context], tuple[Edit, ...] | Refusal]
 class Problem:
     """One row: a code means the same for ever.
 
-    `message` is a template over the hit's facts. `done` says in the past tense what the fix did. `means`
+    `message` is a template over the hit's facts. `done` says in the past tense what the fix did, `todo` as an
+    imperative what it will do. `means`
     tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
     not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first. `disposition` is what
     holds unless a hit says another, which is one of `also`.
@@ -91,6 +92,7 @@ class Problem:
     lossy: bool = False
     fix: Fix | None = None
     done: str = ""
+    todo: str = ""
     turn: int = 50
     also: tuple[Disposition, ...] = ()
 

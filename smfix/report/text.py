@@ -166,11 +166,12 @@ def result(value: Outcome) -> str:
 
 
 def findings(values: Sequence[Finding], label: str = "found") -> str:
-    """Findings as rows: the code, the severity where it is no error, one sentence."""
+    """Findings as rows: the code, who may say yes, the severity where it is no error, one sentence."""
     lines = []
     for number, value in enumerate(values):
-        weight = "" if value.severity.value == "error" else f" ({value.severity.value})"
-        lines.append(row(label if number == 0 else "", f"{value.code}{weight} {value.message}"))
+        weight = "" if value.severity.value == "error" else f", {value.severity.value}"
+        told = f"{value.code} ({value.disposition.value}{weight}) {value.message}"
+        lines.append(row(label if number == 0 else "", told))
     return "\n".join(lines)
 
 
@@ -179,11 +180,21 @@ def plan(value: Outcome) -> list[str]:
     if value.plan is None or not value.plan.edits:
         return []
     edits = value.plan.edits
-    label = "wrote" if value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else "plan"
-    lines = [row(label if number == 0 else "", edit_words(edit)) for number, edit in enumerate(edits[:_EDITS_SHOWN])]
+    is_done = value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED)
+    whats, wheres = _mended(value.plan.fixes, is_done=is_done), [edit_words(edit) for edit in edits[:_EDITS_SHOWN]]
     if len(edits) > _EDITS_SHOWN:
-        lines.append(row("", f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}"))
-    return lines
+        wheres.append(f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}")
+    words = [f"{whats[0]}: {wheres[0]}"] if len(whats) == len(wheres) == 1 else [*whats, *wheres]
+    label = "wrote" if is_done else "plan"
+    return [row(label if number == 0 else "", each) for number, each in enumerate(words)]
+
+
+def _mended(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
+    """What the fixes do or did, once for each code, in the words of the problem table."""
+    from smfix.problems import table  # only here: most reports write nothing
+
+    rows = [table.row(code) for code in dict.fromkeys(fix.code for fix in fixes)]
+    return [each.done if is_done else each.todo for each in rows if each is not None]
 
 
 def edit_words(edit: Edit) -> str:
