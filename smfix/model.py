@@ -338,7 +338,8 @@ class LogReading(NamedTuple):
 
     `noise` counts the lines that were set aside, by the reason, the most frequent first. `unread` are the
     logs of which nothing or only the beginning could be read, each with the reason (also in `notes`). Only reports
-    from `since` to `until` count; None: from the first, to the last.
+    from `since` to `until` count; None: from the first, to the last. `beside` are the older logs of the same rotated
+    sets that were not asked for, and `wider` is the command that reads them too.
     """
 
     files: tuple[str, ...]
@@ -353,6 +354,8 @@ class LogReading(NamedTuple):
     unread: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
+    beside: tuple[str, ...] = ()
+    wider: str = ""
 
 
 class Backing(Enum):

@@ -142,6 +142,7 @@ def from_log(
     reading = read_logs(
         asked.names, tz=asked.tz, year=asked.year, since=asked.since, until=asked.until, progress=progress
     )
+    reading = _with_beside(reading, asked, setting)
     ids = _ids(reading.incidents)
     silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts)
     places = [
@@ -158,6 +159,20 @@ def from_log(
             after(done.path or done.vdi, done.outcome)
         treated[index] = done
     return reading, tuple(treated[index] for index in range(len(places)))
+
+
+def _with_beside(reading: LogReading, asked: LogQuestion, setting: Setting) -> LogReading:
+    """The reading, and which older logs beside a log that was named were not read."""
+    from smfix.smlog.rotated import siblings
+
+    read = set(map(os.path.realpath, reading.files))
+    named = [os.path.abspath(name) for name in asked.names if name != "-" and os.path.isfile(name)]
+    beside = [one.path for name in named for one in siblings(name) if os.path.realpath(one.path) not in read]
+    if not beside:
+        return reading
+    folders = tuple(dict.fromkeys(map(os.path.dirname, beside)))
+    wider = setting.command("from-log", *asked._replace(names=folders).words())
+    return reading._replace(beside=tuple(dict.fromkeys(beside)), wider=wider)
 
 
 def _ids(incidents: Sequence[Incident]) -> list[str]:

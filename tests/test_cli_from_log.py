@@ -238,6 +238,19 @@ def test_a_log_without_incidents_is_zero(world):
     assert run.out.endswith("No damaged disk is named in this log.\n")
 
 
+def test_an_empty_log_beside_older_ones_says_what_to_type(world, monkeypatch):
+    log = world.smlog("")
+    for name in ("SMlog.1", "SMlog.2.gz"):
+        (world.folder / name).write_bytes(b"")
+    monkeypatch.chdir(world.folder)
+    run = world.run("from-log", log.name, "--since", "2012-05-14")
+    assert run.code == 0
+    assert "There is nothing in it.\n" in run.out
+    assert "2 older logs beside it were not read (SMlog.1, SMlog.2.gz). To read all of them:\n" in run.out
+    assert f"   smfix from-log {world.folder} --since 2012-05-14 --sr-mount {world.mount}" in run.out
+    assert "not read" not in world.run("from-log", world.folder).out
+
+
 def test_verbose_tells_what_was_set_aside_and_why(world):
     world.smlog("[1] 2012-05-15 00:18:35.127755\tcoalesce: EXCEPTION util.SMException, Timed out\n" * 2)
     told = (

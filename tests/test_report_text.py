@@ -158,6 +158,16 @@ def test_a_log_without_incidents():
     assert text.from_log(reading(bytes=0, first=None, last=None), []).endswith("in this log.")
     assert text.from_log(reading(), []).endswith("in this log.")
     assert text.log_read(reading(files=(), bytes=0)).startswith("Read 0 bytes of no file.")
+    assert text.log_read(reading(bytes=0)).startswith("Read 0 bytes of SMlog.\nThere is nothing in it.\n")
+
+
+def test_older_logs_that_were_not_read_are_named():
+    one = text.log_read(reading(beside=("/l/SMlog.1",), wider="smfix from-log /l"))
+    assert one.endswith("1 older log beside it was not read (SMlog.1). To read all of them:\n   smfix from-log /l")
+    many = tuple(f"/l/SMlog.{number}.gz" for number in range(1, 6))
+    assert "5 older logs beside it were not read (SMlog.1.gz, SMlog.2.gz, SMlog.3.gz, ...)." in " ".join(
+        text.log_read(reading(beside=many)).split()
+    )
 
 
 def test_what_was_set_aside():

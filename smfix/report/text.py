@@ -21,12 +21,13 @@ from smfix.model import (
     TreatedIncident,
     Write,
 )
-from smfix.report.layout import clipped, counted, moment, row, span, verbatim, wrapped
+from smfix.report.layout import INDENT, clipped, counted, moment, row, span, verbatim, wrapped
 from smfix.report.onward import breaks
 from smfix.report.overview import Left, overview, short
 
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
+_BESIDE = 3
 
 
 def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans: Sequence[Rescan] = ()) -> str:
@@ -61,7 +62,15 @@ def log_read(reading: LogReading) -> str:
     if reading.zone_assumed:
         lines.append("It names no time zone: this machine's was assumed (--tz says another).")
     lines.extend(reading.notes)
-    return "\n".join(wrapped(line) for line in lines)
+    if not reading.bytes and reading.files:
+        lines.insert(1, "There is nothing in it.")
+    told = [wrapped(line) for line in lines]
+    if reading.beside:
+        names = [path.rpartition("/")[2] for path in reading.beside[:_BESIDE]]
+        more = ", ..." if len(reading.beside) > _BESIDE else ""
+        were = f"{counted(len(reading.beside), 'older log')} beside it {'was' if len(reading.beside) == 1 else 'were'}"
+        told += [wrapped(f"{were} not read ({', '.join(names)}{more}). To read all of them:"), INDENT + reading.wider]
+    return "\n".join(told)
 
 
 def set_aside(reading: LogReading) -> str:
