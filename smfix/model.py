@@ -418,6 +418,8 @@ class CheckedImage(NamedTuple):
     `path` is the path by which it was opened, or the TARGET as given where nothing was opened.
     `note` is one line where the findings do not say it all (why it could not be read, who holds
     it, what this caller cannot see). `parent` is the path of its parent, where the chain was walked.
+    `said` stands for the verdict where a name leads to no image (`ambiguous`, `not found`), `next` are commands to
+    type then.
     """
 
     path: str
@@ -428,6 +430,8 @@ class CheckedImage(NamedTuple):
     note: str | None = None
     names: Names = NO_NAMES
     parent: str | None = None
+    said: str | None = None
+    next: tuple[str, ...] = ()
 
 
 class ScannedImage(NamedTuple):

@@ -9,6 +9,7 @@ What reads an image is imported where one is read: most runs over a log find non
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -287,7 +288,7 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
     above: dict[str, str] = {}
     for image in images:
         if isinstance(image, Missing):
-            told[image.text] = CheckedImage(image.text, Verdict.UNREADABLE, note=image.outcome.message)
+            told[image.text] = _no_image(image)
             continue
         child = None
         for found in (image, *(chain_of(image) if parents else ())):
@@ -300,6 +301,15 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
     return tuple(
         image._replace(parent=told[above[path]].path) if path in above else image for path, image in told.items()
     )
+
+
+def _no_image(missing: Missing) -> CheckedImage:
+    outcome, said = missing.outcome, None
+    if outcome.status is Status.AMBIGUOUS:
+        said = "ambiguous"
+    elif outcome.status is Status.NOT_FOUND and (outcome.next or os.strerror(errno.ENOENT) in outcome.message):
+        said = "not found"
+    return CheckedImage(missing.text, Verdict.UNREADABLE, note=outcome.message, said=said, next=outcome.next)
 
 
 def show(target: str, setting: Setting) -> tuple[str, VhdImage, libvhd.Opened]:

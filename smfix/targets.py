@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from smfix.errors import SmfixError, Unreadable
+from smfix.host import lvm
 from smfix.host.naming import Life, is_uuid, read_path
 from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
 from smfix.model import Incident, Outcome, Reason, Status
@@ -19,6 +20,8 @@ from smfix.setting import Setting
 
 _NAMED = 8
 """Candidates and places that a message names."""
+_CANDIDATES = 64
+"""Candidates that are listed with a command; a log may hold any number."""
 
 COPY = (
     "this is a downloaded or uploaded copy of a disk: there is no repairing it. Find the server that the "
@@ -38,7 +41,7 @@ def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
         return Outcome(Status.FAILED, str(error))
     if isinstance(place, Ambiguous):
         return _ambiguous([found.target.path for found in place.candidates])
-    return _not_found(place, incident.vdi.text) if isinstance(place, NotFound) else place
+    return _not_found(place, incident.vdi.text, incident.sr, mounts) if isinstance(place, NotFound) else place
 
 
 def _ambiguous(paths: Sequence[str]) -> Outcome:
@@ -46,12 +49,19 @@ def _ambiguous(paths: Sequence[str]) -> Outcome:
     return Outcome(
         Status.AMBIGUOUS,
         f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
-        next=tuple(command(["smfix", "check", os.path.abspath(path)]) for path in paths[:_NAMED]),
+        next=tuple(command(["smfix", "check", os.path.abspath(path)]) for path in paths[:_CANDIDATES]),
     )
 
 
-def _not_found(place: NotFound, vdi: str) -> Outcome:
+def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequence[str] = ()) -> Outcome:
     looked = ", ".join(place.looked[:_NAMED])
+    if sr is not None and is_uuid(sr) and not _is_attached(sr, mounts):
+        return Outcome(
+            Status.NOT_FOUND,
+            f"its SR is not attached to this host; looked at: {looked}. Run smfix on a host where it is, or name the "
+            "mount point with --sr-mount",
+            next=(command(["xe", "pbd-list", f"sr-uuid={sr}", "params=host-uuid,currently-attached"]),),
+        )
     asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
     return Outcome(
         Status.NOT_FOUND,
@@ -59,6 +69,10 @@ def _not_found(place: NotFound, vdi: str) -> Outcome:
         "mount point with --sr-mount",
         next=(command(["xe", "vdi-list", asked]),),
     )
+
+
+def _is_attached(sr: str, mounts: Sequence[str]) -> bool:
+    return any(os.path.isdir(os.path.join(mount, sr)) for mount in mounts) or bool(lvm.attached(sr))
 
 
 class Missing(NamedTuple):
@@ -87,7 +101,8 @@ def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
             paths = [image.target.path for image in found.candidates]
             images[text] = Missing(text, _ambiguous(paths), is_missing=False)
         elif isinstance(found, NotFound):
-            images[text] = Missing(text, _not_found(found, text.rpartition("/")[2].lower()))
+            sr, _, vdi = text.lower().rpartition("/")
+            images[text] = Missing(text, _not_found(found, vdi, sr, mounts))
         else:
             images.update((image.target.path, image) for image in found)
     return list(images.values())

@@ -251,6 +251,16 @@ def test_an_empty_log_beside_older_ones_says_what_to_type(world, monkeypatch):
     assert "not read" not in world.run("from-log", world.folder).out
 
 
+def test_disks_of_an_sr_that_is_elsewhere_lead_to_its_hosts(world):
+    away = "99999999-9556-ee47-1e04-1a8517813369"
+    world.smlog(failed(sr=away), failed(OTHER, sr=away, pid=7, at="00:19:35"))
+    asked = f"xe pbd-list sr-uuid={away} params=host-uuid,currently-attached"
+    told = world.run("from-log", world.log).out
+    assert f"   next     {asked}\n" in told
+    assert told.partition("What is left")[2].count(away) == 2
+    assert told.endswith(f"1-2)\n      {asked}\n")
+
+
 def test_verbose_tells_what_was_set_aside_and_why(world):
     world.smlog("[1] 2012-05-15 00:18:35.127755\tcoalesce: EXCEPTION util.SMException, Timed out\n" * 2)
     told = (

@@ -164,6 +164,12 @@ def test_an_ambiguous_prefix_is_listed(world):
     checked = world.run("check", BASE[:8], "--json")
     assert checked.code == 8
     assert other in checked.json["images"][0]["note"]
+    told = world.run("check", BASE[:8]).out
+    assert "   verdict  ambiguous\n" in told
+    assert [f"smfix check {world.path(vdi)}" in told for vdi in (BASE, other)] == [True, True]
+    missing = world.run("check", LEAF, world.folder / "nothing")
+    assert (missing.code, missing.out.count("   verdict  not found\n")) == (8, 2)
+    assert f"   next     xe vdi-list uuid={LEAF}\n" in missing.out
     repaired = world.run("repair", BASE[:8], "--yes", "--json")
     assert (repaired.code, status(repaired)) == (4, [("ambiguous", None)])
 

@@ -97,7 +97,7 @@ def test_contradicting_paths_are_ambiguous(world, logged):
     (treated,) = logged(incident("1d994938", candidates=paths))
     assert treated.outcome.status is Status.AMBIGUOUS
     assert "and 4 more" in treated.outcome.message
-    assert len(treated.outcome.next) == 8
+    assert len(treated.outcome.next) == 12
 
 
 def test_a_path_in_a_tmp_folder_is_a_copy_even_if_the_log_does_not_say_so(logged):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from report_values import LOST_FOOTER, plan
+from report_values import LOST_FOOTER, SR, plan
 from smfix.model import Outcome, Reason, Status
 from smfix.report.overview import Left, not_asked, overview, short, standing
 
@@ -25,17 +25,51 @@ def test_disks_with_the_same_reason_stand_together():
         "   in use: shut its VM down or detach it, then run this again: aaaaaaaa (card 2)\n"
         "   not found on this host: bbbbbbbb, cccccccc, dddddddd (cards 3-4, 9)\n"
         "      xe vdi-list uuid=b\n"
-        "      xe vdi-list uuid=c\n"
-        "      xe vdi-list uuid=d"
+        "      ... and so on: each card has its own"
     )
 
 
 def test_many_are_counted():
     shown = overview([left(n, f"disk{n:04}", Status.NOT_FOUND, None, f"do {n}") for n in range(1, 13)])
     assert "disk0006 and 6 more (cards 1-12)" in shown.replace("\n   ", " ")
-    assert "do 6" in shown
-    assert "do 7" not in shown
+    assert "do 1\n" in shown
+    assert "do 2" not in shown
     assert shown.endswith("... and so on: each card has its own")
+
+
+def test_one_command_does_it_all():
+    shown = overview(
+        [
+            left(1, "a", Status.WOULD_REPAIR, None, "smfix repair '/a b' --yes --journal-dir /j", "other"),
+            left(2, "b", Status.WOULD_REPAIR, None, "smfix repair /b --yes --journal-dir /j"),
+            left(3, "c", Status.AMBIGUOUS, None, "smfix check /c1", "smfix check /c2"),
+            left(4, "d", Status.REFUSED, Reason.NO_FIX, "smfix explain VHD303", "smfix explain VHD305", "xe x"),
+        ]
+    )
+    assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
+        "smfix repair '/a b' /b --yes --journal-dir /j",
+        "smfix check /c1 /c2",
+        "smfix explain VHD303 VHD305",
+    ]
+
+
+def test_what_only_bash_reads_stays_a_command_of_its_own():
+    steps = ("smfix repair $'/a\\x1b' --yes", "smfix repair /b --yes")
+    shown = overview([left(n, "a", Status.WOULD_REPAIR, None, step) for n, step in enumerate(steps)])
+    assert shown.endswith("smfix repair $'/a\\x1b' --yes\n      ... and so on: each card has its own")
+
+
+def test_disks_whose_sr_is_elsewhere_stand_together_by_sr():
+    ask = "xe pbd-list sr-uuid={} params=host-uuid,currently-attached"
+    other = SR.replace("7", "8")
+    shown = overview([left(n, "a", Status.NOT_FOUND, None, ask.format(sr)) for n, sr in enumerate((SR, other, SR), 1)])
+    assert shown.splitlines()[1:] == [
+        f"   its SR {SR} is not attached here: a, a (cards",
+        "   1, 3)",
+        f"      {ask.format(SR)}",
+        f"   its SR {other} is not attached here: a (card 2)",
+        f"      {ask.format(other)}",
+    ]
 
 
 @pytest.mark.parametrize(

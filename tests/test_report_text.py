@@ -187,6 +187,8 @@ def test_check():
     )
     first, second, third = report.split("\n\n")
     assert first.startswith(f"{PATH}\n   verdict  invalid\n   size     4,096 bytes, data ends at 2,048\n   found")
+    gone = CheckedImage("/x", Verdict.UNREADABLE, said="ambiguous", next=("a", "b"))
+    assert text.check([gone]) == "/x\n   verdict  ambiguous\n   next     a\n            b"
     assert second == "/x\n   verdict  unreadable\n   note     cannot open /x"
     assert third == "/y\n   verdict  valid\n   size     512 bytes"
 

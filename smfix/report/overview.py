@@ -6,15 +6,17 @@ The interesting cards have scrolled away by then.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from smfix.model import Outcome, Reason, Status
-from smfix.report.escape import printable
+from smfix.report.escape import command, printable
 from smfix.report.layout import INDENT, folded
 
 _NAMED = 6
-"""Disks, and commands, that are named for one reason."""
+"""Disks that are named for one reason."""
+_SEVERAL = ("smfix repair ", "smfix check ", "smfix explain ")
 _STATUS = {
     Status.WOULD_REPAIR: "can be repaired",
     Status.PARTLY_REPAIRED: "repaired in part",
@@ -39,6 +41,8 @@ _REASON = {
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+_SR = re.compile(r"xe pbd-list sr-uuid=(?P<sr>[0-9a-f-]{36}) ")
+
 
 class Left(NamedTuple):
     """One disk of a report that is neither repaired nor sound: its card's number, its name, what became of it."""
@@ -60,16 +64,42 @@ def overview(left: Sequence[Left]) -> str:
         more = f" and {len(members) - _NAMED} more" if len(members) > _NAMED else ""
         cards = f" (card{'s' if len(members) > 1 else ''} {_ranges(one.card for one in members)})"
         lines.append(folded(INDENT, head.strip() + " " + ", ".join(named) + more + cards))
-        steps = list(dict.fromkeys(step for one in members for step in one.outcome.next[:1]))
-        lines += [f"{INDENT * 2}{printable(step)}" for step in steps[:_NAMED]]
-        if len(steps) > _NAMED:
+        steps = _together([step for one in members for step in _alike(one.outcome.next)])
+        lines += [f"{INDENT * 2}{printable(step)}" for step in steps[:1]]
+        if len(steps) > 1:
             lines.append(f"{INDENT * 2}... and so on: each card has its own")
     return "\n".join(lines)
+
+
+def _alike(steps: Sequence[str]) -> list[str]:
+    """The first of an outcome's commands, and those that can be typed with it as one."""
+    return [step for step in steps if step == steps[0] or (_parts(step) and _parts(step)[:1] == _parts(steps[0])[:1])]
+
+
+def _together(steps: Sequence[str]) -> list[str]:
+    """The commands, each once; those that differ in an operand alone are one."""
+    operands: dict[tuple[str, ...], dict[str, None]] = {}
+    for step in steps:
+        subcommand, operand, *rest = _parts(step) or ("", step)
+        operands.setdefault((subcommand, *rest), {})[operand] = None
+    told: list[str] = []
+    for (subcommand, *rest), words in operands.items():
+        told += [command(["smfix", subcommand, *words, *rest])] if subcommand else words
+    return told
+
+
+def _parts(step: str) -> list[str]:
+    """Subcommand, operand and the rest of a command that takes several operands; empty for another."""
+    if not step.startswith(_SEVERAL) or "$'" in step:  # $'...' is bash's alone
+        return []
+    return shlex.split(step)[1:]
 
 
 def standing(outcome: Outcome) -> str:
     """Why an outcome is not the end of it, in plain words, with the findings' codes where they are the reason."""
     words = _STATUS.get(outcome.status, outcome.status.value)
+    if outcome.status is Status.NOT_FOUND and outcome.next and (asked := _SR.match(outcome.next[0])):
+        return f"its SR {asked['sr']} is not attached here"
     if outcome.reason is not None:
         words = _REASON.get(outcome.reason, f"{words} ({outcome.reason.value})")
     if outcome.reason is Reason.NEEDS_CONFIRM and outcome.plan is not None:

@@ -261,7 +261,7 @@ def check(images: Sequence[CheckedImage]) -> str:
 def _checked(image: CheckedImage, chain: Sequence[str]) -> str:
     lines = [verbatim("path", image.path).strip().removeprefix("path").strip()]
     lines += named(image.names, sr=True)
-    lines.append(row("verdict", image.verdict.value))
+    lines.append(row("verdict", image.said or image.verdict.value))
     lines += [verbatim("chain" if number == 0 else "", each) for number, each in enumerate(chain)]
     if image.size is not None:
         size = counted(image.size, "byte")
@@ -271,6 +271,7 @@ def _checked(image: CheckedImage, chain: Sequence[str]) -> str:
         lines.append(findings(image.findings))
     if image.note is not None:
         lines.append(row("note", image.note))
+    lines += [verbatim("next" if number == 0 else "", step) for number, step in enumerate(image.next)]
     return "\n".join(lines)
 
 
