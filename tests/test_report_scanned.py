@@ -44,15 +44,39 @@ def test_what_is_said_of_an_image(placed, said):
     assert f", {said}" in lines(image(**placed))[1]
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1,023 bytes"),
+        (5120, "5 KiB"),
+        (5632, "5.5 KiB"),
+        (MIB, "1 MiB"),
+        (MIB + 512, "1.0 MiB"),
+        (5 * MIB // 2, "2.5 MiB"),
+        (40 << 30, "40960 MiB"),
+    ],
+)
+def test_sizes_do_not_mislead(size, said):
+    assert scanned.amount(size) == said
+
+
+def test_no_child_stands_where_its_parents_finding_does():
+    told = lines(image(Verdict.INVALID, findings=(LOST_FOOTER,)), *(image(depth=depth) for depth in (1, 2, 3)))
+    indents = [len(line) - len(line.lstrip()) for line in told[1:6]]
+    assert indents[1] not in (indents[0], *indents[2:])
+
+
 def test_what_is_wrong_stands_below_and_infos_do_not():
     told = lines(image(Verdict.INVALID, findings=(LOST_FOOTER, CLOCK), depth=1))
-    assert told[1:3] == ["    a  INVALID, 3 MiB file", "      VHD101 footer lost"]
+    assert told[1:3] == ["    a  INVALID, 3 MiB file", "         VHD101 footer lost"]
     assert len(told) == 6
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNREADABLE, Verdict.NOT_A_VHD])
 def test_the_note_of_what_is_no_image(verdict):
-    assert lines(image(verdict, note="a FIFO\x1b"))[2] == "    a FIFO\\x1b"
+    assert lines(image(verdict, note="a FIFO\x1b"))[2] == "       a FIFO\\x1b"
     assert lines(image(verdict))[2] == ""
 
 
@@ -75,5 +99,5 @@ def test_what_is_long_is_folded_under_itself():
     name = "5b0c1a7e-3a52-4a05-9f0e-6d1f6e0b7c11"
     long = CheckedImage(f"/sr/{name}.vhd", Verdict.INVALID, 5 * MIB)
     told = lines(ScannedImage(long, depth=1, virtual_size=16 * MIB, aligned=False))
-    assert told[1] == f"    {name}  INVALID, 16 MiB disk, 5 MiB file, size"
-    assert told[2] == " " * 42 + "no multiple of 512"
+    assert told[1] == f"    {name}  INVALID, 16 MiB disk, 5 MiB file,"
+    assert told[2] == " " * 42 + "size no multiple of 512"

@@ -141,9 +141,10 @@ def test_text_draws_the_chain_and_names_what_is_wrong(mount):
     lines = scanned.text(scan.scan([], [str(mount)])).splitlines()
     at = next(number for number, line in enumerate(lines) if BASE in line)
     assert "INVALID, hidden" in lines[at]
-    assert lines[at + 1].strip() == "VHD101 footer lost, backup footer sound"
-    assert lines[at + 2].startswith("    " + LEAF)
-    assert "valid" in lines[at + 2]
+    assert lines[at + 1].strip() == "2.0 MiB file"
+    assert lines[at + 2].strip() == "VHD101 footer lost, backup footer sound"
+    assert lines[at + 3].startswith("    " + LEAF)
+    assert "valid" in lines[at + 3]
     assert " ".join(lines[-2:]) == (
         "3 images: 1 valid, 2 invalid; 1 with a size that is no multiple of 512; the longest chain has 2 images."
     )

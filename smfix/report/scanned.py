@@ -12,14 +12,16 @@ from smfix.model import CheckedImage, InUse, ScannedImage, Severity, Verdict
 from smfix.report import exitcode
 from smfix.report.escape import printable
 from smfix.report.jsondoc import finding, names
-from smfix.report.layout import counted, folded, wrapped
+from smfix.report.layout import WIDTH, counted, wrapped
 
 TIES = {
     "parent-missing": "parent not here",
     "parent-ambiguous": "several images have the parent's UUID",
     "ring": "its chain is a ring",
 }
-_MIB = 1 << 20
+_KIB, _MIB = 1 << 10, 1 << 20
+_BELOW = " " * 5
+"""Before what is said of an image: the indent of none of its children."""
 
 
 def text(images: Sequence[ScannedImage]) -> str:
@@ -41,11 +43,23 @@ def _lines(image: ScannedImage) -> Iterator[str]:
     name = printable(basename(checked.path).removesuffix(".vhd"))
     if image.names.vdi:
         name += f" ({printable(image.names.vdi)})"
-    yield folded(f"{indent}{name}  ", ", ".join(words(image)))
+    yield _listed(f"{indent}{name}  ", words(image))
     wrong = [one for one in checked.findings if one.severity is not Severity.INFO]
-    yield from (f"{indent}  {one.code} {printable(one.title)}" for one in wrong)
+    yield from (f"{indent}{_BELOW}{one.code} {printable(one.title)}" for one in wrong)
     if checked.verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD) and checked.note:
-        yield f"{indent}  {printable(checked.note)}"
+        yield f"{indent}{_BELOW}{printable(checked.note)}"
+
+
+def _listed(head: str, items: Sequence[str]) -> str:
+    """`head` and behind it the items, folded between them and not within."""
+    lines = [head + items[0]]
+    for item in items[1:]:
+        if len(lines[-1]) + len(item) + 3 <= WIDTH:  # with a comma on either side
+            lines[-1] += f", {item}"
+        else:
+            lines[-1] += ","
+            lines.append(" " * len(head) + item)
+    return "\n".join(lines)
 
 
 def words(image: ScannedImage) -> list[str]:
@@ -57,14 +71,22 @@ def words(image: ScannedImage) -> list[str]:
     if image.in_use in (InUse.READ_ONLY, InUse.READ_WRITE):
         words.append(f"open {image.in_use.value}")
     if image.virtual_size is not None:
-        words.append(f"{image.virtual_size // _MIB} MiB disk")
+        words.append(f"{amount(image.virtual_size)} disk")
     if checked.size is not None:
-        words.append(f"{-(-checked.size // _MIB)} MiB file")
+        words.append(f"{amount(checked.size)} file")
     if image.aligned is False:
         words.append("size no multiple of 512")
     if image.standing in TIES:
         words.append(TIES[image.standing])
     return words
+
+
+def amount(size: int) -> str:
+    """`size` bytes in the largest of bytes, KiB and MiB, with one decimal where it is not whole."""
+    if size < _KIB:
+        return counted(size, "byte")
+    unit, name = (_MIB, "MiB") if size >= _MIB else (_KIB, "KiB")
+    return f"{size / unit:.1f} {name}" if size % unit else f"{size // unit} {name}"
 
 
 def verdicts(images: Iterable[CheckedImage]) -> str:
