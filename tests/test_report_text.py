@@ -40,7 +40,7 @@ def test_a_card_says_it_all():
    kinds    footer-invalid, coalesce-corrupted
    found    VHD101 (SAFE) the footer at the end is gone; the backup footer is
             sound and nothing contradicts it
-   wrote    the backup footer was appended as the footer
+   wrote    the backup footer was appended as the footer:
             NUL from the old end to byte 2,048
             512 bytes at offset 2,048
    result   repaired: one finding cleared; checked again on a fresh open
@@ -100,7 +100,7 @@ def test_a_refusal_names_its_reason_and_its_plan():
     )
     card = text.repair([TreatedImage(PATH, value)])
     assert card.startswith(f"{PATH}\n   found    VHD101")
-    assert "   plan     append the footer, a copy of the one at offset 0\n            1 byte at offset 0\n" in card
+    assert "   plan     append the footer, a copy of the one at offset 0:\n            1 byte at offset 0\n" in card
     assert "            and 3 more edits\n" in card
     assert "   result   refused (needs-confirm): needs consent to VHD108\n" in card
     assert "   lost     1 guest sector of 512 bytes" in card
@@ -193,12 +193,21 @@ def test_check():
     assert third == "/y\n   verdict  valid\n   size     512 bytes"
 
 
+def test_a_check_says_who_is_whose_parent():
+    leaf = CheckedImage("/sr/leaf.vhd", Verdict.VALID, parent=PATH)
+    twin = CheckedImage("/sr/twin.vhd", Verdict.VALID, parent=PATH)
+    first, second, third = text.check([leaf, CheckedImage(PATH, Verdict.INVALID), twin]).split("\n\n")
+    assert f"   verdict  valid\n   chain    breaks at {PATH} (invalid)" in first
+    assert second.endswith("   chain    parent of /sr/leaf.vhd\n            parent of /sr/twin.vhd")
+    assert "breaks at" in third
+
+
 def test_a_proposal_shows_what_would_be_written():
     shown = text.proposal(PATH, outcome(Status.WOULD_REPAIR, plan=plan(edits=(Resize(4096),))))
     assert shown.splitlines()[0] == PATH
     assert "   found    VHD101" in shown
-    assert " ".join(shown.partition("   plan     ")[2].split()) == (
-        "append the footer, a copy of the one at offset 0: NUL from the old end to byte 4,096"
+    assert shown.endswith(
+        "   plan     append the footer, a copy of the one at offset 0:\n            NUL from the old end to byte 4,096"
     )
 
 

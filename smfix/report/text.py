@@ -193,7 +193,7 @@ def plan(value: Outcome) -> list[str]:
     whats, wheres = _mended(value.plan.fixes, is_done=is_done), [edit_words(edit) for edit in edits[:_EDITS_SHOWN]]
     if len(edits) > _EDITS_SHOWN:
         wheres.append(f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}")
-    words = [f"{whats[0]}: {wheres[0]}"] if len(whats) == len(wheres) == 1 else [*whats, *wheres]
+    words = [*whats[:-1], *(f"{what}:" for what in whats[-1:]), *wheres]
     label = "wrote" if is_done else "plan"
     return [row(label if number == 0 else "", each) for number, each in enumerate(words)]
 
@@ -247,15 +247,13 @@ def partly_of(left: int, partly: int) -> str:
 
 def check(images: Sequence[CheckedImage]) -> str:
     """A short card for each image."""
-    broken = {leaf.path: at for leaf, at in breaks(images)}
-    parts = []
-    for image in images:
-        chain = [f"parent of {child.path}" for child in images if child.parent == image.path]
-        if image.path in broken:
-            at = broken[image.path]
-            chain.append(f"breaks at {at.path} ({at.verdict.value})")
-        parts.append(_checked(image, chain))
-    return "\n\n".join(parts)
+    chains: dict[str, list[str]] = {}
+    for child in images:
+        if child.parent is not None:
+            chains.setdefault(child.parent, []).append(f"parent of {child.path}")
+    for leaf, at in breaks(images):
+        chains.setdefault(leaf.path, []).append(f"breaks at {at.path} ({at.verdict.value})")
+    return "\n\n".join(_checked(image, chains.get(image.path, ())) for image in images)
 
 
 def _checked(image: CheckedImage, chain: Sequence[str]) -> str:
