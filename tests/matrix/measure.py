@@ -57,6 +57,11 @@ class Judge:
         living = [*damaged.orphans, *((at, sample.found.space) for _, at in sample.found.allocated())]
         self.beyond = [(start, min(start + length, len(damaged.raw))) for start, length in living if start >= end]
 
+    def _is_data(self, at: int) -> bool:
+        """Not NUL, and no footer that was appended inside a block."""
+        raw = self.damaged[at : at + SECTOR]
+        return any(raw) and not reader.footer_is_sound(raw)
+
     def measure(self, path: Path) -> Measured:
         """What the file at `path` came to."""
         with mapped(path) as after:
@@ -71,7 +76,7 @@ class Judge:
             if self.opened_before and found is not None:
                 gone |= wrong - self.wrong_before
             beyond = sum(
-                after[at : at + SECTOR] != self.damaged[at : at + SECTOR] and any(self.damaged[at : at + SECTOR])
+                after[at : at + SECTOR] != self.damaged[at : at + SECTOR] and self._is_data(at)
                 for start, stop in self.beyond
                 if after[start:stop] != self.damaged[start:stop]
                 for at in range(start, stop, SECTOR)
