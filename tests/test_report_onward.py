@@ -40,6 +40,14 @@ def test_many_are_named_by_their_folder():
     assert told(*(image(name, LOST_FOOTER, CLOCK) for name in "abc"))[-1] == "   repair /sr"
 
 
+def test_what_may_stop_a_plan_is_no_promise():
+    assert told(image("a", LOST_FOOTER, HOPELESS))[0] == (
+        "What a repair would write, if anything, and who must agree to it:"
+    )
+    chain = replace(HOPELESS, code="VHD501")
+    assert told(image("a", LOST_FOOTER, chain))[0] == "What a repair would write, and who must agree to it:"
+
+
 def test_what_has_no_repair_is_explained():
     assert told(image("a", HOPELESS, CLOCK)) == [
         "Nothing would be written; what to do instead:",

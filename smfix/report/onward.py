@@ -42,8 +42,9 @@ def onward(images: Sequence[CheckedImage], repair: Callable[[Sequence[str]], str
     bad = [image for image in images if image.verdict is Verdict.INVALID]
     can = [image.path for image in bad if _mendable(image)]
     if can:
+        doubt = ", if anything" if any(_mendable(image) and _may_stop(image) for image in bad) else ""
         named = can if len(can) <= few else list(dict.fromkeys(map(dirname, can)))
-        lines += ["What a repair would write, and who must agree to it:", INDENT + repair(named)]
+        lines += [f"What a repair would write{doubt}, and who must agree to it:", INDENT + repair(named)]
     others = [image for image in bad if not _mendable(image)]
     if others:
         codes = sorted({one.code for image in others for one in _errors(image)})
@@ -58,6 +59,11 @@ def onward(images: Sequence[CheckedImage], repair: Callable[[Sequence[str]], str
 def _mendable(image: CheckedImage) -> bool:
     """Whether any of what is wrong has a repair."""
     return any(one.disposition is not Disposition.REPORT for one in _errors(image))
+
+
+def _may_stop(image: CheckedImage) -> bool:
+    """Whether something has no repair that keeps a plan from being applied (contract: VHD5xx and VHD9xx do not)."""
+    return any(one.disposition is Disposition.REPORT and one.code < "VHD5" for one in _errors(image))
 
 
 def _errors(image: CheckedImage) -> list[Finding]:
