@@ -147,8 +147,12 @@ class Setting:
 
 
 def absolute(name: str) -> str:
-    """A file's name as a word that is right in every folder; a UUID and ``-`` stay."""
-    if name == "-" or not os.path.lexists(name):
+    """A file's name as a word that is right in every folder; ``-`` stays, and a UUID that names no file.
+
+    Nothing else is looked at: it may be on storage that does not answer.
+    """
+    could_be_uuid = set(name.lower().removeprefix("old_")) <= set("0123456789abcdef-/") and not os.path.isabs(name)
+    if name == "-" or (could_be_uuid and not os.path.lexists(name)):
         return operand(name)
     return os.path.abspath(name)
 

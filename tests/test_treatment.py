@@ -11,9 +11,9 @@ from smfix.host.sr import Found
 from smfix.model import Backing, Reason, Refusal, Status, Target
 from smfix.repair import journal_folder
 from smfix.repair.journal import Mark
-from smfix.setting import Setting, is_hidden
+from smfix.setting import Setting, absolute, is_hidden
 from smfix.treatment import treat
-from world import BASE, make_world
+from world import BASE, SR, make_world
 
 
 @pytest.fixture
@@ -60,6 +60,18 @@ def test_where_journals_lie(monkeypatch, uid, state, folder):
     monkeypatch.setenv("XDG_STATE_HOME", state)
     monkeypatch.setenv("HOME", "/h")
     assert Setting().journals == folder
+
+
+def test_a_name_is_made_absolute_without_a_look_at_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for uuid in (BASE, BASE[:8], f"{SR}/{BASE}", "OLD_1d99"):
+        assert absolute(uuid) == uuid
+    (tmp_path / BASE).touch()
+    assert absolute(BASE) == str(tmp_path / BASE)
+    monkeypatch.setattr(os.path, "lexists", lambda _: pytest.fail("looked at"))
+    assert absolute("/dead/x.vhd") == "/dead/x.vhd"
+    assert absolute("a/x.vhd") == str(tmp_path / "a" / "x.vhd")
+    assert absolute("-") == "-"
 
 
 # --------------------------------------------------------------------------- the way of one image
