@@ -17,6 +17,11 @@ def proofs_of(lines: list[str], number: int = 1, wanted=None) -> list[tuple[str,
     return [(proof.vdi, proof.sr, proof.strength, len(proof.evidence)) for proof in found]
 
 
+DELETING = gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?)")
+VANISHED = gc(f"VDI {A}(1.000G/2.000M) disappeared since last scan")
+GONE = (A, None, Strength.GONE, 1)
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -34,6 +39,16 @@ def proofs_of(lines: list[str], number: int = 1, wanted=None) -> list[tuple[str,
         ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?)")], [(A, None, Strength.GONE, 1)]),
         ([gc(f"Deleting unlinked VDI *OLD_{A[:4]}(1.000G/2.000M?)")], []),
         ([gc(f"VDI {A}[VHD](1.000G//2.000M|n) disappeared since last scan")], [(A, None, Strength.GONE, 1)]),
+        # announced, and then it failed
+        ([DELETING, gc("gc: EXCEPTION <class 'util.SMException'>, os.unlink(/x.vhd) failed")], []),
+        ([DELETING, said("['/sbin/lvremove', '-f', '/dev/x']"), said("FAILED in util.pread: (rc 5) stdout: ''")], []),
+        ([DELETING, gc("Deleting unlinked VDI *99999999(1G)"), gc("gc: EXCEPTION <class 'x'>, y")], [GONE]),
+        ([DELETING, said("FAILED in util.pread: (rc 5) stdout: ''", 77)], [GONE]),
+        # of every disk at once: the scan failed, or the storage is away
+        ([said("***** VHD scan error: vhd=/x.vhd scan-error=-22"), VANISHED], []),
+        ([gc(f"VDI OLD_{A[:4]}(1G) disappeared since last scan")], []),
+        ([VANISHED, gc("SR 7a14 ('nfs') (0 VDIs in 0 VHD trees): no changes")], []),
+        ([VANISHED, gc("SR 7a14 ('nfs') (3 VDIs in 1 VHD trees): no changes"), gc("(0 VDIs in 0 VHD trees)")], [GONE]),
         ([gc("Found 1 VDIs for deletion:")], []),
         ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?) not", at="Aug  9 12:00:00")], [(A, None, Strength.GONE, 1)]),
         ([said("['check']")], []),

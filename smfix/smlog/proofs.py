@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import NamedTuple
 
 from smfix.smlog.events import Quote, Voice, quote, voice
@@ -22,6 +23,12 @@ from smfix.smlog.processes import same_run, sr_of
 from smfix.smlog.records import arguments, subject, succeeded
 
 _COALESCE_LINES = 400  # of a process between its coalesce and the relinking
+_DELETION_LINES = 12  # of a process from the announcement of a deletion to its failure
+_SCAN_LINES = 200  # of a process around what it says of a scan
+_DELETING = "Deleting unlinked VDI "
+_FAILURE = re.compile(r"FAILED|EXCEPTION|failed")
+_SCAN_ERROR = re.compile(r"[Ss]can[ -]error")
+_COUNTED = re.compile(r"\((?P<vdis>[0-9]+) VDIs in [0-9]+ \w+ trees\)")
 
 
 class Strength(Enum):
@@ -90,9 +97,30 @@ def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted, 
 
 
 def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
+    """Said before it is done: what the process says next may be that it failed."""
     short = short_name(found["short"])
     if short.temporary or not _wants(wanted, short.digits):
         return []
+    for other in islice(window.of_process_after(line), _DELETION_LINES):
+        if _DELETING in other.text:
+            break
+        if _FAILURE.search(other.text):
+            return []
+    return [_short_proof(window, line, short.digits, Strength.GONE, (line,), origin)]
+
+
+def _vanished(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
+    """Where a scan failed or finds nothing at all, every disk "disappears": storage that is away, not a deletion."""
+    short = short_name(found["short"])
+    if short.temporary or not _wants(wanted, short.digits):
+        return []
+    if any(_SCAN_ERROR.search(other.text) for other in islice(window.of_process_before(line), _SCAN_LINES)):
+        return []
+    for other in islice(window.of_process_after(line), _SCAN_LINES):
+        if counted := _COUNTED.search(other.text):
+            if counted["vdis"] == "0":
+                return []
+            break
     return [_short_proof(window, line, short.digits, Strength.GONE, (line,), origin)]
 
 
@@ -164,7 +192,7 @@ PROOF_RULES: tuple[ProofRule, ...] = (
         "disappeared",
         b"disappeared since last scan",
         re.compile(rf"VDI {_NAME} disappeared since last scan"),
-        _deleted,
+        _vanished,
         samples=("VDI *1e2feb89[VHD](16.000M//5.000M|n) disappeared since last scan",),
         near_misses=(f"LV disappeared since last scan: {_V}",),
         source="SR._removeStaleVDIs, cleanup.py",
