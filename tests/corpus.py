@@ -64,6 +64,13 @@ class Case:
     parent: bytes | None = None
 
 
+def unshaped() -> bytes:
+    """The last block's entry lost, its bitmap overwritten: data lies where it marks nothing."""
+    block = max((0, 2), key=lambda number: bat_entry(base(), number))
+    lost = put(base(), bat_entry(base(), block) * 512, b"\xa5" * 512)
+    return rebatted(with_entry(lost, block, UNUSED), bits=b"\0")
+
+
 def fixed_behind() -> bytes:
     """A fixed disk with data between its end and the footer."""
     return fixed_disk()[:-512] + b"x" * 131072 + fixed_disk()[-512:]
@@ -173,6 +180,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "VHD306": lambda: Case(with_entry(base(), 2, bat_entry(base(), 2) + 1), ("VHD306",), agrees=False),
     "VHD303": lambda: Case(with_entry(base(), 3, bat_entry(base(), 2)), ("VHD303",)),
     "VHD304": lambda: Case(one_free_block(), ("VHD304",)),
+    "VHD310": lambda: Case(unshaped(), ("VHD310",)),
     "VHD401": lambda: Case(rebatted(base(), checksum=1), ("VHD401",)),
     "VHD403": lambda: Case(batmap_too_small(), ("VHD403",)),
     "VHD905": lambda: Case(fresh_8194(), ("VHD905",)),

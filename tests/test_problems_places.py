@@ -493,6 +493,18 @@ def test_a_block_of_which_only_the_bitmap_is_left_is_a_warning_too(padding):
     assert "VHD304" not in codes(planned(put(cut, at, b"\xf0" + bits[1:])))
 
 
+def test_data_without_an_entry_and_without_a_shape_is_a_warning():
+    """A lost entry, and the bitmap overwritten: nothing tells a block, but the data is there."""
+    raw = three()
+    block = max((0, 1, 2), key=lambda number: bat_entry(raw, number))
+    lost = put(with_entry(raw, block, UNUSED), bat_entry(raw, block) * SECTOR, b"\xa5" * SECTOR)
+    (finding,) = planned(lost).diagnosis.findings
+    assert (finding.code, finding.severity) == ("VHD310", Severity.WARNING)
+    assert planned(lost, context=BUSY).diagnosis.findings == ()
+    gone = put(lost, bat_entry(raw, block) * SECTOR, bytes(SPACE))
+    assert planned(gone).diagnosis.findings == ()
+
+
 def test_what_was_cut_off_may_be_the_block_that_a_bit_names():
     """One place is whole, one is cut: either may be the full block's."""
     blocks = {0: some(0, range(SECTORS)), 1: some(1, PARTIAL), 2: some(2, range(SECTORS))}

@@ -188,19 +188,28 @@ def _horizon(image: VhdImage, header: Header, bat: Bat) -> int:
 
 
 def unclear(image: VhdImage, places: list[Orphan], without: frozenset[int] = frozenset()) -> bool:
-    """Room for a block beside the orphans `places` that no entry names, and it is not NUL.
+    """There is :func:`unnamed` room, not NUL, or more of it than is searched."""
+    return unnamed(image, places, without) is not None
+
+
+def unnamed(
+    image: VhdImage, places: list[Orphan], without: frozenset[int] = frozenset(), most: int = WEIGHED
+) -> tuple[int, bool] | None:
+    """Room for a block beside the orphans `places` that no entry names: (where it is not NUL, whether it was seen so).
+
+    Of it `most` bytes are read.
 
     A block whose bitmap was overwritten may lie there, so `places` need not be all there are. What is behind
     the highest block of a device does not count, nor do footers that stand in the tail.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
-        return False
+        return None
     bat, space, end = image.bat.value, header.block_space, _horizon(image, header, image.bat.value)
     if not image.view.growable:
         end -= space + PAGE
     taken = [Extent(place.offset, space) for place in places] + [footer.where for footer in image.tail]
-    left = WEIGHED
+    left = most
     for gap in bat.gaps(space, image.end_of_headers, end, without=without):
         edges = sorted(extent for extent in taken if extent.overlaps(gap))
         for low, high in pairwise((Extent(gap.offset, 0), *edges, Extent(gap.end, 0))):
@@ -210,8 +219,8 @@ def unclear(image: VhdImage, places: list[Orphan], without: frozenset[int] = fro
                 raw = image.view.read(Extent(at, min(_CHUNK, high.offset - at)))
                 left -= len(raw)
                 if left < 0 or raw.count(0) != len(raw):
-                    return True
-    return False
+                    return at, left >= 0
+    return None
 
 
 def forced(image: VhdImage, blocks: list[int], places: list[Orphan]) -> dict[int, int]:

@@ -25,6 +25,7 @@ from smfix.problems.blocks import (
     room,
     stray_bits,
     unclear,
+    unnamed,
 )
 from smfix.problems.footer import held_open
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
@@ -38,6 +39,8 @@ NAMED = 64
 CROWD = 1 << 16
 """Entries over the headers, and blocks past the end, that are weighed one by one at most: behind that much, the file
 was cut, or its BAT is none."""
+GLANCE = 1 << 24
+"""Bytes without an entry that are searched at most where nothing else is wrong: VHD310."""
 DOUBTED = 16
 """Misaligned blocks that are judged at most: where there are more, the image simply is not aligned."""
 
@@ -392,6 +395,14 @@ def _detect_orphans(image: VhdImage, context: Context) -> Iterator[Hit]:
         yield Hit({**facts, "owner": "the file ends inside it, and no evidence tells which block it was"})
 
 
+def _detect_unnamed(image: VhdImage, context: Context) -> Iterator[Hit]:
+    if held_open(context) or layout(image) is None or misplaced(image) or overlapping(image):
+        return
+    found = unnamed(image, orphans(image), most=GLANCE)
+    if found is not None and found[1]:
+        yield Hit({"offset": found[0]})
+
+
 def overlapping(image: VhdImage) -> bool:
     """Two BAT entries share bytes."""
     found = layout(image)
@@ -477,5 +488,23 @@ ROWS = (
             "missed."
         ),
         source="tapdisk block-vhd.c: allocate_block, schedule_bat_write",
+    ),
+    Problem(
+        "VHD310",
+        "data without a BAT entry",
+        "Data stands behind byte {offset:,} where no block is and where one would have room; it has no block's shape.",
+        WARNING,
+        REPORT,
+        _detect_unnamed,
+        means="Nobody reads this data; the next writer takes its place. It may be a block that lost its BAT entry.",
+        why=(
+            "The BAT entry of a block was lost whose sector bitmap was overwritten, or that holds data which was never "
+            "acknowledged. Or something else was written into the file."
+        ),
+        advice=(
+            "The next writer (attach, coalesce, `vhd-util repair`) overwrites it: copy the file first if its data is "
+            "missed."
+        ),
+        source="vhd_end_of_data, vhd_write_footer (libvhd.c): what lies behind the last block is cut off",
     ),
 )
