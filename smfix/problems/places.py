@@ -39,7 +39,7 @@ NAMED = 64
 CROWD = 1 << 16
 """Entries over the headers, and blocks past the end, that are weighed one by one at most: behind that much, the file
 was cut, or its BAT is none."""
-GLANCE = 1 << 24
+GLANCE = 1 << 23
 """Bytes without an entry that are searched at most where nothing else is wrong: VHD310."""
 DOUBTED = 16
 """Misaligned blocks that are judged at most: where there are more, the image simply is not aligned."""
