@@ -153,7 +153,7 @@ CLAIMS = (
         _blocks_lie_right,
         _codes("301 302 303 305 306 307"),
     ),
-    Claim("no block fits between the blocks, and none begins behind them", _no_room_is_left, _codes("304")),
+    Claim("no block fits between the blocks, and none begins behind them", _no_room_is_left, _codes("304 310")),
     Claim("there is no batmap, or it lies where it must", _batmap_lies_right, _codes("401 403 905")),
     Claim("no bit of the batmap is set", _batmap_is_clear, _codes("402 404")),
 )
