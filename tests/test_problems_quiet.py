@@ -125,4 +125,4 @@ def test_a_sealed_header_of_smaller_blocks_is_seen():
     room_for_more = put(base(), 1536 + 16, b"\xff" * 496)  # in the BAT's one sector
     image = seen(reheaded(room_for_more, block_size=1 << 20, max_bat_size=8))
     holds(image, CONTEXT)
-    assert [finding.code for finding in diagnose(image, CONTEXT).findings] == ["VHD212"]
+    assert [finding.code for finding in diagnose(image, CONTEXT).findings] == ["VHD212", "VHD310"]
