@@ -45,8 +45,8 @@ GONE = (A, None, Strength.GONE, 1)
         ([DELETING, gc("Deleting unlinked VDI *99999999(1G)"), gc("gc: EXCEPTION <class 'x'>, y")], [GONE]),
         ([DELETING, said("FAILED in util.pread: (rc 5) stdout: ''", 77)], [GONE]),
         # of every disk at once: the scan failed, or the storage is away
-        ([said("***** VHD scan error: vhd=/x.vhd scan-error=-22"), VANISHED], []),
         ([gc(f"VDI OLD_{A[:4]}(1G) disappeared since last scan")], []),
+        ([VANISHED, gc("In cleanup"), gc("SR 7a14 ('nfs') (1 VDIs in 1 VHD trees): no changes")], [GONE]),
         ([VANISHED, gc("SR 7a14 ('nfs') (0 VDIs in 0 VHD trees): no changes")], []),
         ([VANISHED, gc("SR 7a14 ('nfs') (3 VDIs in 1 VHD trees): no changes"), gc("(0 VDIs in 0 VHD trees)")], [GONE]),
         ([gc("Found 1 VDIs for deletion:")], []),
@@ -56,6 +56,12 @@ GONE = (A, None, Strength.GONE, 1)
 )
 def test_proofs(lines, expected):
     assert proofs_of(lines) == expected
+
+
+def test_disks_that_vanish_with_a_scan_that_failed_are_not_gone():
+    assert proofs_of([said("***** VHD scan error: vhd=/x.vhd scan-error=-22"), VANISHED], number=2) == []
+    assert proofs_of([said("Kicking GC"), VANISHED], number=2) == [GONE]
+    assert proofs_of([said("***** VHD scan error: vhd=/x.vhd scan-error=-22", 77), VANISHED], number=2) == [GONE]
 
 
 def test_only_what_is_asked_for():
