@@ -105,7 +105,11 @@ class Setting:
         if name == "--size":
             return [] if self.given_size is None else [name, str(self.given_size)]
         if name == "--uuid":
-            return [] if self.given_uuid is None else [name, _uuid_text(self.given_uuid)]
+            if self.given_uuid is None:
+                return []
+            from smfix.vhd.structs import uuid_text
+
+            return [name, uuid_text(self.given_uuid)]
         if name == "--xapi-login":
             return [] if self.xapi_login is None else [name, os.path.abspath(self.xapi_login)]
         if name == "--no-rescan":
@@ -171,9 +175,3 @@ def is_hidden(view: ByteView) -> bool | None:
 
     footer = inspect(view).footer
     return None if footer is None else footer.hidden != 0
-
-
-def _uuid_text(uuid: bytes) -> str:
-    from smfix.vhd.structs import uuid_text
-
-    return uuid_text(uuid)

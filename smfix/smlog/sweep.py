@@ -298,9 +298,7 @@ class Sweep:
 
     def _reports_at(self, line: Line) -> Iterator[Event]:
         """What is reported at `line`. What is set aside outside of this part is another part's to count."""
-        place = self._window.place(line.at)
-        is_ours = place >= self._begin and (self._end is None or place < self._end)
-        noise = None if is_ours else self._reader.noise.copy()
+        noise = None if self._is_ours(self._window.place(line.at)) else self._reader.noise.copy()
         for event in self._reader.read(line):
             yield from self._tell(event)
         if noise is not None:
@@ -348,8 +346,12 @@ class Sweep:
                 self._keys.update(_keys_of(digits))
             if proved := self._proved.pop(digits, None):
                 self._told -= proved.commands
-        if event.place >= self._begin and (self._end is None or event.place < self._end):
+        if self._is_ours(event.place):
             yield event
+
+    def _is_ours(self, place: int) -> bool:
+        """It lies in this part, and not in the text around it."""
+        return place >= self._begin and (self._end is None or place < self._end)
 
     # ---------------------------------------------------------------- memory
 
