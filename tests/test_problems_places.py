@@ -185,6 +185,15 @@ def test_a_cut_block_does_not_get_the_place_of_another_one():
     assert bat_entry(repaired(raw, "VHD301"), 2) == bat_entry(three(), 2)
 
 
+def test_the_last_guest_sector_is_no_bitmap_while_the_block_itself_is_there():
+    """Past it nothing is in the file that could speak against it."""
+    entry = room(seen(small())) // SECTOR - 1
+    raw = with_entry(small(), 1, entry)
+    assert any(raw[entry * SECTOR :][:SECTOR])
+    assert "VHD302" in codes(planned(raw, "VHD302"))
+    assert repaired(raw, "VHD302") == small()
+
+
 def test_a_cut_block_is_not_taken_for_a_wrong_entry():
     made = planned(three()[:-5000])
     assert "VHD302" not in codes(made)

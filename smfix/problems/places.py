@@ -97,8 +97,11 @@ def _crowded(bat: Bat, header: Header, limit: int) -> bool:
 
 
 def _begins(image: VhdImage, header: Header, at: int, limit: int) -> bool:
-    """A block that ends behind `limit` begins at `at`: its bitmap is whole, and what is there of the data fits it."""
-    if at + header.bitmap_size > limit:
+    """A block that ends behind `limit` begins at `at`: its bitmap is whole, and what is there of the data fits it.
+
+    Of a bitmap without any data nothing is known: a guest's last sector would look like one.
+    """
+    if at + header.bitmap_size >= limit:
         return False
     return any(image.bitmap(header, at)) and clear_is_nul(image, header, at)
 
