@@ -22,6 +22,7 @@ def main() -> None:
         code = _version() if sys.argv[1:] == ["--version"] else _run()
         # The work is done: what is typed while Python ends shall not change how it ended.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        gc.freeze()  # nor shall Python look through all of it for garbage before it ends
     except KeyboardInterrupt:  # while the commands were imported
         code = _INTERRUPTED
     raise SystemExit(code)

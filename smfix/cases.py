@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from smfix.ledger import MOST_CASES, Case, Ledger
@@ -62,8 +61,8 @@ class Caseload:
         return case, before
 
     def _file(self, gathered: Gathering, event: Failure, now: datetime, moment: datetime) -> tuple[Case, Life | None]:
-        bare = replace(event, evidence=())
-        gathered.first = gathered.first and replace(gathered.first, evidence=())
+        bare = event._replace(evidence=())
+        gathered.first = gathered.first and gathered.first._replace(evidence=())
         known, before = self._of.get(id(gathered)), None
         if known is None:
             name = self._name(gathered)
@@ -99,7 +98,7 @@ class Caseload:
 
     def _restore(self, case: Case) -> None:
         """Have the register know the case as it did when the ledger was written."""
-        first = replace(case.first, vdi=case.vdi, sr=case.sr, path=case.path, kinds=case.kinds)
+        first = case.first._replace(vdi=case.vdi, sr=case.sr, path=case.path, kinds=case.kinds)
         self._register.take(first)
         gathered = next((one for one in reversed(self._register.found) if one.last is first), None)
         if gathered is None or id(gathered) in self._of:

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from smfix import ledger as ledgers
@@ -113,7 +113,7 @@ class Follower:
         self._reader = self._resumed_reader()
         self._cases = Caseload(self._ledger)
         self._reader.wanted = self._cases.wanted()
-        agreed = replace(setting, consent=setting.consent | self._policy.consent)
+        agreed = setting._replace(consent=setting.consent | self._policy.consent)
         self._remedies = Remedies(
             self._ledger, agreed, asked.may_write, self._save, _now, lambda: self._wake.stopping, self._policy
         )
@@ -306,7 +306,7 @@ class Follower:
         foreseen = self._remedies.foreseen.pop(case.id, outcome)
         looked = foreseen is not None and _was_diagnosed(foreseen)
         if looked and before.stage is Stage.SEEN and case.life.stage is not Stage.DIAGNOSED:
-            self._announce(case, Stage.DIAGNOSED.value, replace(treated, outcome=foreseen))
+            self._announce(case, Stage.DIAGNOSED.value, treated._replace(outcome=foreseen))
         self._moved(case, before)
 
     def _ask_again(self) -> None:
@@ -360,7 +360,7 @@ class Follower:
             return
         self._remedies.rules = self._policy
         setting = self._base_setting
-        self._remedies.setting = replace(setting, consent=setting.consent | self._policy.consent)
+        self._remedies.setting = setting._replace(consent=setting.consent | self._policy.consent)
         self._say("smfix: the policy was read again")
 
     # ---------------------------------------------------------------- telling

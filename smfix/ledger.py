@@ -122,6 +122,8 @@ def _plain(value: Any) -> Any:
             return value.hex()
         case Stage() | Weight() | Strength():
             return value.name
+        case Failure() | Proof():
+            return {name: _plain(one) for name, one in value._asdict().items()}
         case list() | tuple():
             return [_plain(one) for one in value]
         case _ if dataclasses.is_dataclass(value):

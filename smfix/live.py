@@ -133,7 +133,7 @@ def _rescan(sr: str, setting: Setting) -> tuple[bool, str]:
     # By a connection of its own: a scan takes minutes, and meanwhile the next repair has questions.
     pool = setting.pool.another()
     try:
-        done = rescan([(sr, Outcome(Status.REPAIRED, ""))], replace(setting, pool=pool))
+        done = rescan([(sr, Outcome(Status.REPAIRED, ""))], setting._replace(pool=pool))
     finally:
         pool.close()
     return any(one.done for one in done), "; ".join(one.message for one in done)

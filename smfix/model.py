@@ -7,9 +7,10 @@ text with dashes. The names are the field's own (see ARCHITECTURE.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntFlag
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 SECTOR = 512
@@ -97,8 +98,10 @@ class Verdict(Enum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Finding(NamedTuple):
     """One row of the problem table, met in one image: where, and with which facts."""
 
     code: str
@@ -107,7 +110,7 @@ class Finding:
     severity: Severity
     disposition: Disposition
     lossy: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = _NO_FACTS
 
     @property
     def is_damage(self) -> bool:
@@ -224,8 +227,7 @@ class Status(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one image. `next` are commands to type; `undo` is a complete command."""
 
     status: Status
@@ -281,8 +283,7 @@ class State(Enum):
     RESOLVED = "resolved"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """A quoted line and where it stands."""
 
     file: str
@@ -365,8 +366,7 @@ class Backing(Enum):
     BLOCK = "block"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One image at hand: who it is, and the path by which it is opened."""
 
     path: str
@@ -469,8 +469,7 @@ class TreatedImage(NamedTuple):
     sr: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TreatedIncident:
+class TreatedIncident(NamedTuple):
     """An incident with the disk it was resolved to and what became of that disk.
 
     `vdi`, `sr` and `path` are the resolved ones where resolving succeeded, else what the log says.

@@ -164,7 +164,7 @@ def from_log(
 
 def _with_beside(reading: LogReading, asked: LogQuestion, setting: Setting) -> LogReading:
     """The reading, and which older logs beside a log that was named were not read."""
-    from smfix.smlog.rotated import siblings
+    from smfix.smlog.beside import siblings
 
     read = set(map(os.path.realpath, reading.files))
     named = [os.path.abspath(name) for name in asked.names if name != "-" and os.path.isfile(name)]
@@ -195,21 +195,21 @@ def treat_incident(name: str, incident: Incident, place: Found | Outcome, settin
     if not isinstance(place, Found):
         uuid = incident.vdi.text if incident.vdi.is_full else None
         target = Target(incident.path or "", Backing.FILE, uuid, incident.sr)
-        told = replace(told, names=_names(target, incident, setting))
+        told = told._replace(names=_names(target, incident, setting))
     is_over = incident.state is State.RESOLVED
     sr = place.target.sr or incident.sr if isinstance(place, Found) else incident.sr
     if sr in setting.left_srs:
-        return replace(told, sr=sr) if is_over else replace(told, sr=sr, outcome=_left_alone(sr))
+        return told._replace(sr=sr) if is_over else told._replace(sr=sr, outcome=_left_alone(sr))
     if isinstance(place, Outcome):
-        return told if is_over else replace(told, outcome=place)
+        return told if is_over else told._replace(outcome=place)
     target = place.target
-    told = replace(told, vdi=target.vdi or told.vdi, sr=target.sr or told.sr, path=target.path)
-    told = replace(told, names=_names(target, incident, setting))
+    told = told._replace(vdi=target.vdi or told.vdi, sr=target.sr or told.sr, path=target.path)
+    told = told._replace(names=_names(target, incident, setting))
     if is_over and not _is_damaged(place, setting):
         return told
     from smfix.treatment import treat
 
-    return replace(told, state=State.OPEN, outcome=treat(place, setting))
+    return told._replace(state=State.OPEN, outcome=treat(place, setting))
 
 
 def _left_alone(sr: str | None) -> Outcome:
@@ -370,5 +370,5 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
     volumes = setting.volumes()
     with awake(found.target, volumes, change=agree is not None) as asleep:
         outcome = refused(asleep) if asleep is not None else undone(entry, found, setting, agree, volumes)
-    outcome = told_of(replace(outcome, journal=entry.id), found.target, volumes, setting)
+    outcome = told_of(outcome._replace(journal=entry.id), found.target, volumes, setting)
     return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)

@@ -238,30 +238,29 @@ class Remedies:
         if outcome is None:
             # The log calls it over; the repair that made it so may not have been told yet.
             unseen = case.life.trying and treated.path and self._unseen(_SOUND, treated.path, case.life.trying)
-            return (replace(treated, state=State.OPEN, outcome=unseen), None) if unseen else (treated, None)
+            return (treated._replace(state=State.OPEN, outcome=unseen), None) if unseen else (treated, None)
         last = self.repaired_at(treated.path)
         if denied is not None and outcome.status is Status.WOULD_REPAIR:
             step = () if denied.reason is Reason.STALE else outcome.next
-            outcome = replace(
-                outcome, status=denied.status, reason=denied.reason, message=denied.message,
+            outcome = outcome._replace(status=denied.status, reason=denied.reason, message=denied.message,
                 remaining=outcome.findings, lost_sectors=0, next=step,
             )  # fmt: skip
         elif last is not None and outcome.reason in _DAMAGED_AGAIN:
-            outcome = replace(outcome, reason=Reason.RECURRED, message=f"{_recurred(last)}; {outcome.message}")
+            outcome = outcome._replace(reason=Reason.RECURRED, message=f"{_recurred(last)}; {outcome.message}")
         elif outcome.status is Status.VALID and case.life.trying is not None and treated.path is not None:
             outcome = self._unseen(outcome, treated.path, case.life.trying) or outcome
         if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) and treated.path is not None:
             now = self.now()
             kept = [(path, at) for path, at in self.ledger.repairs if now - at < DAY]
             self.ledger.repairs = [*kept, (os.path.abspath(treated.path), now)]
-        return replace(treated, outcome=outcome), denied
+        return treated._replace(outcome=outcome), denied
 
     def _unseen(self, outcome: Outcome, path: str, since: datetime) -> Outcome | None:
         """The repair that was finished right before smfix was killed: its journal tells of it."""
         words = "repaired and verified before smfix was stopped"
         for at, real, record in self._verified():
             if at >= since - timedelta(seconds=1) and real == os.path.abspath(path):
-                return replace(outcome, status=Status.REPAIRED, message=words, journal=record.id, undo=record.undo)
+                return outcome._replace(status=Status.REPAIRED, message=words, journal=record.id, undo=record.undo)
         return None
 
     def remember(self) -> None:
@@ -337,7 +336,7 @@ def _treat_all(
         (name, one), place = told[index], places[index]
         sr = place.target.sr if isinstance(place, Found) else one.sr
         decide = _decider(name, sr, ask) if ask is not None else None
-        done.append(pipeline.treat_incident(name, one, place, replace(setting, decide=decide)))
+        done.append(pipeline.treat_incident(name, one, place, setting._replace(decide=decide)))
     return done
 
 

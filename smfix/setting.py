@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.host.naming import read_path
 from smfix.model import ByteView, Names, Outcome, Target
@@ -16,13 +15,12 @@ from smfix.report.escape import command, operand
 
 if TYPE_CHECKING:
     from smfix import chains
-    from smfix.host.lvm import Volumes
+    from smfix.host.activation import Volumes
     from smfix.host.xapi import Pool
     from smfix.repair.apply import Means
 
 
-@dataclass(frozen=True, slots=True)
-class No:
+class No(NamedTuple):
     """An answer that is not yes, and is false: `why` nothing was written."""
 
     why: str
@@ -47,8 +45,7 @@ _TAKES = {
 ROOT_JOURNALS = "/var/lib/smfix/journal"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """How the operator wants it: the options that several commands share (contract).
 
     `sr_mounts` and the folders are empty or None for the defaults: `journal_dir` of the undo journals,
@@ -91,7 +88,7 @@ class Setting:
 
     def repair_command(self, path: str, consent: tuple[str, ...] = ()) -> str:
         """The complete command that repairs one image, with every consent it needs."""
-        agreed = replace(self, consent=self.consent.union(consent))
+        agreed = self._replace(consent=self.consent.union(consent))
         return agreed.command("repair", os.path.abspath(path), "--yes")
 
     def _option(self, name: str) -> list[str]:
@@ -121,7 +118,7 @@ class Setting:
     def volumes(self) -> Volumes:
         """What activates a volume for the time of a repair, and puts it back."""
         from smfix.host import locks
-        from smfix.host.lvm import Volumes
+        from smfix.host.activation import Volumes
 
         return Volumes(locks.sm_lock_folder(self.lock_dir))
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable
 from smfix.host import locks, lvm, vhd_util
-from smfix.host.lvm import Volumes
+from smfix.host.activation import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
@@ -56,7 +56,7 @@ def treat(found: Found, setting: Setting) -> Outcome:
     try:
         with awake(found.target, volumes, change=setting.decide is not None) as asleep:
             if asleep is not None:
-                return replace(refused(asleep), next=(setting.repair_command(found.target.path),))
+                return refused(asleep)._replace(next=(setting.repair_command(found.target.path),))
             outcome = _opened(found, setting, volumes)
     except SmfixError as error:
         outcome = Outcome(Status.FAILED, str(error))
@@ -109,13 +109,13 @@ def _wake_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
 def told_of(outcome: Outcome, target: Target, volumes: Volumes, setting: Setting) -> Outcome:
     """The outcome, and what could not be put back as it was: a volume's state, a pause in XAPI."""
     if volumes.left:
-        outcome = replace(outcome, message="; ".join((outcome.message, *volumes.left)))
+        outcome = outcome._replace(message="; ".join((outcome.message, *volumes.left)))
     if setting.pool is not None and target.vdi in setting.pool.left_paused:
         clear = command(["xe", "vdi-param-remove", f"uuid={target.vdi}", "param-name=sm-config", "param-key=paused"])
         said = (
             f"{outcome.message}; XAPI went away while the disk was paused: it cannot be attached until that is undone"
         )
-        outcome = replace(outcome, message=said, next=(clear, *outcome.next))
+        outcome = outcome._replace(message=said, next=(clear, *outcome.next))
     return outcome
 
 
@@ -169,7 +169,7 @@ def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -
             return Outcome(Status.VALID, words, findings=left, remaining=left)
         means = setting.means(family, only_appends=_only_appends(planned.plan, first))
         outcome = _foreseen(planned, image, means, setting)
-        outcome = replace(outcome, message=outcome.message + _told(outcome, context, uses))
+        outcome = outcome._replace(message=outcome.message + _told(outcome, context, uses))
         if outcome.status is not Status.WOULD_REPAIR or setting.decide is None:
             return outcome
         answer = setting.decide(image.target.path, outcome)
@@ -181,7 +181,7 @@ def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -
 def _unwritten(foreseen: Outcome, answer: object) -> Outcome:
     """What was foreseen, and why it was not done."""
     why = answer.why if isinstance(answer, No) else "the answer was not yes"
-    return replace(foreseen, message=f"nothing was written: {why}")
+    return foreseen._replace(message=f"nothing was written: {why}")
 
 
 def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
@@ -259,13 +259,13 @@ def _write(
     findings = planned.diagnosis.findings
     with writing(image, volumes) as writable:
         if isinstance(writable, Refusal):
-            return replace(refused(writable), findings=findings, remaining=findings)
+            return refused(writable)._replace(findings=findings, remaining=findings)
         done = apply(planned.plan, writable, means, checks, sr_root=found.root, command=setting.words)
-    done = replace(done, findings=findings)
+    done = done._replace(findings=findings)
     if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
         left = dict.fromkeys(one.code for one in done.remaining if one.severity is Severity.ERROR)
         told = tuple(command(["smfix", "explain", code]) for code in left)
-        return replace(done, next=(*next_steps(path, found, setting), *told))
+        return done._replace(next=(*next_steps(path, found, setting), *told))
     return done
 
 

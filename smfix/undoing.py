@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from smfix import chains
-from smfix.host.lvm import Volumes
+from smfix.host.activation import Volumes
 from smfix.host.sr import Found
 from smfix.host.storage import open_image
 from smfix.model import Edit, Outcome, Record, Refusal, Resize, Status, Write

@@ -26,7 +26,7 @@ def report(place=1, pid=1, vdi=VDI, sr=SR, path=None, **options):
     evidence = (Quote(0, place, f"line {place}"),)
     stamp, kinds = Stamp(2026, 11, 22, 1, 0, 0), ("footer-invalid",)
     made = Failure(place, 0, stamp, VOICE, pid, vdi, sr, path, kinds, Weight.DAMAGE, evidence)
-    return replace(made, **options)
+    return made._replace(**options)
 
 
 def proof(place=50, strength=Strength.CHECKED, vdi=VDI):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvm_host import LvmHost
-from smfix.host import lvm
+from smfix.host import activation
 from smfix.vhd import make
 from world import BASE, LEAF, OTHER, SR, failed, make_world, uuid_of
 from xapi_host import HERE, THEM, XapiHost
@@ -179,7 +179,7 @@ def host(world, tmp_path, loop_device, monkeypatch):
     made = LvmHost(tmp_path, SR, loop_device)
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/ours")
-    monkeypatch.setattr(lvm, "REFCOUNTS", str(tmp_path / "refcount"))
+    monkeypatch.setattr(activation, "REFCOUNTS", str(tmp_path / "refcount"))
     yield made
     made.close()
 

@@ -70,5 +70,5 @@ def test_another_host_is_master():
 
 
 def test_without_a_name_there_is_nothing_to_look_up():
-    found = pool_refusal(replace(TARGET, vdi=None), attached(writes=True), hidden=False, only_appends=True)
+    found = pool_refusal(TARGET._replace(vdi=None), attached(writes=True), hidden=False, only_appends=True)
     assert found.next == ()

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable
-from smfix.host import locks, lvm
+from smfix.host import activation, locks, lvm
+from smfix.host.activation import Volumes
 from smfix.host.locks import Clock
-from smfix.host.lvm import Volume, Volumes, as_target, inactive, parse, volume_of
+from smfix.host.lvm import Volume, as_target, inactive, parse, volume_of
 from smfix.model import Backing, Reason, Target
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
@@ -69,7 +70,7 @@ class Stub:
             (bin_folder / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
         monkeypatch.setattr(lvm, "DEVICES", str(self.dev))
-        monkeypatch.setattr(lvm, "REFCOUNTS", str(folder / "refcount"))
+        monkeypatch.setattr(activation, "REFCOUNTS", str(folder / "refcount"))
         self.fail = folder / "fail"
         self.bin = bin_folder
         self.is_now("-ri-------")
@@ -213,7 +214,7 @@ def test_a_node_that_does_not_come(stub, tmp_path):
     volumes = Volumes(None, Clock(lambda: now[0], sleep))
     with pytest.raises(Unreadable, match="was activated, yet it is not there"), volumes.active(DISK):
         pytest.fail("it is not there")
-    assert now[0] >= lvm.NODE_WAIT
+    assert now[0] >= activation.NODE_WAIT
 
 
 def test_half_an_lvm(stub, volumes):

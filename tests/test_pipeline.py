@@ -198,7 +198,7 @@ def test_what_this_user_cannot_see_is_said(world, setting, monkeypatch):
     assert image.note == (
         "held by tapdisk (pid 7) read-only; not seen by this user: the files of 3 processes of other users"
     )
-    (dry,) = pipeline.repair([str(world.path())], replace(setting, decide=None))
+    (dry,) = pipeline.repair([str(world.path())], setting._replace(decide=None))
     assert dry.outcome.message.endswith("; not seen by this user: the files of 3 processes of other users")
 
 

@@ -141,7 +141,7 @@ def test_what_was_foreseen_may_remain_and_is_said(image, folder):
 
 
 def test_a_warning_that_is_left_does_not_make_it_partly(image, folder):
-    warning = replace(PARENT, code="VHD304", severity=Severity.WARNING)
+    warning = PARENT._replace(code="VHD304", severity=Severity.WARNING)
     outcome = apply(plan_for(OLD), image, means(folder), Verification(lambda view: (warning,)))
     assert (outcome.status, outcome.remaining) == (Status.REPAIRED, (warning,))
 

@@ -13,7 +13,7 @@ from test_repair_journal import PLAIN
 OLD = replace(PLAIN, rdev=None)
 YOUNG = replace(OLD, id="20261122-221904-aaaaaa", created=OLD.created + timedelta(days=100))
 LIMIT = OLD.created + timedelta(days=50)
-ELSEWHERE = replace(OLD, inode=OLD.inode + 1, target=replace(OLD.target, path="/another"))
+ELSEWHERE = replace(OLD, inode=OLD.inode + 1, target=OLD.target._replace(path="/another"))
 
 
 def chosen(*journals):
@@ -44,7 +44,7 @@ def test_what_a_later_undo_leads_back_to_stays():
 
 def test_the_order_of_journals_says_nothing():
     assert chosen((Mark.VERIFIED, YOUNG), (Mark.VERIFIED, OLD)) == [Stays.YOUNG, Stays.NEEDED]
-    renamed = replace(OLD, target=replace(OLD.target, path="/renamed"))
+    renamed = replace(OLD, target=OLD.target._replace(path="/renamed"))
     again = replace(renamed, inode=OLD.inode + 1)  # it has a name in common with `renamed` only
     both = [(Mark.VERIFIED, again), (Mark.VERIFIED, renamed), (Mark.VERIFIED, YOUNG)]
     assert chosen(*both) == [Stays.NEEDED, Stays.NEEDED, Stays.YOUNG]
@@ -63,7 +63,7 @@ def test_what_was_put_back_needs_nothing_and_is_needed_by_nobody():
 def test_one_name_in_common_is_enough():
     moved = replace(YOUNG, device=YOUNG.device + 1, inode=YOUNG.inode + 1)  # the same path
     assert chosen((Mark.VERIFIED, OLD), (Mark.VERIFIED, moved)) == [Stays.NEEDED, Stays.YOUNG]
-    renamed = replace(YOUNG, target=replace(YOUNG.target, path="/renamed"))  # the same inode
+    renamed = replace(YOUNG, target=YOUNG.target._replace(path="/renamed"))  # the same inode
     assert chosen((Mark.VERIFIED, OLD), (Mark.VERIFIED, renamed)) == [Stays.NEEDED, Stays.YOUNG]
 
 

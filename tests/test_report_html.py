@@ -103,7 +103,7 @@ def test_whatever_came_in_is_text_and_acts_nowhere():
                     undo=HOSTILE,
                     next=(HOSTILE,),
                     journal=HOSTILE,
-                    remaining=(replace(CLOCK, message=HOSTILE, title=HOSTILE),),
+                    remaining=(CLOCK._replace(message=HOSTILE, title=HOSTILE),),
                     lost_sectors=4,
                 ),
             )

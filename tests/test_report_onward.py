@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from report_values import CLOCK, LOST_FOOTER
 from smfix.model import CheckedImage, Disposition, Verdict
 from smfix.report import onward
 
-HOPELESS = replace(LOST_FOOTER, code="VHD303", disposition=Disposition.REPORT)
+HOPELESS = LOST_FOOTER._replace(code="VHD303", disposition=Disposition.REPORT)
 
 
 def image(name: str, *findings, parent: str | None = None) -> CheckedImage:
@@ -44,7 +42,7 @@ def test_what_may_stop_a_plan_is_no_promise():
     assert told(image("a", LOST_FOOTER, HOPELESS))[0] == (
         "What a repair would write, if anything, and who must agree to it:"
     )
-    chain = replace(HOPELESS, code="VHD501")
+    chain = HOPELESS._replace(code="VHD501")
     assert told(image("a", LOST_FOOTER, chain))[0] == "What a repair would write, and who must agree to it:"
 
 

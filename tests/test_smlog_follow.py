@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from smfix.errors import Unreadable
 from smfix.smlog import follow
+from smfix.smlog.beside import siblings
 from smfix.smlog.follow import Tail
-from smfix.smlog.rotated import siblings
 
 PACKERS = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -73,22 +72,22 @@ def fold(*events: Failure | Proof):
     return [(one.vdi, one.sr, one.path, one.count) for one in register_of(*events).found]
 
 
-DIGITS = replace(EVENT, vdi=VDI[:8], path=None)
+DIGITS = EVENT._replace(vdi=VDI[:8], path=None)
 
 
 @pytest.mark.parametrize(
     ("second", "together"),
     [
-        (replace(EVENT, vdi=VDI2), False),
-        (replace(EVENT, sr=SR2), False),
-        (replace(EVENT, sr=None), True),
-        (replace(EVENT, copy=True), False),
-        (replace(EVENT, voice=("xen2", 0)), True),
+        (EVENT._replace(vdi=VDI2), False),
+        (EVENT._replace(sr=SR2), False),
+        (EVENT._replace(sr=None), True),
+        (EVENT._replace(copy=True), False),
+        (EVENT._replace(voice=("xen2", 0)), True),
         (DIGITS, True),
-        (replace(DIGITS, sr=None), True),
-        (replace(DIGITS, sr=SR2), False),
-        (replace(DIGITS, voice=("xen2", 0)), False),
-        (replace(DIGITS, candidates=("/a", "/b")), False),
+        (DIGITS._replace(sr=None), True),
+        (DIGITS._replace(sr=SR2), False),
+        (DIGITS._replace(voice=("xen2", 0)), False),
+        (DIGITS._replace(candidates=("/a", "/b")), False),
     ],
 )
 def test_what_is_one_disk(second, together):
@@ -96,8 +95,8 @@ def test_what_is_one_disk(second, together):
 
 
 def test_digits_that_come_first_find_their_name():
-    assert fold(DIGITS, replace(EVENT, pid=8)) == [(VDI, SR, PATH, 2)]
-    other = replace(EVENT, vdi=VDI[:8] + VDI2[8:], path=None)
+    assert fold(DIGITS, EVENT._replace(pid=8)) == [(VDI, SR, PATH, 2)]
+    other = EVENT._replace(vdi=VDI[:8] + VDI2[8:], path=None)
     assert [one[0] for one in fold(EVENT, other, DIGITS)] == [EVENT.vdi, other.vdi, VDI[:8]]
     assert [one[0] for one in fold(EVENT, other, DIGITS, DIGITS)] == [EVENT.vdi, other.vdi, VDI[:8]]
 
@@ -106,42 +105,42 @@ VOLUME = "/dev/drbd/by-res/xcp-volume-1/0"
 
 
 def test_volumes_are_known_by_their_path():
-    bare = replace(EVENT, vdi="", path=VOLUME)
-    assert fold(bare, bare, replace(bare, pid=8)) == [("", SR, VOLUME, 2)]
-    named = replace(bare, vdi=VDI2[:8], pid=9)
-    assert fold(bare, named, replace(named, vdi=VDI2)) == [(VDI2, SR, VOLUME, 2)]
+    bare = EVENT._replace(vdi="", path=VOLUME)
+    assert fold(bare, bare, bare._replace(pid=8)) == [("", SR, VOLUME, 2)]
+    named = bare._replace(vdi=VDI2[:8], pid=9)
+    assert fold(bare, named, named._replace(vdi=VDI2)) == [(VDI2, SR, VOLUME, 2)]
     assert fold(bare, named, bare) == [(VDI2[:8], SR, VOLUME, 2)]
-    assert fold(named, replace(named, vdi=VDI)) == [(VDI2[:8], SR, VOLUME, 1), (VDI, SR, VOLUME, 1)]
-    assert fold(replace(bare, path=PATH), replace(bare, path=PATH)) == [("", SR, PATH, 1), ("", SR, PATH, 1)]
+    assert fold(named, named._replace(vdi=VDI)) == [(VDI2[:8], SR, VOLUME, 1), (VDI, SR, VOLUME, 1)]
+    assert fold(bare._replace(path=PATH), bare._replace(path=PATH)) == [("", SR, PATH, 1), ("", SR, PATH, 1)]
 
 
 def test_what_names_nothing_is_left_out():
-    register = register_of(replace(EVENT, vdi="", path=None))
+    register = register_of(EVENT._replace(vdi="", path=None))
     assert (register.found, register.left_out) == ([], 1)
 
 
 def test_bounds(monkeypatch):
     monkeypatch.setattr(incidents_module, "_NAMESAKES", 2)
-    others = [replace(EVENT, vdi=f"{VDI[:8]}{number:028d}") for number in range(4)]
+    others = [EVENT._replace(vdi=f"{VDI[:8]}{number:028d}") for number in range(4)]
     register = register_of(*others)
     assert (len(register.found), register.left_out) == (2, 2)
     monkeypatch.setattr(incidents_module, "_MOST", 1)
-    assert register_of(EVENT, replace(EVENT, vdi=VDI2)).left_out == 1
+    assert register_of(EVENT, EVENT._replace(vdi=VDI2)).left_out == 1
     monkeypatch.setattr(incidents_module, "_RUNS", 2)
-    runs = [replace(EVENT, pid=pid) for pid in (1, 2, 3, 1)]
+    runs = [EVENT._replace(pid=pid) for pid in (1, 2, 3, 1)]
     assert fold(*runs) == [(VDI, SR, PATH, 4)]
 
 
 def test_reports_without_a_pid():
-    bare = replace(EVENT, pid=None)
+    bare = EVENT._replace(pid=None)
 
     def at(event, line, **more):
-        return replace(event, place=line * 100, evidence=(Quote(0, line, "x"),), **more)
+        return event._replace(place=line * 100, evidence=(Quote(0, line, "x"),), **more)
 
     first = at(bare, 1)
     assert fold(first, at(bare, 3)) == [(VDI, SR, PATH, 1)]
     assert fold(first, at(bare, 2000)) == [(VDI, SR, PATH, 2)]
-    assert fold(first, replace(at(bare, 3), evidence=(Quote(1, 3, "x"),))) == [(VDI, SR, PATH, 2)]
+    assert fold(first, at(bare, 3)._replace(evidence=(Quote(1, 3, "x"),))) == [(VDI, SR, PATH, 2)]
     assert fold(first, at(bare, 3, stamp=None)) == [(VDI, SR, PATH, 2)]
     assert fold(at(EVENT, 1), at(bare, 3), at(EVENT, 4)) == [(VDI, SR, PATH, 1)]
 
@@ -153,23 +152,23 @@ def test_reports_without_a_pid():
     ("event", "proof", "over"),
     [
         (EVENT, PROOF, True),
-        (EVENT, replace(PROOF, place=50), False),
-        (EVENT, replace(PROOF, strength=Strength.CHECKED_FAST), True),
-        (EVENT, replace(PROOF, strength=Strength.GONE), True),
-        (EVENT, replace(PROOF, vdi=VDI2), False),
-        (EVENT, replace(PROOF, vdi=VDI[:8] + VDI2[8:]), False),
-        (EVENT, replace(PROOF, sr=SR2), False),
-        (EVENT, replace(PROOF, sr=None), True),
-        (EVENT, replace(PROOF, vdi=VDI[:8]), True),
-        (EVENT, replace(PROOF, vdi=VDI[:8], sr=None), False),
-        (EVENT, replace(PROOF, vdi=VDI[:8], voice=("xen2", 0)), False),
-        (replace(EVENT, sr=None), replace(PROOF, vdi=VDI[:8]), True),
+        (EVENT, PROOF._replace(place=50), False),
+        (EVENT, PROOF._replace(strength=Strength.CHECKED_FAST), True),
+        (EVENT, PROOF._replace(strength=Strength.GONE), True),
+        (EVENT, PROOF._replace(vdi=VDI2), False),
+        (EVENT, PROOF._replace(vdi=VDI[:8] + VDI2[8:]), False),
+        (EVENT, PROOF._replace(sr=SR2), False),
+        (EVENT, PROOF._replace(sr=None), True),
+        (EVENT, PROOF._replace(vdi=VDI[:8]), True),
+        (EVENT, PROOF._replace(vdi=VDI[:8], sr=None), False),
+        (EVENT, PROOF._replace(vdi=VDI[:8], voice=("xen2", 0)), False),
+        (EVENT._replace(sr=None), PROOF._replace(vdi=VDI[:8]), True),
         (DIGITS, PROOF, True),
-        (replace(EVENT, kinds=("bat-invalid",)), PROOF, True),
-        (replace(EVENT, kinds=("bat-invalid",)), replace(PROOF, strength=Strength.CHECKED_FAST), False),
-        (replace(EVENT, kinds=("coalesce-corrupted",)), replace(PROOF, strength=Strength.CHECKED_FAST), False),
-        (replace(EVENT, kinds=("parent-missing",)), replace(PROOF, strength=Strength.GONE), False),
-        (replace(EVENT, kinds=("parent-missing",)), PROOF, True),
+        (EVENT._replace(kinds=("bat-invalid",)), PROOF, True),
+        (EVENT._replace(kinds=("bat-invalid",)), PROOF._replace(strength=Strength.CHECKED_FAST), False),
+        (EVENT._replace(kinds=("coalesce-corrupted",)), PROOF._replace(strength=Strength.CHECKED_FAST), False),
+        (EVENT._replace(kinds=("parent-missing",)), PROOF._replace(strength=Strength.GONE), False),
+        (EVENT._replace(kinds=("parent-missing",)), PROOF, True),
     ],
 )
 def test_what_a_proof_covers(event, proof, over):
@@ -177,10 +176,10 @@ def test_what_a_proof_covers(event, proof, over):
 
 
 def test_a_later_report_reopens():
-    later = replace(EVENT, place=300, pid=8)
+    later = EVENT._replace(place=300, pid=8)
     assert register_of(EVENT, PROOF, later).found[0].proof is None
     assert register_of(EVENT, later, PROOF).found[0].proof is None
-    assert register_of(EVENT, PROOF, later, replace(PROOF, place=400)).found[0].proof is not None
+    assert register_of(EVENT, PROOF, later, PROOF._replace(place=400)).found[0].proof is not None
 
 
 def test_a_proof_of_nothing():
@@ -188,7 +187,7 @@ def test_a_proof_of_nothing():
 
 
 def test_the_first_proof_is_the_one_that_is_told():
-    assert register_of(EVENT, PROOF, replace(PROOF, place=250)).found[0].proof is PROOF
+    assert register_of(EVENT, PROOF, PROOF._replace(place=250)).found[0].proof is PROOF
 
 
 def test_from_the_lines():
@@ -206,7 +205,7 @@ def at(event: Failure) -> datetime | None:
 
 
 def test_the_finished_incident():
-    register = register_of(EVENT, replace(EVENT, place=110, pid=8, kinds=("clock", "batmap-invalid")), PROOF)
+    register = register_of(EVENT, EVENT._replace(place=110, pid=8, kinds=("clock", "batmap-invalid")), PROOF)
     one = incident(register.found[0], ("SMlog",), at)
     assert (one.vdi.text, one.vdi.is_full, one.sr, one.path, one.host) == (VDI, True, SR, PATH, "xen1")
     assert one.kinds == ("coalesce-corrupted", "footer-invalid", "batmap-invalid", "clock")
@@ -218,12 +217,12 @@ def test_the_finished_incident():
 
 
 def test_an_incident_without_times():
-    one = incident(register_of(replace(EVENT, stamp=None)).found[0], ("SMlog",), at)
+    one = incident(register_of(EVENT._replace(stamp=None)).found[0], ("SMlog",), at)
     assert (one.first_seen, one.last_seen, one.state) == (None, None, State.OPEN)
 
 
 def test_candidates_are_told_while_nothing_is_decided():
-    undecided = register_of(replace(DIGITS, candidates=("/a", "/b"), format="qcow2"))
+    undecided = register_of(DIGITS._replace(candidates=("/a", "/b"), format="qcow2"))
     one = incident(undecided.found[0], ("SMlog",), at)
     assert (one.candidates, one.format) == (("/a", "/b"), "qcow2")
-    assert incident(register_of(replace(EVENT, candidates=("/a",))).found[0], ("SMlog",), at).candidates == ()
+    assert incident(register_of(EVENT._replace(candidates=("/a",))).found[0], ("SMlog",), at).candidates == ()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -86,7 +85,7 @@ def test_a_no_writes_nothing_and_keeps_the_plan(world, setting):
         asked.append((where, outcome.status, [finding.code for finding in outcome.findings]))
         return False
 
-    outcome = treat(found(path), replace(setting, decide=no))
+    outcome = treat(found(path), setting._replace(decide=no))
     assert asked == [(str(path), Status.WOULD_REPAIR, ["VHD101"])]
     assert (outcome.status, outcome.message) == (
         Status.WOULD_REPAIR,
@@ -103,7 +102,7 @@ def test_a_disk_replaced_while_somebody_thinks_is_stale(world, setting):
         world.damaged()
         return True
 
-    outcome = treat(found(path), replace(setting, decide=replaced))
+    outcome = treat(found(path), setting._replace(decide=replaced))
     assert (outcome.status, outcome.reason) == (Status.REFUSED, Reason.STALE)
     assert outcome.findings == outcome.remaining != ()
 
@@ -118,7 +117,7 @@ def test_a_disk_changed_while_somebody_thinks_is_stale(world, setting):
         seen.append(path.read_bytes())
         return True
 
-    outcome = treat(found(path), replace(setting, decide=changed))
+    outcome = treat(found(path), setting._replace(decide=changed))
     assert (outcome.status, outcome.reason) == (Status.REFUSED, Reason.STALE)
     assert path.read_bytes() == seen[0]
 
@@ -157,7 +156,7 @@ def test_no_space_is_foreseen(world, setting, monkeypatch):
     path = world.damaged()
     monkeypatch.setattr("smfix.host.storage.OpenImage.free_space", lambda _: 0)
     for decide in (None, setting.decide):
-        outcome = treat(found(path), replace(setting, decide=decide))
+        outcome = treat(found(path), setting._replace(decide=decide))
         assert outcome.status is Status.FAILED
         assert "no space" in outcome.message
 
@@ -177,7 +176,7 @@ def test_journals_that_cannot_be_read_stop_a_repair_but_no_dry_run(world, settin
     world.journals.write_text("no folder")
     assert treat(found(path), setting).status is Status.FAILED
     assert "journal" in treat(found(path), setting).message
-    dry = treat(found(path), replace(setting, decide=None))
+    dry = treat(found(path), setting._replace(decide=None))
     assert dry.findings or dry.status is Status.FAILED
 
 

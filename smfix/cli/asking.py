@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from smfix import pipeline
 from smfix.cli.console import answer, emit, redraw, say
@@ -42,7 +41,7 @@ def with_pool(setting: pipeline.Setting, login: str | None, *, rescan: bool = Tr
     finally:
         redraw("")
     try:
-        yield replace(setting, pool=pool, xapi_login=login, rescan=rescan)
+        yield setting._replace(pool=pool, xapi_login=login, rescan=rescan)
     finally:
         if pool is not None:
             pool.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -102,8 +101,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     """
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = replace(
-        setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide),
+    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)._replace(
         given_size=size,
         given_uuid=pipeline.given_uuid(uuid),
     )

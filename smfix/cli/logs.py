@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -95,14 +94,14 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         options = live.FollowOptions(
             tuple(logs or (pipeline.SMLOG,)), yes, dry_run, as_json, since, until, tz, year, policy, state_dir, metrics
         )
-        setting = replace(setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None), left_srs=left)
+        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)._replace(left_srs=left)
         with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
             return live.follow(options, setting, sys.stdout, say)
     if not (policy is state_dir is metrics is None):
         raise UsageError("--policy, --state-dir and --metrics go with --follow")
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = replace(setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide), left_srs=left)
+    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)._replace(left_srs=left)
     names = tuple(logs or (pipeline.SMLOG,))
     if not logs and not os.path.lexists(pipeline.SMLOG):
         raise Unreadable(f"{pipeline.SMLOG}: No such file or directory; name the log: smfix from-log FILE")

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from smfix.errors import Unreadable, UsageError
 from smfix.host import lvm, storage
@@ -24,30 +24,26 @@ from smfix.model import Backing, Target, VdiRef
 DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The one image. `root`: the SR's folder (for ``open_image(sr_root=...)``), None if unknown."""
 
     target: Target
     root: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ambiguous:
+class Ambiguous(NamedTuple):
     """Several images fit; the operator says which."""
 
     candidates: tuple[Found, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NotFound:
+class NotFound(NamedTuple):
     """No image fits. `looked`: the paths and patterns that were looked at, for people."""
 
     looked: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SrType:
+class SrType(NamedTuple):
     """How one kind of SR names its images.
 
     `find(ref, sr, mounts)` gives every image of the named VDI: `ref` is a UUID or a prefix, `sr` a

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from smfix.errors import Unreadable, UsageError
 
@@ -14,8 +13,7 @@ SOCKET = "/var/lib/xcp/xapi"
 _NEEDED = ("url", "user", "password")
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(NamedTuple):
     """How to reach a pool: its local `socket`, or `url` (https) with `user` and `password`.
 
     `ca`: a PEM file to verify the certificate with, None for the system's.
@@ -24,8 +22,12 @@ class Login:
     socket: str | None = None
     url: str = ""
     user: str = "root"
-    password: str = field(default="", repr=False)
+    password: str = ""
     ca: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"Login(socket={self.socket!r}, url={self.url!r}, user={self.user!r}, ca={self.ca!r})"
 
     @property
     def where(self) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -225,7 +225,7 @@ def _journal(
         id=new_id(now, os.urandom(3)),
         created=now,
         version=__version__,
-        target=replace(image.target, path=os.path.abspath(image.target.path)),
+        target=image.target._replace(path=os.path.abspath(image.target.path)),
         sr_root=sr_root,
         device=image.identity.device,
         inode=image.identity.inode,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -67,8 +66,7 @@ Voice = tuple[str | None, int]
 """Who logs: the host, and the set of logs where they name no host (else 0)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Something in the log says that one image is damaged.
 
     `place` is where in the logical text of all logs (bytes), `file` the index of the file. `vdi`
@@ -217,7 +215,7 @@ class EventReader:
             failure = self._judge(verdict, dated, head)
             if failure is not None and failure.weight is Weight.DAMAGE:
                 pid = dated.pid if dated is line else None
-                yield replace(failure, copy=failure.copy or transfer, pid=pid)
+                yield failure._replace(copy=failure.copy or transfer, pid=pid)
 
     def _dated(self, line: Line) -> Line:
         """The nearest line above that carries a time: an unprefixed line is from then."""
@@ -247,7 +245,7 @@ class EventReader:
     def _scan_blocked(self, line: Line) -> Iterator[Failure]:
         """An EXCEPTION that stops the garbage collection of an SR: its run named the VDIs."""
         named = {
-            f"{earlier.sr}/{earlier.vdi}": replace(earlier, kinds=("scan-error",))
+            f"{earlier.sr}/{earlier.vdi}": earlier._replace(kinds=("scan-error",))
             for earlier in self._remembered(line)
             if "scan-error" in earlier.kinds
         }
@@ -256,8 +254,7 @@ class EventReader:
         if not named:
             self.noise[_NOBODY] += 1
         for earlier in named.values():
-            yield replace(
-                earlier,
+            yield earlier._replace(
                 place=self._window.place(line.at),
                 file=self._window.file(line.at),
                 stamp=line.stamp,
@@ -275,10 +272,9 @@ class EventReader:
         vdi = vdi.lower()
         for earlier in self._remembered(line):
             if earlier.vdi == vdi:
-                return replace(
-                    self._failure(line, ImagePath("", vdi, earlier.sr), ("scan-error",), Weight.DAMAGE, [line]),
-                    path=earlier.path,
-                )
+                image = ImagePath("", vdi, earlier.sr)
+                failure = self._failure(line, image, ("scan-error",), Weight.DAMAGE, [line])
+                return failure._replace(path=earlier.path)
         image = ImagePath("", vdi, sr_of(self._window, line))
         return self._failure(line, image, ("scan-error",), Weight.DAMAGE, [line])
 
@@ -295,10 +291,10 @@ class EventReader:
                 image = ImagePath(earlier.path or "", earlier.vdi or short.digits, sr, earlier.copy)
                 kinds = (kind, *earlier.kinds)
                 failure = self._failure(line, image, kinds, Weight.DAMAGE, [line], earlier.evidence)
-                return replace(failure, format="qcow2" if is_qcow2 else earlier.format)
+                return failure._replace(format="qcow2" if is_qcow2 else earlier.format)
         image, candidates = self._named(line, short)
         failure = self._failure(line, image, (kind,), Weight.DAMAGE, [line], candidates=candidates)
-        return replace(failure, format="qcow2" if is_qcow2 else failure.format)
+        return failure._replace(format="qcow2" if is_qcow2 else failure.format)
 
     def _named(self, line: Line, short: ShortName) -> tuple[ImagePath, tuple[str, ...]]:
         """The image with those digits: named by the process, else anywhere within reach.
@@ -375,7 +371,7 @@ class EventReader:
             self._reported.popitem(last=False)
         # Not remembered, or out of reach: asked as far as a search goes, whoever reads.
         floor = max(before, failure.place - REACH_BACK)
-        return replace(failure, fresh=True) if started_between(self._window, line, floor) else failure
+        return failure._replace(fresh=True) if started_between(self._window, line, floor) else failure
 
     # ---------------------------------------------------------------- events
 

@@ -23,8 +23,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from smfix.errors import Unreadable
+from smfix.smlog.beside import Sibling, siblings
 from smfix.smlog.marks import HEAD, Chunk, Head, Mark, Position, head
-from smfix.smlog.rotated import LogFile, Sibling, first_bytes, open_log, open_sibling, siblings
+from smfix.smlog.rotated import LogFile, first_bytes, open_log, open_sibling
 from smfix.smlog.unpack import Damaged
 
 CHUNK = 1 << 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from smfix.errors import Unreadable
@@ -245,8 +245,7 @@ def placed(event: Event, lines_before: dict[int, int]) -> Event:
     """`event` with its evidence counted from each log's start: `lines_before` lines lie there."""
     if isinstance(event, Tally) or not any(lines_before.get(quote.file) for quote in event.evidence):
         return event
-    return replace(
-        event,
+    return event._replace(
         evidence=tuple(quote._replace(line=quote.line + lines_before.get(quote.file, 0)) for quote in event.evidence),
     )
 

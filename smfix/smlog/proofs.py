@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from typing import NamedTuple
@@ -39,8 +38,7 @@ class Strength(Enum):
     GONE = "the image was deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """An image was sound, or gone, at `place`. `vdi` is a full UUID or its first eight digits."""
 
     place: int

@@ -1,43 +1,17 @@
-"""The files of a rotated set: SMlog, SMlog.1, SMlog.2.gz; by name their age, by content their identity.
-
-logrotate renames one file after the other, compresses some, or copies the log and cuts it off; all
-while it is read. So a set is looked at until it stands still, a file is known by its first bytes, and
-whether it is packed is seen in it, never in its name.
-"""
+"""One file of a rotated set, open: known by its first bytes; what packs it is seen in it, never in its name."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
 from io import FileIO
 
+from smfix.smlog.beside import Sibling
 from smfix.smlog.marks import HEAD
 from smfix.smlog.unpack import Damaged, Unpacked, packing
 
-_SETTLING = 8  # looks at a folder until it stands still
-_NUMBERED = re.compile(r"\.(?P<number>[0-9]{1,4})(?:\.[a-z0-9]{1,4})?\Z")
-_DATED = re.compile(r"-(?P<date>[0-9]{8}(?:-?[0-9]{1,10})?)(?:\.[a-z0-9]{1,4})?\Z")
 _PIECE = 64 << 10  # bytes unpacked at a time: what stands before the damage is not lost
-
-
-@dataclass(frozen=True, slots=True)
-class Sibling:
-    """One file of the rotated set. `age` 0 is the log itself, larger is older."""
-
-    path: str
-    age: tuple[int, str]
-    device: int
-    inode: int
-    size: int
-
-    @property
-    def same(self) -> tuple[str, int, int]:
-        """What stays while the file only grows."""
-        return self.path, self.device, self.inode
 
 
 class LogFile:
@@ -125,47 +99,3 @@ def first_bytes(one: Sibling) -> bytes:
         return b""
     finally:
         file.close()
-
-
-def siblings(path: str) -> list[Sibling]:
-    """The rotated set of the log at `path`, newest first; each once, plain rather than packed.
-
-    A rotation renames one file after the other: it is looked at until two looks are the same.
-    """
-    before: list[Sibling] | None = None
-    for _ in range(_SETTLING):
-        now = _look(path)
-        if before is not None and [one.same for one in now] == [one.same for one in before]:
-            return now
-        before = now
-    return before or []
-
-
-def _look(path: str) -> list[Sibling]:
-    folder, name = os.path.split(path)
-    found: dict[tuple[int, str], Sibling] = {}
-    with suppress(OSError):
-        for other in sorted(os.listdir(folder or ".")):
-            age = _age(name, other)
-            if age is None:
-                continue
-            where = os.path.join(folder, other)
-            with suppress(OSError):
-                status = os.stat(where)
-                if stat.S_ISREG(status.st_mode):
-                    # "SMlog.1" sorts before "SMlog.1.gz": while it is being packed, the plain one counts.
-                    found.setdefault(age, Sibling(where, age, status.st_dev, status.st_ino, status.st_size))
-    return [found[age] for age in sorted(found)]
-
-
-def _age(name: str, other: str) -> tuple[int, str] | None:
-    """Where `other` stands in the rotated set of `name`: (0, "") is the log itself."""
-    if other == name:
-        return 0, ""
-    rest = other[len(name) :] if other.startswith(name) else ""
-    if numbered := _NUMBERED.match(rest):
-        return int(numbered["number"]), ""
-    if dated := _DATED.match(rest):
-        # Later dates are newer: their complement sorts them to the front.
-        return 1, dated["date"].translate(str.maketrans("0123456789", "9876543210"))
-    return None
