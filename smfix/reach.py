@@ -26,7 +26,20 @@ def unanswered(targets: Iterable[str], mounts: Sequence[str]) -> dict[str, str]:
 
 def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str]) -> dict[str | None, str]:
     """Of the SRs those that are silent; None, an SR that nobody knows, is silent where any is. Raises UsageError."""
-    return _unanswered({sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in dict.fromkeys(srs)})
+    there = _listed(mounts)
+    places = {sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in dict.fromkeys(srs)}
+    return _unanswered({sr: [one for one in some if there is None or one in there] for sr, some in places.items()})
+
+
+def _listed(mounts: Sequence[str]) -> frozenset[str] | None:
+    """What lies in the folders in which SRs are mounted; None: they do not say. The storage of an SR is not asked.
+
+    What is not there cannot be silent: for a log from elsewhere no process goes first.
+    """
+    try:
+        return frozenset(os.path.join(mount, name) for mount in mounts for name in os.listdir(mount))
+    except OSError:
+        return None
 
 
 def _unanswered(places: Mapping[Name, list[str]]) -> dict[Name, str]:

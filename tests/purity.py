@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PURE = (
     "smfix.model",
     "smfix.errors",
+    "smfix.patterns",
     "smfix.policy",
     "smfix.lifecycle",
     "smfix.ledger",

@@ -20,14 +20,15 @@ BELOW = ("smlog", "host", "repair", "report", "problems", "vhd", "model", "error
 ARROWS = {
     "model": (),
     "errors": ("model",),
+    "patterns": (),
     "vhd": ("model", "errors"),
     "problems": ("vhd", "model", "errors"),
     "repair": ("problems", "vhd", "model", "errors"),
     # Processes of our own that read for us.
     "readers": (),
-    "smlog": ("readers", "model", "errors"),
-    "host": ("readers", "model", "errors"),
-    "report": ("problems", "vhd", "model", "errors"),
+    "smlog": ("patterns", "readers", "model", "errors"),
+    "host": ("patterns", "readers", "model", "errors"),
+    "report": ("patterns", "problems", "vhd", "model", "errors"),
     # What the pipeline is composed of: one image, and its relatives.
     "chains": ("host", "problems", "vhd", "model", "errors"),
     "setting": ("chains", "host", "repair", "report", "vhd", "model", "errors"),
@@ -56,7 +57,20 @@ ARROWS = {
     "service": ("host", "model", "errors"),
     "demo": (*BELOW, "chains", "setting", "treatment", "pipeline"),
     "pages": ("setting", "scan", "chains", "host", "repair", "report", "vhd", "model", "errors"),
-    "cli": ("fleet", "live", "pipeline", "pruning", "service", "scan", "pages", "demo", "report", "model", "errors"),
+    "cli": (
+        "patterns",
+        "fleet",
+        "live",
+        "pipeline",
+        "pruning",
+        "service",
+        "scan",
+        "pages",
+        "demo",
+        "report",
+        "model",
+        "errors",
+    ),
     "__main__": ("cli", "host", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.

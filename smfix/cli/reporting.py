@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smfix.cli.console import emit, say, unexpected
 from smfix.errors import SmfixError
 from smfix.model import Exit
+from smfix.patterns import pattern
 from smfix.report import jsondoc
 from smfix.report.escape import command
 
@@ -61,7 +62,7 @@ def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -
     return int(document["exit"])
 
 
-_COMMAND = re.compile(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)
+_COMMAND = pattern(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)
 
 
 def _own_name() -> str | None:

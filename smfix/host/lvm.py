@@ -52,11 +52,13 @@ def attached(sr: str | None = None) -> tuple[str, ...]:
 
     Each has the active volume ``MGT``, hence a folder below ``/dev``, whichever of its disks are active.
     """
+    if sr is not None:
+        return (sr,) if is_uuid(sr) and os.path.isdir(folder_of(sr)) else ()
     try:
         groups = [name.removeprefix(GROUP) for name in sorted(os.listdir(DEVICES)) if name.startswith(GROUP)]
     except OSError:
         return ()
-    return tuple(group for group in groups if is_uuid(group) and sr in (None, group))
+    return tuple(filter(is_uuid, groups))
 
 
 def folder_of(sr: str) -> str:

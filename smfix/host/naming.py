@@ -20,19 +20,20 @@ from enum import Enum
 from typing import NamedTuple
 
 from smfix.model import Backing
+from smfix.patterns import pattern
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 _MARK = r"(?P<mark>OLD_|DELETED_)?"
-_FULL = re.compile(UUID)
-_FILE = re.compile(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
-_TEMPORARY = re.compile(r"tmp[A-Za-z0-9_]{6,8}")
-_LVM = re.compile(rf"/dev/VG_XenStorage-(?P<sr>{UUID})/VHD-{_MARK}(?P<vdi>{UUID})")
-_MAPPER = re.compile(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
-_LINSTOR = re.compile(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
+_FULL = pattern(UUID)
+_FILE = pattern(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
+_TEMPORARY = pattern(r"tmp[A-Za-z0-9_]{6,8}")
+_LVM = pattern(rf"/dev/VG_XenStorage-(?P<sr>{UUID})/VHD-{_MARK}(?P<vdi>{UUID})")
+_MAPPER = pattern(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
+_LINSTOR = pattern(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
 
 # The hex digits of a prefix, and the fewest that may name a disk (contract, TARGET; model.VdiRef).
-_PREFIX = re.compile(r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})")
+_PREFIX = pattern(r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})")
 SHORTEST = 8
 SHORTEST_OLD = 4
 
@@ -120,4 +121,4 @@ def _read_device(path: str) -> ImageName:
 def _life(match: re.Match[str]) -> Life:
     if match["mark"]:
         return Life.OLD if match["mark"] == "OLD_" else Life.DELETED
-    return Life.NEW if match.re is _FILE and match["new"] else Life.PLAIN
+    return Life.NEW if match.groupdict().get("new") else Life.PLAIN

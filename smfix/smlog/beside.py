@@ -7,14 +7,15 @@ while it is read. So a set is looked at until it stands still.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from contextlib import suppress
 from typing import NamedTuple
 
+from smfix.patterns import pattern
+
 _SETTLING = 8  # looks at a folder until it stands still
-_NUMBERED = re.compile(r"\.(?P<number>[0-9]{1,4})(?:\.[a-z0-9]{1,4})?\Z")
-_DATED = re.compile(r"-(?P<date>[0-9]{8}(?:-?[0-9]{1,10})?)(?:\.[a-z0-9]{1,4})?\Z")
+_NUMBERED = pattern(r"\.(?P<number>[0-9]{1,4})(?:\.[a-z0-9]{1,4})?\Z")
+_DATED = pattern(r"-(?P<date>[0-9]{8}(?:-?[0-9]{1,10})?)(?:\.[a-z0-9]{1,4})?\Z")
 
 
 class Sibling(NamedTuple):

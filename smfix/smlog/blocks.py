@@ -15,6 +15,7 @@ from smfix.smlog.lines import Block
 
 BLOCK = 1 << 20  # bytes read at a time
 LONGEST = 8 << 20  # bytes of a line
+Again = Callable[[int, memoryview], None]
 _ROOM = 16  # a buffer has so much of a block more, for the beginnings of lines of any length
 
 
@@ -28,10 +29,10 @@ class Cutter:
     def cut(self, stream: Any, file: int, first_line: int = 1) -> Iterator[Block]:
         """The blocks of `stream`, the log with index `file`. `stream` has ``readinto``.
 
-        One that also has ``again(at, size)``, for the bytes it gave from its `at`-th on, gives blocks that can be let
-        go of. Where reading fails, what came before is handed out before the error is.
+        One that also has ``again(at, view)``, which fills `view` with the bytes it gave from its `at`-th on, gives
+        blocks that can be let go of. Where reading fails, what came before is handed out before the error is.
         """
-        again: Callable[[int, int], Data] | None = getattr(stream, "again", None)
+        again: Again | None = getattr(stream, "again", None)
         carry, at = b"", 0
         while True:
             wanted = len(carry) + BLOCK
@@ -47,7 +48,7 @@ class Cutter:
             carry = bytes(memoryview(buffer)[end:size])
             if end:
                 lines = self._engine.lines(buffer, end)
-                more = None if again is None else partial(again, at, end)
+                more = None if again is None else partial(self._reread, again, at, end)
                 yield Block(buffer, end, file, first_line, lines, again=more)
                 first_line += lines
                 at += end
@@ -55,6 +56,11 @@ class Cutter:
                 raise failure
             if size < wanted:
                 return
+
+    def _reread(self, again: Again, at: int, size: int) -> Data:
+        buffer = self._buffer(size)
+        again(at, memoryview(buffer)[:size])
+        return buffer
 
     def _buffer(self, size: int) -> bytearray:
         """A buffer of at least `size` bytes, a used one if it is not much larger."""

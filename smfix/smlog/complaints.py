@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
+from smfix.patterns import pattern
+
 T = TypeVar("T")
 _LONGEST = 1200  # characters: no line of vhd-util's is longer
 
@@ -35,8 +37,8 @@ class Complaint(NamedTuple):
     near_misses: tuple[str, ...] = ()
 
 
-def _complaint(kind: str, weight: Weight, pattern: str, *samples: str, near: tuple[str, ...]) -> Complaint:
-    return Complaint(kind, weight, re.compile(pattern), samples, near)
+def _complaint(kind: str, weight: Weight, text: str, *samples: str, near: tuple[str, ...]) -> Complaint:
+    return Complaint(kind, weight, pattern(text), samples, near)
 
 
 _DAMAGE, _OTHER, _STORAGE = Weight.DAMAGE, Weight.OTHER, Weight.STORAGE
@@ -146,7 +148,7 @@ COMPLAINTS: tuple[Complaint, ...] = (
 # What a failed `vhd-util repair` of the parent adds: the storage manager repairs a parent after a
 # coalesce that failed, and that repair failed too.
 REPAIR_FAILED = Complaint(
-    "repair-failed", _DAMAGE, re.compile(r"Failed to repair parent"), ("Failed to repair parent /x",)
+    "repair-failed", _DAMAGE, pattern(r"Failed to repair parent"), ("Failed to repair parent /x",)
 )
 
 
@@ -160,9 +162,9 @@ def complaint(text: str) -> Complaint | None:
 
 # --------------------------------------------------------------------------- output
 
-APPEARS_INVALID = re.compile(r"(?<![^\s'\"])(?P<path>/\S{1,500}) appears invalid(?:; dumping|;?\s*$)")
-_IS_VALID = re.compile(r"(?<![^\s'\"])(?P<path>/\S{1,500}) is valid\b")
-_NAMES_PATH = re.compile(r"(?:opening|open|stat) (?P<path>/[^\s:']{1,500})")
+APPEARS_INVALID = pattern(r"(?<![^\s'\"])(?P<path>/\S{1,500}) appears invalid(?:; dumping|;?\s*$)")
+_IS_VALID = pattern(r"(?<![^\s'\"])(?P<path>/\S{1,500}) is valid\b")
+_NAMES_PATH = pattern(r"(?:opening|open|stat) (?P<path>/[^\s:']{1,500})")
 
 
 @dataclass(slots=True)

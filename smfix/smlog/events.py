@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog import complaints, rules
 from smfix.smlog.complaints import Verdict, Weight
 from smfix.smlog.lines import REACH_BACK, Line, Position, Window
@@ -36,12 +37,12 @@ _PROCESSES = 512  # whose complaints are remembered
 _CHECKS = 8  # complaints remembered of each
 _PROCESS_LINES = 400  # of a run that are asked which VDIs a scan named
 
-_SCAN_NAMED = re.compile(
+_SCAN_NAMED = pattern(
     rf"\*\*\* (?:vhd-scan error|VHD info missing): (?P<vdi>{UUID})"
     rf"|\[VDI (?P<load>{UUID}): failed to read VHD metadata\]"
 )
-_TRANSFER = re.compile(r"(?:down|up)load_vhd|XENAPI_PLUGIN_FAILURE")
-_FOR_DEVICE = re.compile(rf"for device (?P<path>/\S{{1,200}}) \((?P<vdi>{UUID})\)")
+_TRANSFER = pattern(r"(?:down|up)load_vhd|XENAPI_PLUGIN_FAILURE")
+_FOR_DEVICE = pattern(rf"for device (?P<path>/\S{{1,200}}) \((?P<vdi>{UUID})\)")
 NOISE_PROGRAMS = {
     "cbt-util": "a changed-block log that is missing or locked; backups fall back to a full one",
     "tap-ctl": "tapdisk's control; a tapdisk that has gone is no damage",

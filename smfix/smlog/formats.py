@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.stamps import BASIC_TIME, ISO_TIME, SYSLOG_TIME, Stamp, read_stamp
 
 _HOST = r"(?P<host>[^\s:]{1,255})"
@@ -42,7 +43,7 @@ class Prefix(NamedTuple):
 FORMATS: tuple[Format, ...] = (
     Format(
         "syslog",
-        re.compile(
+        pattern(
             rf"(?:<[0-9]{{1,3}}>)?{SYSLOG_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
             r"(?P<folded>message repeated [0-9]{1,9} times: \[ ?)?"
             r"(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
@@ -64,7 +65,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "raw",
-        re.compile(rf"(?:\[(?P<pid>[0-9]{{1,7}})\]|<(?P<gc_pid>[0-9]{{1,7}})>) ?{ISO_TIME}(?:\t|[ \t]|$)"),
+        pattern(rf"(?:\[(?P<pid>[0-9]{{1,7}})\]|<(?P<gc_pid>[0-9]{{1,7}})>) ?{ISO_TIME}(?:\t|[ \t]|$)"),
         samples=(
             "[26919] 2012-05-15 00:18:35.127755\tFAILED: (errno 22) stdout: ''",
             "<26919> 2012-05-15 00:18:35.128104      In cleanup",
@@ -79,7 +80,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "iso",
-        re.compile(
+        pattern(
             rf"{ISO_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
             r"(?P<folded>message repeated [0-9]{1,9} times: \[ ?)?"
             r"(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
@@ -93,7 +94,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "rfc5424",
-        re.compile(
+        pattern(
             rf"<[0-9]{{1,3}}>1 {ISO_TIME} {_HOST} (?P<ident>[^\s]{{1,48}}) (?:(?P<own_pid>[0-9]{{1,7}})|[^\s]{{1,128}})"
             r" [^\s]{1,32} (?:-|(?:\[[^\]\n]{0,400}\])+) ?(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
         ),
@@ -106,7 +107,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "nova",
-        re.compile(
+        pattern(
             rf"{ISO_TIME} (?:(?P<own_pid>[0-9]{{1,7}}) )?"
             r"(?P<ident>TRACE|DEBUG|INFO|WARNING|AUDIT|ERROR|CRITICAL) "
             r"(?=[\w.]{1,80}(?: |$))"
@@ -120,7 +121,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "xapi",
-        re.compile(
+        pattern(
             rf"\[{BASIC_TIME}\|(?P<ident>debug|info| ?warn|error) ?\|(?P<host>[^|\s]{{1,255}})\|[^\]\n]{{0,300}}\] "
         ),
         samples=("[20121031T18:06:12.123Z|error|xen1|1234 INET 0.0.0.0:80|VDI.copy R:1|x] failed",),
@@ -132,12 +133,12 @@ FORMATS: tuple[Format, ...] = (
 _IDENT_OF = {"raw": "SM"}
 
 # What a paste puts in front of a line: mail quotes, comments, indentation, grep's file and number.
-_QUOTED = re.compile(r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)")
-_MAIL_QUOTE = re.compile(r"^(?:\s{0,12}>\s?){1,8}")
-_GREPPED = re.compile(r"(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?(?:[0-9]{1,9}[:-])?\s?")
-_ESCAPED = re.compile(r"\\([*_\[\]<>()#+.!{}|~`-])")
+_QUOTED = pattern(r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)")
+_MAIL_QUOTE = pattern(r"^(?:\s{0,12}>\s?){1,8}")
+_GREPPED = pattern(r"(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?(?:[0-9]{1,9}[:-])?\s?")
+_ESCAPED = pattern(r"\\([*_\[\]<>()#+.!{}|~`-])")
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&", "&#39;": "'", "&quot;": '"', "&nbsp;": " "}
-_ENTITY = re.compile("|".join(map(re.escape, _ENTITIES)))
+_ENTITY = pattern("|".join(map(re.escape, _ENTITIES)))
 
 
 def read_prefix(line: str) -> Prefix | None:

@@ -6,13 +6,13 @@ Pure. Source: systemd.journal-fields(7) and journalctl(1), "Output of the json m
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.stamps import Stamp
 
-_PID = re.compile(r"\[(?P<pid>[0-9]{1,7})\](?: |$)")
+_PID = pattern(r"\[(?P<pid>[0-9]{1,7})\](?: |$)")
 
 
 class Entry(NamedTuple):

@@ -11,6 +11,7 @@ further: that bounds memory, time, and how old a process' evidence can be.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -205,6 +206,13 @@ class Window:
         """How far a search may go (bytes): less where a hostile log makes searches pile up."""
         spent = self._searched > _SEARCHES * self._pushed + _SEARCHED_FREELY
         return min(full, _REACH_WHEN_SPENT) if spent else full
+
+    def around(self, serial: int) -> list[Block]:
+        """The blocks that a search from block `serial` on can reach, and itself."""
+        index = serial - self._first
+        low = bisect_right(self._starts, self._starts[index] - REACH_BACK) - 1
+        high = bisect_right(self._starts, self._starts[index] + self._blocks[index].size + REACH_AHEAD)
+        return self._blocks[max(0, low) : high]
 
     # ---------------------------------------------------------------- lines
 

@@ -8,11 +8,11 @@ settled, or when enough text lies behind it. What ends a command may come minute
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smfix.patterns import pattern
 from smfix.smlog.events import EventReader, Failure
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window, pid_needles
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, read_proofs
@@ -24,7 +24,7 @@ _ENOUGH = 256 << 10  # bytes behind a line that complete its record as well
 _MERGED = 256 << 10  # bytes up to which one block takes in what follows
 _MOST_OPEN = 256  # commands whose end is waited for
 _MOST_WANTED = 100_000
-_DIGITS = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])")
+_DIGITS = pattern(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])")
 
 Event = Failure | Proof
 

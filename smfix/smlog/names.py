@@ -6,22 +6,21 @@ in the storage manager's cleanup.py over its whole history, and the paths its dr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from smfix.patterns import pattern
+
 HEX8 = r"[0-9a-fA-F]{8}"
-UUID = rf"{HEX8}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{4}}-[0-9a-fA-F]{{12}}"
-_WHOLE_UUID = re.compile(rf"{UUID}\Z")
-_TMP = re.compile(r"tmp[A-Za-z0-9_]{1,32}\Z")
-_MAPPER = re.compile(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
+UUID = rf"{HEX8}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}"
+_WHOLE_UUID = pattern(rf"{UUID}\Z")
+_TMP = pattern(r"tmp[A-Za-z0-9_]{1,32}\Z")
+_MAPPER = pattern(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
 # A path ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
-_PATH = re.compile(r"/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
-_FILE_NAME = re.compile(
-    rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache)(?P<new>\.new)?)?\Z"
-)
-_LV_NAME = re.compile(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
-_DRBD = re.compile(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
+_PATH = pattern(r"/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
+_FILE_NAME = pattern(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache)(?P<new>\.new)?)?\Z")
+_LV_NAME = pattern(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
+_DRBD = pattern(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 
 
 class ImagePath(NamedTuple):
@@ -103,7 +102,7 @@ VDI_NAME = (
     r"\*?(?P<short>OLD_[0-9a-fA-F]{4}|DELETED_?|[0-9a-fA-F]{8}(?:-[0-9a-fA-F-]{1,27})?)"
     r"(?:\[[A-Za-z0-9]{1,8}\])?(?:\([^()\n]{0,80}\))?(?:\[[A-Za-z0-9]{1,8}\])?"
 )
-_TEMPORARY_SHORT = re.compile(r"(?:OLD_|DELETED_?)(?P<digits>[0-9a-fA-F]{0,4})\Z")
+_TEMPORARY_SHORT = pattern(r"(?:OLD_|DELETED_?)(?P<digits>[0-9a-fA-F]{0,4})\Z")
 
 
 class ShortName(NamedTuple):

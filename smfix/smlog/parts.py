@@ -286,23 +286,22 @@ class _Piece:
             self._offset = data
             self._runs.append((self._given, data))
 
-    def again(self, at: int, size: int) -> bytearray:
-        """`size` bytes from the `at`-th on that were given; NUL where the log has been cut short since.
+    def again(self, at: int, view: memoryview) -> None:
+        """Fill `view` with what was given from the `at`-th byte on; NUL where the log has been cut short since.
 
-        Raises Unreadable: whoever asks for them is not prepared for what storage says.
+        Raises Unreadable: whoever asks for it is not prepared for what storage says.
         """
-        text = bytearray(size)
-        view = memoryview(text)
+        size = len(view)
         ends = [*(given for given, _ in self._runs[1:]), self._given]
         for (begin, offset), end in zip(self._runs, ends, strict=True):
             start, stop = max(begin, at), min(end, at + size)
             if start < stop:
                 try:
                     self._stream.seek(offset + start - begin)
-                    self._stream.readinto(view[start - at : stop - at])
+                    count = int(self._stream.readinto(view[start - at : stop - at]))
                 except OSError as error:
                     raise Unreadable(f"{self._name}: {error.strerror}") from error
-        return text
+                view[start - at + count : stop - at] = bytes(stop - start - count)
 
 
 def _text_before(reading: Reading, part: Part) -> Iterator[Block]:

@@ -8,9 +8,9 @@ itself shows that it was cut.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.formats import read_prefix, unescape
 from smfix.smlog.stamps import MONTHS
 
@@ -21,13 +21,13 @@ _SHORTEST_CUT = 36  # characters of a line that a mail program would have broken
 _WIDEST_MAIL = 100  # characters; a log whose lines are longer was not broken by a mail program
 _BROKEN = 2  # lines that go on in the next, to believe that it was
 
-_INSIDE = re.compile(
+_INSIDE = pattern(
     rf"(?<=\s)(?=(?:{'|'.join(MONTHS)}) {{1,2}}[0-9]{{1,2}} [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}} "
     r"[^\s:]{1,255} [A-Za-z]{1,20}: \["
     r"|(?:\[[0-9]{1,7}\]|<[0-9]{1,7}>) [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2})"
 )
 
-_GREPPED = re.compile(
+_GREPPED = pattern(
     r"^(?:(?:[^\s:]{0,200}SMlog[\w.-]{0,40}[:-])?[0-9]{1,9}[:-](?![0-9]{2}-[0-9]{2}[T ])"
     r"|[^\s:]{0,200}SMlog[\w.-]{0,40}:|--$)"
 )

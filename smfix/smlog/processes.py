@@ -8,10 +8,10 @@ Source: the messages of cleanup.py, lock.py, lvmcache.py, ipc.py and SRCommand.p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 
+from smfix.patterns import pattern
 from smfix.smlog.lines import Line, Window, pid_needles
 from smfix.smlog.names import UUID, image_paths
 from smfix.smlog.stamps import Stamp
@@ -22,7 +22,7 @@ _A_YEAR = timedelta(days=365)
 _HANDOVERS = 3  # A daemonises to B, B to C
 
 # From the most direct to the least; each names an SR in full.
-_SR_NAMED = re.compile(
+_SR_NAMED = pattern(
     rf"=== SR (?P<start>{UUID}): (?:gc|gc_force|abort) ==="
     rf"|/sr-mount/(?P<mount>{UUID})(?![0-9a-fA-F-])"
     rf"|VG_XenStorage-(?P<vg>{UUID})(?![0-9a-fA-F-])"
@@ -36,8 +36,8 @@ _SR_NAMED = re.compile(
     rf"|'sr_uuid': '(?P<command>{UUID})'"
 )
 # A garbage collector's first line, an SM command's ("vdi_attach {'sr_uuid': ...").
-_START = re.compile(rf"\s*=== SR {UUID}: (?:gc|gc_force|abort) ===|\s*[a-z]+_[a-z_]+ \{{'")
-_PASSES_ON = re.compile(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
+_START = pattern(rf"\s*=== SR {UUID}: (?:gc|gc_force|abort) ===|\s*[a-z]+_[a-z_]+ \{{'")
+_PASSES_ON = pattern(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
 
 
 def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:

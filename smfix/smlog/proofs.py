@@ -15,6 +15,7 @@ from enum import Enum
 from itertools import islice
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.events import Quote, Voice, quote, voice
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import UUID, VDI_NAME, image_path, short_name
@@ -25,9 +26,9 @@ _COALESCE_LINES = 400  # of a process between its coalesce and the relinking
 _DELETION_LINES = 12  # of a process from the announcement of a deletion to its failure
 _SCAN_LINES = 200  # of a process around what it says of a scan
 _DELETING = "Deleting unlinked VDI "
-_FAILURE = re.compile(r"FAILED|EXCEPTION|failed")
-_SCAN_ERROR = re.compile(r"[Ss]can[ -]error")
-_COUNTED = re.compile(r"\((?P<vdis>[0-9]+) VDIs in [0-9]+ \w+ trees\)")
+_FAILURE = pattern(r"FAILED|EXCEPTION|failed")
+_SCAN_ERROR = pattern(r"[Ss]can[ -]error")
+_COUNTED = pattern(r"\((?P<vdis>[0-9]+) VDIs in [0-9]+ \w+ trees\)")
 
 
 class Strength(Enum):
@@ -162,7 +163,7 @@ PROOF_RULES: tuple[ProofRule, ...] = (
     ProofRule(
         "check",
         b"'check'",
-        re.compile(r"\[['\"][^'\"]{0,200}vhd-util['\"], ?['\"]check['\"]"),
+        pattern(r"\[['\"][^'\"]{0,200}vhd-util['\"], ?['\"]check['\"]"),
         _checked,
         samples=(f"['/usr/bin/vhd-util', 'check', '--debug', '-n', '/run/sr-mount/s/{_V}.vhd']",),
         near_misses=("['/usr/bin/cbt-util', 'check', '-n', '/x']",),
@@ -171,7 +172,7 @@ PROOF_RULES: tuple[ProofRule, ...] = (
     ProofRule(
         "lvremove",
         b"lvremove",
-        re.compile(rf"\[['\"][^'\"]{{0,200}}lvremove['\"].{{0,200}}(?:VHD|LV|QCOW2)-{UUID}"),
+        pattern(rf"\[['\"][^'\"]{{0,200}}lvremove['\"].{{0,200}}(?:VHD|LV|QCOW2)-{UUID}"),
         _removed,
         samples=(f"['/sbin/lvremove', '-f', '/dev/VG_XenStorage-{_V}/VHD-{_V}']",),
         near_misses=(f"['/sbin/lvremove', '-f', '/dev/VG_XenStorage-{_V}/coalesce_{_V}_1']",),
@@ -180,7 +181,7 @@ PROOF_RULES: tuple[ProofRule, ...] = (
     ProofRule(
         "deleting",
         b"unlinked VDI",
-        re.compile(rf"Deleting unlinked VDI {_NAME}"),
+        pattern(rf"Deleting unlinked VDI {_NAME}"),
         _deleted,
         samples=("Deleting unlinked VDI *1e2feb89(16.000M/5.000K?)",),
         near_misses=("Found 1 VDIs for deletion:",),
@@ -189,7 +190,7 @@ PROOF_RULES: tuple[ProofRule, ...] = (
     ProofRule(
         "disappeared",
         b"disappeared since last scan",
-        re.compile(rf"VDI {_NAME} disappeared since last scan"),
+        pattern(rf"VDI {_NAME} disappeared since last scan"),
         _vanished,
         samples=("VDI *1e2feb89[VHD](16.000M//5.000M|n) disappeared since last scan",),
         near_misses=(f"LV disappeared since last scan: {_V}",),
@@ -198,7 +199,7 @@ PROOF_RULES: tuple[ProofRule, ...] = (
     ProofRule(
         "relinking",
         b"Relinking ",
-        re.compile(
+        pattern(
             rf"Relinking {_NAMELESS} from {VDI_NAME.replace('short', 'child')}"
             rf" to {VDI_NAME.replace('short', 'parent')}"
         ),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import ImagePath, image_path
 
@@ -19,12 +20,12 @@ RECORD_LINES = 200  # of one FAILED record; vhd-util's longest dump has some 60
 _COMMAND_WITHIN = 12  # lines of the process between a command and its failure
 _LONGEST_COMMAND = 4000  # characters
 
-_COMMAND = re.compile(r"\s*(?:Command was: )?\[(?=['\"])")
-_ARGUMENT = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
-_STDERR = re.compile(r"', stderr: '")
-_SUCCESS = re.compile(r"\s*(?:pread[23]? )?SUCCESS\s*$")
+_COMMAND = pattern(r"\s*(?:Command was: )?\[(?=['\"])")
+_ARGUMENT = pattern(r"'([^'\n]*)'|\"([^\"\n]*)\"")
+_STDERR = pattern(r"', stderr: '")
+_SUCCESS = pattern(r"\s*(?:pread[23]? )?SUCCESS\s*$")
 # What can only be the start of another message: the record before it lost its end.
-_ANOTHER_MESSAGE = re.compile(
+_ANOTHER_MESSAGE = pattern(
     r"\s*\[['\"]|\s+pread[23]? SUCCESS|FAILED(?: in|:)|\*{3,}|\*~\*|[A-Za-z_ -]{1,60}: EXCEPTION "
 )
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from smfix.patterns import pattern
+
 _COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|Z))?"
-_ROTATED = re.compile(
+_ROTATED = pattern(
     rf"(?P<stem>.+?)(?:\.(?P<number>[0-9]{{1,4}})|-(?P<date>[0-9]{{8}})(?:-(?P<second>[0-9]{{1,11}}))?)?{_COMPRESSED}\Z",
     re.DOTALL,
 )
-_SMLOG = re.compile(rf"SMlog(?:\.[0-9]{{1,4}}|-[0-9]{{8}}(?:-[0-9]{{1,11}})?)?{_COMPRESSED}\Z")
+_SMLOG = pattern(rf"SMlog(?:\.[0-9]{{1,4}}|-[0-9]{{8}}(?:-[0-9]{{1,11}})?)?{_COMPRESSED}\Z")
 
 
 class Age(NamedTuple):

@@ -12,6 +12,7 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.names import UUID, VDI_NAME
 
 _BEFORE, _BEHIND = 640, 2400  # characters around an anchor in which its pattern is searched
@@ -52,12 +53,12 @@ _ANY_EXCEPTION = r"EXCEPTION (?:<|[\w.]{1,80},)[^\n]{0,400}"
 def _noise(
     name: str,
     why: str,
-    pattern: str,
+    text: str,
     samples: tuple[str, ...],
     near_misses: tuple[str, ...],
     anchor: bytes = b"EXCEPTION",
 ) -> Rule:
-    return Rule(name, Says.NOISE, (anchor,), re.compile(pattern), samples, near_misses, "facts of the field", why)
+    return Rule(name, Says.NOISE, (anchor,), pattern(text), samples, near_misses, "facts of the field", why)
 
 
 _X = "<class 'util.SMException'>"
@@ -68,7 +69,7 @@ RULES: tuple[Rule, ...] = (
         "corrupted",
         Says.CORRUPTED,
         (b"EXCEPTION",),
-        re.compile(
+        pattern(
             rf"(?:{_EXCEPTION}|EXCEPTION while (?P<doing>coalescing): )"
             rf"(?P<what>VHD|COW image)\s+{VDI_NAME}\s+corrupted"
         ),
@@ -91,7 +92,7 @@ RULES: tuple[Rule, ...] = (
         "parent-missing",
         Says.PARENT_MISSING,
         (b"EXCEPTION",),
-        re.compile(rf"{_EXCEPTION}Parent VDI (?P<parent>{UUID}) of (?P<child>(?:OLD_)?{UUID})\s+not\s+found"),
+        pattern(rf"{_EXCEPTION}Parent VDI (?P<parent>{UUID}) of (?P<child>(?:OLD_)?{UUID})\s+not\s+found"),
         samples=(
             (
                 f"gc: EXCEPTION {_X}, Parent VDI c15521b1-b3dc-a50a-9daa-37e51b591d75 of "
@@ -110,7 +111,7 @@ RULES: tuple[Rule, ...] = (
         "scan-refused",
         Says.SCAN_REFUSED,
         (b"opterr=",),
-        re.compile(
+        pattern(
             rf"(?:SR scan failed|SR_BACKEND_FAILURE_40\b)[^\n]{{0,80}}?opterr=uuid=(?P<vdi>{UUID})"
             rf"|opterr=Error scanning VDI (?P<lvm>{UUID})"
         ),
@@ -142,7 +143,7 @@ RULES: tuple[Rule, ...] = (
         "scan-blocked",
         Says.SCAN_BLOCKED,
         (b"EXCEPTION",),
-        re.compile(rf"{_EXCEPTION}Scan error\s*$"),
+        pattern(rf"{_EXCEPTION}Scan error\s*$"),
         samples=(f"gc: EXCEPTION {_X}, Scan error",),
         near_misses=("Scan error on attempt 0", "Scan error, retrying (1)"),
         source="FileSR._scan, LVHDSR._scan, cleanup.py",
@@ -151,7 +152,7 @@ RULES: tuple[Rule, ...] = (
         "scan-error",
         Says.SCAN_ERROR,
         (b"scan-error",),
-        re.compile(
+        pattern(
             r"vhd=(?P<path>\S{1,500}) scan-error=(?P<code>-?[0-9]{1,5})"
             r"(?: error-message='(?P<message>[^'\n]{0,200})')?"
         ),
@@ -166,7 +167,7 @@ RULES: tuple[Rule, ...] = (
         "failed",
         Says.FAILED,
         (b"FAILED",),
-        re.compile(
+        pattern(
             r"FAILED(?: in util\.pread[23]?)?: \((?:rc|errno) (?P<code>-?[0-9]{1,5})\) "
             r"stdout: ?['\"](?P<stdout>.*)"
         ),
@@ -182,7 +183,7 @@ RULES: tuple[Rule, ...] = (
         "appears-invalid",
         Says.INVALID,
         (b"appears invalid",),
-        re.compile(r"(?:(?<!\S)['\"]?|\\n)/\S{1,500} appears invalid(?:; dumping|;?\s*$)"),
+        pattern(r"(?:(?<!\S)['\"]?|\\n)/\S{1,500} appears invalid(?:; dumping|;?\s*$)"),
         samples=(
             "/run/sr-mount/s/v.vhd appears invalid; dumping metadata",
             r"Unexpected output '/x.vhd is valid\n/run/sr-mount/s/v.vhd appears invalid; dumping metadata\n'",
@@ -194,7 +195,7 @@ RULES: tuple[Rule, ...] = (
         "error-opening",
         Says.INVALID,
         (b"error opening",),
-        re.compile(r"error opening /\S{1,500}: -22(?![0-9])"),
+        pattern(r"error opening /\S{1,500}: -22(?![0-9])"),
         samples=("error opening /dev/drbd/by-res/xcp-volume-1/0: -22",),
         near_misses=("error opening /x.vhd: -2", "error opening /x.vhd"),
         source="vhd-util-query.c, vhd-util-read.c",

@@ -5,7 +5,6 @@ Reads the machine, and only reads.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import Unreadable, UsageError
 from smfix.model import Incident, LogReading, VdiRef
+from smfix.patterns import pattern
 from smfix.smlog.archives import Log, Stored
 from smfix.smlog.engine import fastest_engine
 from smfix.smlog.events import Failure
@@ -29,9 +29,9 @@ from smfix.smlog.workers import read_everything
 if TYPE_CHECKING:
     from smfix.smlog.xapi_db import Database
 
-_BEFORE_NOW = re.compile(r"\s*(?P<number>[0-9]{1,6})\s*(?P<unit>[smhdw])\s*\Z")
+_BEFORE_NOW = pattern(r"\s*(?P<number>[0-9]{1,6})\s*(?P<unit>[smhdw])\s*\Z")
 _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})\Z")
+_OFFSET = pattern(r"(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})\Z")
 _MOST_KEPT = 200_000  # events, where --since or --until asks for their times
 Progress = Callable[[int, int], None]
 

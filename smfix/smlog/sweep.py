@@ -7,14 +7,15 @@ for only once there is an incident, and only for the VDIs in question.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import NamedTuple
 
+from smfix.patterns import pattern
 from smfix.smlog.engine import Data, Engine, Net
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window
@@ -31,11 +32,10 @@ class Tally(NamedTuple):
 
 
 Event = Failure | Proof | Tally
-_EIGHT_DIGITS = re.compile(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")
+_EIGHT_DIGITS = pattern(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")
 _PROOF_BEFORE, _PROOF_BEHIND = 100, 4000  # bytes around an anchor in which a VDI is named
 _MOST_WANTED = 100_000  # VDIs in question; a log that names more is no log
 _MOST_KEPT = 50_000  # anchors of proofs, and blocks, that a memory holds
-_LOADED = 16  # lookups, after which a memory's blocks are let go of
 _MOST_TOLD = 20_000  # commands remembered, so that no repetition is read again
 _RELINKING = b"Relinking "
 
@@ -124,6 +124,7 @@ class Memory:
         self.end: int | None = None
         self.holds = True
         self.blocks: list[Block] = []
+        self.spare: list[Data] = []  # where the buffers come from that its blocks are read into again
         self._near: dict[bytes, list[tuple[int, _Near]]] = {}
         self._commands: dict[bytes, bytes] = {}
         self._count = 0
@@ -193,7 +194,7 @@ class Sweep:
         self._proved: dict[str, _Proved] = {}
         self._told: set[bytes] = set()  # commands that prove nothing new
         self._waiting: deque[tuple[int, _Hits]] = deque()  # blocks, until enough lies behind them
-        self.spare: list[Data] = []  # buffers of blocks that are no longer used
+        self.spare: list[Data] = [] if memory is None else memory.spare  # buffers of blocks that are no longer used
 
     def close(self) -> None:
         """What is fed from now on belongs to the next pass: it is searched, not told of."""
@@ -360,11 +361,10 @@ class Sweep:
         self._end = memory.end
         for block in memory.blocks:
             self._window.push(block)
-        for count, (serial, near) in enumerate(memory.about(self._keys), 1):
-            yield from self._proofs_at(serial, near, 0)
-            if count % _LOADED == 0:
-                for block in memory.blocks:
-                    block.let_go()
+        for serial, about in groupby(memory.about(self._keys), itemgetter(0)):
+            for _, near in about:
+                yield from self._proofs_at(serial, near, 0)
+            memory.spare += [data for block in self._window.around(serial) if (data := block.let_go()) is not None]
 
 
 def recall(engine: Engine, memory: Memory, wanted: frozenset[str]) -> Iterator[Event]:

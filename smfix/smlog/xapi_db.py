@@ -8,13 +8,13 @@ for sets and maps), the tables pool, host, SR, PBD, VDI, VBD and VM.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
 
 from smfix.model import Names, Surroundings
+from smfix.patterns import pattern
 
 _MOST_ROWS = 500_000
 _LONGEST_TOKEN = 8 << 20  # bytes that no tag of an honest database needs
@@ -31,7 +31,7 @@ _KEPT = {
     "VBD": ("VM", "VDI"),
     "VM": ("name__label", "is_a_template", "is_control_domain"),
 }
-_PARENT = re.compile(r"\('vhd-parent'\s+'(?P<vdi>[0-9a-fA-F-]{36})'\)")
+_PARENT = pattern(r"\('vhd-parent'\s+'(?P<vdi>[0-9a-fA-F-]{36})'\)")
 
 Row = dict[str, str]
 
