@@ -98,7 +98,8 @@ def blocks(size: int, seed: int = 1) -> Iterator[bytes]:
     """The text of a log of about `size` bytes, piece by piece."""
     chance = random.Random(seed)
     srs = [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(4)]
-    vdis = [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(400)]
+    # A VDI lies in one SR.
+    vdis = [(srs[number % 4], str(uuid.UUID(int=chance.getrandbits(128)))) for number in range(400)]
     kinds = [kind for kind, weight in WEIGHTS for _ in range(weight)]
     written = lines = second = 0
     while written < size:
@@ -106,7 +107,7 @@ def blocks(size: int, seed: int = 1) -> Iterator[bytes]:
         for _ in range(400):
             due = lines // EVERY != (lines - 12) // EVERY and lines > EVERY
             template = INCIDENT if due else chance.choice(kinds)
-            sr, vdi = chance.choice(srs), chance.choice(vdis)
+            sr, vdi = chance.choice(vdis)
             ref = str(uuid.UUID(int=chance.getrandbits(128)))
             text = template.format(
                 pid=chance.randrange(300, 32768), sr=sr, sr4=sr[:4], vdi=vdi, vdi8=vdi[:8], ref=ref, ref8=ref[:8]

@@ -38,7 +38,13 @@ def _run() -> int:
 
     if shown:
         _draw("")
-    return run(sys.argv[1:], gc.enable)
+    return run(sys.argv[1:], _collect)
+
+
+def _collect() -> None:
+    """Look for garbage from now on, and never among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def _draw(line: str) -> None:

@@ -304,8 +304,7 @@ class Surroundings(NamedTuple):
     children: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(NamedTuple):
     """One VDI in trouble, keyed (host, sr, vdi).
 
     `vdi` is a full UUID, or the prefix the log gives where it gives no more. `path` is the image as
@@ -322,7 +321,7 @@ class Incident:
     kinds: tuple[str, ...]
     first_seen: datetime | None
     last_seen: datetime | None
-    count: int
+    count: int  # type: ignore[assignment]  # of a tuple nobody counts anything
     evidence: tuple[Evidence, ...]
     state: State = State.OPEN
     host: str | None = None

@@ -22,8 +22,7 @@ def test_every_engine_is_bytes_find(data, needles, more):
         for needle in needles:
             assert engine.find(data, needle, start, stop) == data.find(needle, start, stop)
             assert engine.rfind(data, needle, start, stop) == data.rfind(needle, start, stop)
-        assert engine.count(bytearray(data), b"\n", start, stop) == data.count(b"\n", start, stop)
-        assert engine.lines(bytearray(data), stop) == data.count(b"\n", 0, stop)
+        assert engine.lines(bytearray(data), start, stop) == data.count(b"\n", start, stop)
 
 
 LITERALS = (b"opterr=", b"scan-error", b"error open", b"alone", b"=alo")

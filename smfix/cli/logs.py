@@ -1,7 +1,5 @@
 """`smfix from-log`: a log in, repaired disks out; once, or for as long as the log grows."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Annotated

@@ -97,8 +97,11 @@ class Positioned(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move; returns the new position (bytes)."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: os.fstat(self._descriptor).st_size}
-        self._offset = max(0, base[whence] + offset)
+        if whence == os.SEEK_CUR:
+            offset += self._offset
+        elif whence == os.SEEK_END:
+            offset += os.fstat(self._descriptor).st_size
+        self._offset = max(0, offset)
         return self._offset
 
     def next_data(self, offset: int) -> int | None:

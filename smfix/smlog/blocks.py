@@ -47,7 +47,7 @@ class Cutter:
                     end = size
             carry = bytes(memoryview(buffer)[end:size])
             if end:
-                lines = self._engine.lines(buffer, end)
+                lines = self._engine.lines(buffer, 0, end)
                 more = None if again is None else partial(self._reread, again, at, end)
                 yield Block(buffer, end, file, first_line, lines, again=more)
                 first_line += lines

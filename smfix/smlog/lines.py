@@ -247,7 +247,7 @@ class Window:
         serial, offset, lines = self._counted
         if serial != at.block or offset > at.offset:
             offset, lines = 0, block.first_line
-        lines += self._engine.count(block.data, b"\n", offset, at.offset)
+        lines += self._engine.lines(block.data, offset, at.offset)
         self._counted = (at.block, at.offset, lines)
         return lines
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -235,7 +234,7 @@ def _with_names(one: Incident, databases: list[Database]) -> Incident:
             vdi = fitting[0]
             sr = one.sr or database.sr_of(vdi)
             names, around = database.names(vdi, sr), database.surroundings(vdi, sr)
-            return replace(one, vdi=VdiRef(vdi), sr=sr, names=names, around=around)
+            return one._replace(vdi=VdiRef(vdi), sr=sr, names=names, around=around)
     return one
 
 

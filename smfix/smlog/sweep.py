@@ -138,9 +138,9 @@ class Memory:
         if not self.holds:
             self.blocks, self._near, self._commands = [], {}, {}
             return
-        for near in found:
-            kept = (len(self.blocks), near._replace(command=self._commands.setdefault(near.command, near.command)))
-            for name in near.names:
+        for hit, end, names, command in found:
+            kept = (len(self.blocks), _Near(hit, end, names, self._commands.setdefault(command, command)))
+            for name in names:
                 self._near.setdefault(name, []).append(kept)
         self.blocks.append(block)
 
