@@ -122,14 +122,15 @@ def cost(log: Log, segment: Segment | None = None) -> int:
     return (log.size if end is None else end) - begin
 
 
-def divide(reading: Reading, parts: list[Part], ways: int) -> list[list[Part]]:
+def divide(reading: Reading, parts: list[Part], ways: int, ahead: int = 0) -> list[list[Part]]:
     """`parts` as up to `ways` groups of about the same cost; plain logs are cut between two lines.
 
-    Places go on counting through what was cut: that is right where every log's size is what is read.
+    The first group costs `ahead` more than its share, or an eighth of everything where that is less. Places go on
+    counting through what was cut: that is right where every log's size is what is read.
     """
     total = sum(cost(reading.logs[one.log], one) for part in parts for one in part.segments)
     groups: list[list[Part]] = [[]]
-    spent = 0
+    spent = -min(ahead, total // 8)
     for part in parts:
         segments: list[Segment] = []
         place = part.place

@@ -8,11 +8,10 @@ for only once there is an incident, and only for the VDIs in question.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain, groupby
-from operator import itemgetter
+from itertools import chain
 from typing import NamedTuple
 
 from smfix.patterns import pattern
@@ -40,31 +39,23 @@ _MOST_TOLD = 20_000  # commands remembered, so that no repetition is read again
 _RELINKING = b"Relinking "
 
 
-def _in_path(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
+def _in_path(command: bytes, _data: Data, _hit: int) -> tuple[bytes, ...]:
     """The start of the file's or the volume's name in a command: behind its last slash."""
-    close = data.find(b"]", hit, end)
-    slash = data.rfind(b"/", hit, end if close < 0 else close)
-    return (bytes(data[slash + 1 : slash + 9]),)
+    return (command.partition(b"]")[0].rpartition(b"/")[2][:8],)
 
 
-def _relinked(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
+def _relinked(command: bytes, _data: Data, _hit: int) -> tuple[bytes, ...]:
     """The two images of a coalesce, in "Relinking C from *A(..) to *P(..)"."""
-    child = data.find(b" from ", hit, end) + 6
-    parent = data.find(b" to ", child, end) + 4
-    return _name_at(data, child), _name_at(data, parent)
+    child, _, parent = command.partition(b" from ")[2].partition(b" to ")
+    return child.removeprefix(b"*")[:8], parent.removeprefix(b"*")[:8]
 
 
-def _name_at(data: Data, at: int) -> bytes:
-    at += data[at : at + 1] == b"*"
-    return bytes(data[at : at + 8])
-
-
-def _anywhere(data: Data, hit: int, end: int) -> tuple[bytes, ...]:
+def _anywhere(command: bytes, data: Data, hit: int) -> tuple[bytes, ...]:
     """Whatever looks like the start of a VDI's UUID around the anchor."""
-    return tuple(_EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), end))
+    return tuple(_EIGHT_DIGITS.findall(data, max(0, hit - _PROOF_BEFORE), hit + len(command)))
 
 
-# How each anchor of a proof is followed (or preceded) by the VDI it is about; by default: somehow.
+# How the VDI is found that an anchor of a proof is about, in the line from there on or before; by default: somehow.
 _NAMED_BY = {b"'check'": _in_path, b"lvremove": _in_path, _RELINKING: _relinked}
 _NAMING = tuple((anchor, _NAMED_BY.get(anchor, _anywhere)) for anchor in PROOF_ANCHORS)
 # What several anchors have in common is looked for once. Bytes that are rare in traffic, or nothing is gained.
@@ -101,13 +92,12 @@ class _Proved:
 
 
 class _Near(NamedTuple):
-    """An anchor of a proof, from `hit` to its line's `end`, and what else of it is needed before its line is decoded.
+    """An anchor of a proof, at `hit`, and what else of it is needed before its line is decoded.
 
     `names`: what may be the starts of VDIs' names. `command`: the line from the anchor on.
     """
 
     hit: int
-    end: int
     names: tuple[bytes, ...]
     command: bytes
 
@@ -125,8 +115,7 @@ class Memory:
         self.holds = True
         self.blocks: list[Block] = []
         self.spare: list[Data] = []  # where the buffers come from that its blocks are read into again
-        self._near: dict[bytes, list[tuple[int, _Near]]] = {}
-        self._commands: dict[bytes, bytes] = {}
+        self._found: list[list[_Near]] = []  # of each block
         self._count = 0
 
     def keep(self, block: Block, found: list[_Near]) -> None:
@@ -135,18 +124,17 @@ class Memory:
             return
         self._count += len(found)
         self.holds = block.can_be_read_again and self._count <= _MOST_KEPT and len(self.blocks) < _MOST_KEPT
-        if not self.holds:
-            self.blocks, self._near, self._commands = [], {}, {}
-            return
-        for hit, end, names, command in found:
-            kept = (len(self.blocks), _Near(hit, end, names, self._commands.setdefault(command, command)))
-            for name in names:
-                self._near.setdefault(name, []).append(kept)
-        self.blocks.append(block)
+        if self.holds:
+            self.blocks.append(block)
+            self._found.append(found)
+        else:
+            self.blocks, self._found = [], []
 
-    def about(self, names: set[bytes]) -> list[tuple[int, _Near]]:
+    def about(self, names: set[bytes]) -> Iterator[tuple[int, list[_Near]]]:
         """In their order, with the number of their block: the anchors beside one of `names`."""
-        return sorted({kept for name in names for kept in self._near.get(name, ())})
+        for serial, found in enumerate(self._found):
+            if about := [near for near in found if not names.isdisjoint(near.names)]:
+                yield serial, about
 
 
 class _Hits(NamedTuple):
@@ -212,7 +200,7 @@ class Sweep:
         self._waiting.append((self._window.push(block), found))
         if self._memory is not None:
             self._memory.keep(block, found.proofs or [])
-        is_asked = found.reports or any(map(self._matters, found.proofs or ()))
+        is_asked = found.reports or any(map(self._matters, self._about_wanted(found.proofs or ())))
         if not is_asked and (data := block.let_go()) is not None:
             self.spare.append(data)
         while self._waiting and self._window.ahead_of(self._waiting[0][0]) >= REACH_AHEAD:
@@ -240,17 +228,22 @@ class Sweep:
         found = []
         for (_, named), hits in zip(_NAMING, rows, strict=True):
             for hit in hits:
-                limit = min(hit + _PROOF_BEHIND, size)
-                end = data.find(b"\n", hit, limit)
-                if end < 0:
-                    end = limit
-                found.append(_Near(hit, end, named(data, hit, end), bytes(data[hit:end])))
+                end = data.find(b"\n", hit, hit + _PROOF_BEHIND)
+                if not 0 < end < size:
+                    end = min(hit + _PROOF_BEHIND, size)
+                command = bytes(data[hit:end])
+                found.append(_Near(hit, named(command, data, hit), command))
         found.sort()
         return found
 
+    def _about_wanted(self, found: Iterable[_Near]) -> Iterable[_Near]:
+        """Those beside a VDI in question; most are not."""
+        is_apart = self._keys.isdisjoint
+        return [near for near in found if not is_apart(near.names)]
+
     def _matters(self, near: _Near) -> bool:
         """It is about a VDI in question, and may be new."""
-        if self._keys.isdisjoint(near.names) or near.command in self._told:
+        if near.command in self._told or self._keys.isdisjoint(near.names):
             return False
         return not (near.command.startswith(_RELINKING) and self._is_checked(near.command))
 
@@ -294,7 +287,7 @@ class Sweep:
             yield from self._reports_at(line)
             if of_files and self._volumes:  # with the first volume the rest of the block is asked for those too
                 proofs = deque(self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
-        for near in proofs:
+        for near in self._about_wanted(proofs):
             yield from self._proofs_at(serial, near, done)
 
     def _reports_at(self, line: Line) -> Iterator[Event]:
@@ -361,8 +354,8 @@ class Sweep:
         self._end = memory.end
         for block in memory.blocks:
             self._window.push(block)
-        for serial, about in groupby(memory.about(self._keys), itemgetter(0)):
-            for _, near in about:
+        for serial, about in memory.about(self._keys):
+            for near in about:
                 yield from self._proofs_at(serial, near, 0)
             memory.spare += [data for block in self._window.around(serial) if (data := block.let_go()) is not None]
 

@@ -21,6 +21,7 @@ from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, num
 from smfix.smlog.sweep import Event, Looking, Memory, recall
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
+_READ_MEANWHILE = 16 << 20  # bytes that are read here before the other processes are there, and have remembered theirs
 _AT_ONCE = 64  # events handed over together
 _PIPE = 1 << 20  # bytes of a pipe that may wait
 
@@ -39,7 +40,7 @@ def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozen
     somebody may drop that report later: then `open_vdis` says None, and all are asked for.
     """
     ways = _ways(reading)
-    groups = divide(reading, everything(reading), ways)
+    groups = divide(reading, everything(reading), ways, _READ_MEANWHILE)
     parts = iter(numbered([part for group in groups for part in group]))
     groups = [[next(parts) for _ in group] for group in groups]
     tasks = [_Task(Looking.BOTH, group, remember=index > 0) for index, group in enumerate(groups)]
