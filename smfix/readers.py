@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 _F_SETPIPE_SZ = 1031
+_ENDED: list[int] = []
+"""The kernel takes some milliseconds to clear a process away, for ever where its storage hangs: nobody waits."""
 Tell = Callable[[object], None]
 Asked = Callable[[], Any]
 """What is asked next; raises EOFError where nobody asks any more."""
@@ -64,7 +66,20 @@ class Reader:
         self._questions.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        _ENDED.append(self._pid)
+        wait(os.WNOHANG)
+
+
+def wait(how: int = 0) -> None:
+    """Wait until the readers that were ended are gone; with ``os.WNOHANG`` only see which are."""
+    _ENDED[:] = [pid for pid in _ENDED if not _is_gone(pid, how)]
+
+
+def _is_gone(pid: int, how: int) -> bool:
+    try:
+        return os.waitpid(pid, how) != (0, 0)
+    except ChildProcessError:  # somebody else has seen it go
+        return True
 
 
 def _next(pipe: BinaryIO) -> Any:
@@ -83,6 +98,7 @@ def _begin(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # what its parent has made is not its to collect
+    _ENDED.clear()
     if room:
         import fcntl
 

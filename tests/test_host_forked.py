@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from smfix import readers
 from smfix.host import forked
 
 
@@ -16,6 +17,7 @@ def nothing_is_left():
     descriptors = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == descriptors
+    readers.wait()
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 

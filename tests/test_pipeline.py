@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -40,7 +39,7 @@ def setting(world):
 
 def incident(vdi=BASE, **changes):
     told = Incident(VdiRef(vdi), SR, None, ("coalesce-corrupted",), WHEN, WHEN, 1, ())
-    return replace(told, **changes)
+    return told._replace(**changes)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from smfix.readers import Reader
+from smfix.readers import Reader, wait
 
 
 def test_what_it_tells_comes_in_order():
@@ -58,6 +58,7 @@ def test_it_is_ended_whatever_it_does():
     reader = Reader(work)
     pid = reader.hear()
     reader.end()
+    wait()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -112,3 +113,11 @@ def test_one_that_has_ended_is_asked_in_vain():
     with pytest.raises(EOFError):
         reader.hear()
     reader.end()
+
+
+def test_one_that_somebody_else_saw_go_is_gone():
+    reader = Reader(lambda tell, _asked: tell(os.getpid()))
+    pid = reader.hear()
+    os.waitpid(pid, 0)
+    reader.end()
+    wait()

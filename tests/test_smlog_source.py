@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smfix.errors import Unreadable, UsageError
+from smfix.readers import wait
 from smfix.smlog import lines as lines_module
 from smfix.smlog import parts as parts_module
 from smfix.smlog import source as source_module
@@ -639,6 +640,7 @@ def test_no_forked_reader_is_left_behind(tmp_path, small, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         read_logs([str(path)], tz="UTC", year=None, since=None, until=None, progress=interrupted)
     assert pids
+    wait()
     for pid in pids:
         with pytest.raises(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
