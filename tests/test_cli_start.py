@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from smfix import __version__, cli, pipeline
 from smfix.cli import console
 from smfix.errors import WriteFailed
-from world import BASE, LEAF, OTHER, ROOT, failed, make_world
+from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 SMFIX = [sys.executable, "-m", "smfix"]
 COMMANDS = ["from-log", "check", "repair", "show", "journal", "undo", "explain", "demo"]
@@ -230,9 +231,10 @@ def test_names_that_are_no_utf8(world):
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], columns: int = 0) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            termios.tcsetwinsize(0, (50, columns))
             os.chdir(ROOT)
             os.execv(words[0], words)
         self.seen = ""
@@ -264,6 +266,18 @@ class Terminal:
             self.seen += piece.decode()
         os.close(self.fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.parametrize(("columns", "widest"), [(0, 80), (60, 60), (200, 200)])
+def test_a_report_is_as_wide_as_its_terminal(world, columns, widest):
+    world.damaged()
+    verdict = f"/var/run/sr-mount/{SR}/{BASE}.vhd appears invalid; dumping metadata"
+    world.smlog(failed())
+    terminal = Terminal([*SMFIX, "from-log", str(world.log), "--dry-run", *world.options("from-log")], columns)
+    assert terminal.end() == 4
+    quoted = terminal.seen.partition("   log ")[2].partition("\r\n\r\n")[0].splitlines()
+    assert 40 < max(len(line) for line in quoted if str(world.log) not in line) <= widest
+    assert any(verdict in line for line in quoted) == (columns == 200)
 
 
 @pytest.mark.parametrize(

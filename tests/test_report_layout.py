@@ -46,11 +46,55 @@ def test_what_will_be_copied_is_one_line():
     assert layout.verbatim("path", PATH) == f"   path     {PATH}"
 
 
-def test_quotes_are_cut_to_the_width():
-    assert layout.clipped("log", "short") == "   log      short"
-    assert len(layout.clipped("log", "x" * 200)) == layout.WIDTH
-    assert layout.clipped("log", "x" * 200).endswith("x...")
-    assert layout.clipped("log", f"{'x' * 66} (rc 22)", rows=2).splitlines()[1].strip() == "(rc 22)"
+UUID = "7a142a29-9556-ee47-1e04-1a8517813369"
+QUOTE = (
+    "May 15 00:18:35 xen1 SM: [26919] /var/run/sr-mount/7a142a29-9556-ee47-1e04-1a8517813369/"
+    "1d994938-058e-102f-80dc-001ec95cb0b6.vhd appears invalid; dumping metadata"
+)
+
+
+def test_quotes_are_folded_at_blanks_and_behind_slashes():
+    assert layout.clipped("log", "short", 4) == "   log      short"
+    assert layout.clipped("log", "", 4) == "   log      "
+    assert layout.clipped("log", f"{'x' * 66} (rc 22)", 4).splitlines()[1].strip() == "(rc 22)"
+    assert [line.strip() for line in layout.clipped("", QUOTE, 4).splitlines()] == [
+        "May 15 00:18:35 xen1 SM: [26919]",
+        "/var/run/sr-mount/7a142a29-9556-ee47-1e04-1a8517813369/",
+        "1d994938-058e-102f-80dc-001ec95cb0b6.vhd appears invalid; dumping",
+        "metadata",
+    ]
+    with layout.columns(200):
+        assert layout.clipped("log", QUOTE, 4) == f"   log      {QUOTE}"
+
+
+def test_of_a_long_quote_the_middle_is_left_out():
+    shown = layout.clipped("", f"SM: begins {'and goes on ' * 40}corrupted", 4).splitlines()
+    assert len(shown) == 4
+    assert shown[0].strip().startswith("SM: begins and")
+    assert shown[1].strip() == "..."
+    assert shown[-1].endswith("corrupted")
+    assert [line.strip() for line in layout.clipped("", "x" * 240, 3).splitlines()] == ["x" * 68, "...", "x" * 36]
+
+
+@given(
+    st.lists(st.sampled_from([UUID, "word", f"/a/{UUID}/{UUID}.vhd", "y" * 90, " "]), max_size=12), st.integers(40, 200)
+)
+def test_quotes_fit_and_lose_nothing(words, width):
+    with layout.columns(width):
+        shown = layout.clipped("", " ".join(words), 99).splitlines()
+    assert max(map(len, shown)) <= width
+    assert "".join(line.strip() for line in shown).replace(" ", "") == "".join(words).replace(" ", "")
+    whole = sum(line.count(UUID) for line in shown)
+    assert width < 12 + len(UUID) + 4 or whole == " ".join(words).count(UUID)
+
+
+def test_prose_is_as_wide_as_the_terminal_but_readable():
+    long = "word " * 100
+    for width, widest in ((60, 60), (90, 90), (200, layout.READABLE)):
+        with layout.columns(width):
+            for told in (layout.wrapped(long), layout.row("x", long), layout.folded("x  ", long)):
+                assert widest - 5 < max(map(len, told.splitlines())) <= widest
+    assert max(map(len, layout.wrapped(long).splitlines())) <= layout.WIDTH
 
 
 @pytest.mark.parametrize("make", [layout.wrapped, lambda text: layout.row("x", text)])

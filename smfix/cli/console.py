@@ -27,7 +27,7 @@ def guarded(body: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(body)
     def guarded(*args: Any, **options: Any) -> int:
         try:
-            with pulse():
+            with pulse(), layout.columns(width()):
                 return body(*args, **options)
         except SmfixError as error:
             return _ended(str(error), error.exit_bit, options)
@@ -187,7 +187,9 @@ def _beat(_signal: int, _frame: object) -> None:
 
 
 def width() -> int:
-    """Columns of the terminal, within reason; 80 where there is none."""
-    if not sys.stdout.isatty():
-        return layout.WIDTH
-    return min(max(os.get_terminal_size().columns, 40), 200)
+    """Columns of the terminal, within reason; 80 where there is none, or one that does not know (a serial line)."""
+    try:
+        columns = os.get_terminal_size().columns if sys.stdout.isatty() else 0
+    except (OSError, ValueError):  # stdout is closed, or stands for something else
+        columns = 0
+    return min(max(columns or layout.WIDTH, 40), 200)

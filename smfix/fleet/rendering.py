@@ -123,7 +123,7 @@ def _left(picture: Picture) -> str:
         lines += ["", verbatim("disk", disk.told.vdi or disk.told.path or "a disk without a name")]
         lines.append(row("SR", disk.told.sr or "not known"))
         why = f" ({disk.told.reason})" if disk.told.reason else ""
-        lines.append(clipped("result", f"{disk.told.status}{why}: {disk.told.message}".removesuffix(": "), rows=3))
+        lines.append(clipped("result", f"{disk.told.status}{why}: {disk.told.message}".removesuffix(": "), rows=4))
         lines.append(row("hosts", named(list(disk.views))))
     return _section(lines, left)
 
@@ -131,7 +131,7 @@ def _left(picture: Picture) -> str:
 def _trouble(picture: Picture) -> str:
     lines = ["Hosts that could not be reached, or said nothing that can be read"]
     for host in islice(in_trouble(picture), _SHOWN):
-        lines += [verbatim("host", host.name), clipped("why", "; ".join(host.trouble), rows=2)]
+        lines += [verbatim("host", host.name), clipped("why", "; ".join(host.trouble), rows=3)]
     return _section(lines, picture.silent)
 
 

@@ -14,7 +14,7 @@ from smfix.model import Disposition, Severity
 from smfix.problems.glossary import terms
 from smfix.problems.rows import Problem
 from smfix.problems.table import PROBLEMS, row
-from smfix.report.layout import counted, folded
+from smfix.report.layout import counted, folded, wrapped
 from smfix.report.layout import row as labelled
 
 _SAFE, _CONFIRM, _REPORT = Disposition.SAFE, Disposition.CONFIRM, Disposition.REPORT
@@ -56,9 +56,10 @@ def listing(problems: tuple[Problem, ...]) -> str:
         lines.append(folded(f"{problem.code}  {dispositions(problem):<22}", problem.title + weight))
     lines += [
         "",
-        "SAFE: repaired with --yes or an answered prompt. CONFIRM: with --confirm CODE",
-        "besides. REPORT: not repaired. Where several stand, the evidence decides, and",
-        "each finding says which holds.",
+        wrapped(
+            "SAFE: repaired with --yes or an answered prompt. CONFIRM: with --confirm CODE as well. REPORT: not "
+            "repaired. Where several stand, the evidence decides, and each finding says which holds."
+        ),
         "",
         f"{counted(len(problems), 'finding')}. More: smfix explain CODE",
     ]

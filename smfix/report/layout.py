@@ -1,34 +1,61 @@
-"""Plain text in 80 columns: labelled rows, wrapped prose, whole commands. Pure.
+"""Plain text in columns: labelled rows, wrapped prose, whole commands. Pure, but for how wide it is.
 
-Prose is wrapped; a path or a command never is, because it will be copied. Everything is made
-printable here, so no caller can forget to.
+Prose is wrapped; a path or a command never is, because it will be copied. A quote uses the whole width, prose as
+much of it as is read with ease. Everything is made printable here, so no caller can forget to.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from smfix.report.escape import printable
 
 WIDTH = 80
+"""Columns of a report that goes anywhere but to a terminal."""
+READABLE = 100
+"""Columns of prose on the widest terminal."""
 INDENT = "   "
 LABEL = 9
 
 
+class _Paper:
+    """What is written on just now."""
+
+    width = WIDTH
+
+
+@contextmanager
+def columns(width: int) -> Iterator[None]:
+    """Within the block text is laid out for a terminal of `width` columns."""
+    before, _Paper.width = _Paper.width, width
+    try:
+        yield
+    finally:
+        _Paper.width = before
+
+
+def prose() -> int:
+    """Columns that prose takes."""
+    return min(_Paper.width, READABLE)
+
+
 def wrapped(text: str, indent: str = "") -> str:
-    """`text` as prose in 80 columns; words longer than a line stay whole."""
-    return _filled(printable(text), WIDTH, indent, indent)
+    """`text` as prose; words longer than a line stay whole."""
+    return _filled(printable(text), prose(), indent, indent)
 
 
 def row(label: str, text: str) -> str:
     """``   label    text``, wrapped under itself."""
-    return _filled(printable(text), WIDTH, f"{INDENT}{label:<{LABEL}}", INDENT + " " * LABEL)
+    return _filled(printable(text), prose(), f"{INDENT}{label:<{LABEL}}", INDENT + " " * LABEL)
 
 
-def folded(head: str, text: str, width: int = WIDTH) -> str:
+def folded(head: str, text: str, width: int | None = None) -> str:
     """`head` and behind it `text`, wrapped under itself in `width` columns; `head` is printed as it is."""
-    return _filled(printable(text), max(width, len(head) + 20), head, " " * len(head))
+    return _filled(printable(text), max(width or prose(), len(head) + 20), head, " " * len(head))
 
 
 def verbatim(label: str, text: str) -> str:
@@ -36,13 +63,36 @@ def verbatim(label: str, text: str) -> str:
     return f"{INDENT}{label:<{LABEL}}{printable(text)}"
 
 
-def clipped(label: str, text: str, rows: int = 1) -> str:
-    """``   label    text`` folded at blanks and cut after `rows` lines: a quote, whole in the JSON."""
-    room = WIDTH - len(INDENT) - LABEL
-    pieces = textwrap.wrap(printable(text), room, break_on_hyphens=False) or [""]
+def clipped(label: str, text: str, rows: int) -> str:
+    """``   label    text`` in `rows` lines at most (3 or more): a quote, whole in the JSON.
+
+    It is folded at blanks, and what is longer than a line by itself behind a slash. Of a longer quote the middle is
+    left out: a log line begins with who wrote it and ends with what is wrong.
+    """
+    pieces = _pieces(printable(text), _Paper.width - len(INDENT) - LABEL)
     if len(pieces) > rows:
-        pieces[rows - 1 :] = [pieces[rows - 1][: room - 3] + "..."]
+        last = rows // 2
+        pieces = [*pieces[: rows - last - 1], "...", *pieces[-last:]]
     return "\n".join(f"{INDENT}{label if number == 0 else '':<{LABEL}}{piece}" for number, piece in enumerate(pieces))
+
+
+def _pieces(text: str, room: int) -> list[str]:
+    """`text` in lines of `room` columns, each as full as whole words make it."""
+    lines = [""]
+    for word in _WORD.findall(text):
+        if len(lines[-1]) + len(word) <= room:
+            lines[-1] += word
+            continue
+        rest = word.lstrip()
+        while len(rest) > room:
+            end = rest.rfind("/", 1, room) + 1 or room
+            lines.append(rest[:end])
+            rest = rest[end:]
+        lines.append(rest)
+    return lines if lines[0] or len(lines) == 1 else lines[1:]
+
+
+_WORD = re.compile(r" *[^ ]+")
 
 
 def moment(time: datetime | None) -> str:

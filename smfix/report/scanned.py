@@ -12,7 +12,7 @@ from smfix.model import CheckedImage, InUse, ScannedImage, Severity, Verdict
 from smfix.report import exitcode
 from smfix.report.escape import printable
 from smfix.report.jsondoc import finding, names
-from smfix.report.layout import WIDTH, counted, wrapped
+from smfix.report.layout import counted, prose, wrapped
 
 TIES = {
     "parent-missing": "parent not here",
@@ -25,7 +25,7 @@ _BELOW = " " * 5
 
 
 def text(images: Sequence[ScannedImage]) -> str:
-    """Folder by folder, chain by chain: one line an image, and a sum. At most 80 columns where names allow."""
+    """Folder by folder, chain by chain: one line an image, and a sum. As wide as prose where names allow."""
     parts: list[str] = []
     for folder, group in groupby(images, key=lambda image: dirname(image.checked.path)):
         here = list(group)
@@ -54,7 +54,7 @@ def _listed(head: str, items: Sequence[str]) -> str:
     """`head` and behind it the items, folded between them and not within."""
     lines = [head + items[0]]
     for item in items[1:]:
-        if len(lines[-1]) + len(item) + 3 <= WIDTH:  # with a comma on either side
+        if len(lines[-1]) + len(item) + 3 <= prose():  # with a comma on either side
             lines[-1] += f", {item}"
         else:
             lines[-1] += ","

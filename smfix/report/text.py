@@ -27,6 +27,8 @@ from smfix.report.overview import Left, overview, short
 
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
+_QUOTED = 4
+"""Rows of one quoted line: a path of an SR takes two of 80 columns, and what is said of it stands on either side."""
 _BESIDE = 3
 
 
@@ -145,7 +147,7 @@ def _evidence(treated: TreatedIncident) -> list[str]:
     lines = []
     for number, line in enumerate(shown):
         lines.append(verbatim("log" if number == 0 else "", f"{line.file}:{line.line}"))
-        lines.append(clipped("", line.text.strip(), rows=2))
+        lines.append(clipped("", line.text.strip(), rows=_QUOTED))
     if len(shown) < len(quoted):
         lines.append(row("", f"({counted(len(quoted) - len(shown), 'more line')} in --json)"))
     return lines
