@@ -4,7 +4,7 @@ import pytest
 
 from report_values import LOST_FOOTER, SR, plan
 from smfix.model import Outcome, Reason, Status
-from smfix.report.overview import Left, not_asked, overview, short, standing
+from smfix.report.overview import Left, not_asked, overview, short, standing, way_back
 
 
 def left(card, name, status=Status.REFUSED, reason=None, *steps, **more):
@@ -116,3 +116,22 @@ def test_codes_are_named_where_they_are_the_reason():
 def test_the_codes_that_want_a_consent_are_named():
     asked = Outcome(Status.REFUSED, "", Reason.NEEDS_CONFIRM, plan=plan(needs=("VHD105", "VHD201")))
     assert standing(asked) == "needs your consent to VHD105, VHD201"
+
+
+def repaired(*ids, more=" --journal-dir /j"):
+    return [Outcome(Status.REPAIRED, "said", journal=one, undo=f"smfix undo {one}{more}") for one in ids]
+
+
+def test_one_line_undoes_the_whole_run():
+    others = [Outcome(Status.REFUSED, "said", Reason.IN_USE), Outcome(Status.REPAIRED, "said")]
+    assert way_back([*repaired("20261127-1", "20261127-2"), *others, *repaired("20261127-3")]) == (
+        "To undo all 3 repairs of this run (it asks before each):\n"
+        '   for id in 20261127-3 20261127-2 20261127-1; do smfix undo "$id" --journal-dir /j; done'
+    )
+
+
+def test_no_line_where_each_card_says_it():
+    assert way_back([]) == ""
+    assert way_back(repaired("20261127-1")) == ""
+    assert way_back([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == ""
+    assert way_back(repaired(*map(str, range(51)))) == "To undo all 51 repairs of this run: `smfix journal` lists them."

@@ -16,6 +16,8 @@ from smfix.report.layout import INDENT, folded
 
 _NAMED = 6
 """Disks that are named for one reason."""
+_LOOPED = 50
+"""Journals that are named in one command; of more the list is `smfix journal`."""
 _SEVERAL = ("smfix repair ", "smfix check ", "smfix explain ")
 _STATUS = {
     Status.WOULD_REPAIR: "can be repaired",
@@ -69,6 +71,24 @@ def overview(left: Sequence[Left]) -> str:
         if len(steps) > 1:
             lines.append(f"{INDENT * 2}... and so on: each card has its own")
     return "\n".join(lines)
+
+
+def way_back(outcomes: Iterable[Outcome]) -> str:
+    """One command line that undoes every repair of the run, the last one first; empty where there is one or none."""
+    ids, commands = [], set()
+    for outcome in outcomes:
+        if outcome.journal is not None and outcome.undo is not None and outcome.status in _WRITTEN:
+            ids.append(outcome.journal)
+            commands.add(outcome.undo.replace(outcome.journal, '"$id"', 1))
+    if len(ids) < 2 or len(commands) > 1:
+        return ""
+    head = f"To undo all {len(ids)} repairs of this run"
+    if len(ids) > _LOOPED:
+        return f"{head}: `smfix journal` lists them."
+    return f"{head} (it asks before each):\n{INDENT}for id in {' '.join(ids[::-1])}; do {commands.pop()}; done"
+
+
+_WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED)
 
 
 def _alike(steps: Sequence[str]) -> list[str]:

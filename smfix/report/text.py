@@ -23,7 +23,7 @@ from smfix.model import (
 )
 from smfix.report.layout import INDENT, clipped, counted, moment, row, span, verbatim, wrapped
 from smfix.report.onward import breaks
-from smfix.report.overview import Left, overview, short
+from smfix.report.overview import Left, overview, short, way_back
 
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
@@ -47,7 +47,8 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     ]
     if len(incidents) > 1 and left:
         parts.append(overview(left))
-    return "\n\n".join(parts)
+    parts.append(way_back(one.outcome for one in incidents if one.outcome is not None))
+    return "\n\n".join(filter(None, parts))
 
 
 def log_read(reading: LogReading) -> str:
@@ -284,7 +285,8 @@ def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> st
         if not image.outcome.settled
     ]
     told = [overview(left)] if len(images) > 1 and left else []
-    return "\n\n".join([*cards, *map(_rescanned, rescans), *told])
+    back = way_back(image.outcome for image in images)
+    return "\n\n".join(filter(None, [*cards, *map(_rescanned, rescans), *told, back]))
 
 
 def proposal(path: str, outcome: Outcome) -> str:
