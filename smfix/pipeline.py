@@ -260,6 +260,18 @@ def given_uuid(text: str | None) -> bytes | None:
     return bytes.fromhex(text.replace("-", ""))
 
 
+def given_size(text: str | None) -> int | None:
+    """The size of ``--size`` in bytes. Raises UsageError for what is none."""
+    if text is None:
+        return None
+    import re
+
+    size = re.fullmatch(r"([0-9]{1,18})(?:([KMGT])(?:iB)?)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if size is None:
+        raise UsageError(f"--size {text}: a whole number of bytes, or of K, M, G or T (1024 each: 64M is 67108864)")
+    return int(size[1]) << (0 if size[2] is None else 10 * ("KMGT".index(size[2].upper()) + 1))
+
+
 def repair(
     targets: Sequence[str], setting: Setting, each: Progress | None = None, after: After | None = None
 ) -> tuple[TreatedImage, ...]:

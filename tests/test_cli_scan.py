@@ -77,6 +77,17 @@ def test_both_footers_lost_are_rebuilt_from_what_the_operator_knows(world):
     assert world.run("check", str(world.path())).code == 0
 
 
+def test_a_size_may_have_a_unit(world):
+    _without_footers(world)
+    for given in (f"{SIZE >> 10}K", f"{SIZE >> 20}M", f"{SIZE >> 20}MiB", f"{SIZE >> 20}m"):
+        told = world.run("repair", str(world.path()), "--json", "--size", given, "--uuid", uuid_text(uuid_of(BASE)))
+        assert f"--size {SIZE} " in told.json["images"][0]["outcome"]["next"][0]
+    for given in ("64MB", "1.5G", "", "-1", "64 X", "0x10"):
+        run = world.run("repair", str(world.path()), f"--size={given}")
+        assert (run.code, run.out) == (16, "")
+        assert f"--size {given}: a whole number of bytes, or of K, M, G or T" in run.err
+
+
 def test_both_footers_lost_are_rebuilt_from_a_child(world):
     raw = _without_footers(world, hidden=1)
     world.put(world.image(LEAF, parent=BASE), LEAF)

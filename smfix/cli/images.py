@@ -84,8 +84,11 @@ def repair(  # noqa: PLR0913 - the options of the contract
     xapi_login: XapiLogin = None,
     no_rescan: NoRescan = False,
     size: Annotated[
-        int | None,
-        typer.Option(metavar="BYTES", help="The size of the guest's disk, where both footers are lost (VHD106)."),
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="The size of the guest's disk, where both footers are lost (VHD106): bytes, or with K, M, G or T.",
+        ),
     ] = None,
     uuid: Annotated[
         str | None,
@@ -102,7 +105,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
     setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)._replace(
-        given_size=size,
+        given_size=pipeline.given_size(size),
         given_uuid=pipeline.given_uuid(uuid),
     )
     with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:

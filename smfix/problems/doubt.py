@@ -418,7 +418,7 @@ BOTH_LOST = Problem(
     advice=(
         "Keep the file as it is. Its size in bytes must come from a child, a backup or XAPI (`xe vdi-param-get "
         "uuid=VDI param-name=virtual-size`). Its footer's UUID is the one that its children name; where it has "
-        "none, the VDI's own will do. Then: `smfix repair PATH --size BYTES --uuid UUID --confirm VHD106`."
+        "none, the VDI's own will do. Then: `smfix repair PATH --size SIZE --uuid UUID --confirm VHD106`."
     ),
     source="vhd_read_footer",
 )
