@@ -42,7 +42,7 @@ from smfix.model import (
 from smfix.repair import journal_folder
 from smfix.repair.journal import Journal
 from smfix.repair.overlay import Overlay
-from smfix.report import dossier, html, metadata, scanned, text
+from smfix.report import dossier, html, metadata, overview, scanned, text
 from smfix.report.dossier import Environment, FooterBytes, Portrait, Relative, Side
 from smfix.report.escape import command
 from smfix.report.layout import counted
@@ -82,7 +82,8 @@ def from_log(
     lens = _Lens(setting)
     portraits = [lens.treated(one.path, one.sr, one.outcome) for one in incidents[: dossier.CARDS]]
     page = html.Page("Storage log report", text.sum_up(incidents), cards, portraits, _environment(setting), reading)
-    return html.render(replace(page, rescans=rescans, include_data=wanted.include_data))
+    _, undo_all = overview.undo_all(one.outcome for one in incidents if one.outcome is not None)
+    return html.render(replace(page, rescans=rescans, include_data=wanted.include_data, undo_all=undo_all))
 
 
 def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Rescan], setting: Setting) -> str:
@@ -97,7 +98,8 @@ def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Res
     left = sum(not one.outcome.settled for one in images)
     told = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
     page = html.Page("Repair report", told, cards, portraits, _environment(setting))
-    return html.render(replace(page, rescans=rescans, include_data=wanted.include_data))
+    _, undo_all = overview.undo_all(one.outcome for one in images)
+    return html.render(replace(page, rescans=rescans, include_data=wanted.include_data, undo_all=undo_all))
 
 
 def check(wanted: Wanted, images: Sequence[CheckedImage], setting: Setting) -> str:

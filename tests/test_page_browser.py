@@ -6,6 +6,7 @@ import pytest
 
 from browser import Browser
 from conftest import need_tool
+from report_values import SR, VDI
 from smfix.report import html
 from test_report_html import HOSTILE, page
 from world import LEAF, make_world
@@ -45,6 +46,17 @@ def test_it_fits_without_scrolling_sideways(show, width, dark):
     paper = shown.ask("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
     assert shown.picture(whole=False).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_copied_command_is_one_line(show, width):
+    line = f"smfix check /run/sr-mount/{SR}/{VDI}.vhd --sr-mount /x"
+    shown = show(page(undo_all=line), width=width)
+    picked = "[...document.querySelectorAll('pre')].find(pre => pre.ariaLabel.startsWith('To undo all'))"
+    selected = f"(() => {{ const s = getSelection(); s.selectAllChildren({picked}); return s.toString(); }})()"
+    assert shown.ask(selected).strip() == line
+    bars = "[...document.querySelectorAll('svg.mark')].map(one => one.getBoundingClientRect().width)"
+    assert min(shown.ask(bars)) > width / 2
 
 
 def test_its_style_is_in_force_and_its_drawings_are_drawn(show):

@@ -35,6 +35,7 @@ def test_an_incident_that_was_repaired():
     assert (card.title, card.path, card.status, card.tone) == (VDI, PATH, "repaired", "good")
     assert card.rows[0] == ("SR", f"{SR} (SR one)")
     assert card.wrong == "footer lost (VHD101)"
+    assert card.mended == ("the backup footer was appended as the footer",)
     assert card.plan == ("NUL from the old end to byte 2,048", "512 bytes at offset 2,048")
     assert card.is_written
     assert card.is_calm
@@ -123,7 +124,16 @@ def test_the_timeline_is_the_logs_span():
     hour = timedelta(hours=1)
     drawn = dossier.timeline(log, [card(WHEN, WHEN + hour), card(None, None), card(WHEN + 10 * hour, None)])
     assert [(mark.start, mark.width) for mark in drawn.marks] == [(0, 100), (1000 - dossier.NARROWEST, 4)]
-    assert drawn.first == "2012-05-15 00:18:35.127755+00:00"
+    assert [mark.number for mark in drawn.marks] == [1, 3]
+    assert drawn.span == "2012-05-15 00:18:35.127755 to 10:18:35.127755+00:00"
+    assert drawn.marks[1].when == "2012-05-15 10:18:35.127755+00:00"
+
+
+def test_the_timeline_begins_with_the_earliest():
+    log = reading(first=WHEN, last=WHEN + timedelta(hours=10))
+    hour = timedelta(hours=1)
+    drawn = dossier.timeline(log, [card(WHEN + 5 * hour, WHEN + 6 * hour), card(WHEN, WHEN + hour)])
+    assert [(mark.number, mark.start) for mark in drawn.marks] == [(2, 0), (1, 500)]
 
 
 def test_a_clock_that_jumps_back_stays_inside():

@@ -212,3 +212,28 @@ def test_the_words_stand_out_from_the_paper(scheme):
             assert _contrast(colours[name], colours[paper]) >= 4.5, (name, paper)
     for name in ("damaged", "footer", "backup", "header", "bat", "batmap"):
         assert _contrast(colours[name], colours["paper"]) >= 3, name
+
+
+def test_what_is_copied_is_held_together():
+    line = 'for id in 20251122-221903-3f9a1c; do smfix undo "$id" --journal-dir /j; done'
+    made = page(undo_all=line)
+    assert line in Reader(made).text
+    assert "To undo all of it" in Reader(made).text
+    assert "To undo all of it" not in page()
+    for word in (VDI, SR, "20251122-221903-3f9a1c", "--journal-dir"):
+        assert f'<span class="word">{word}</span>' in made
+
+
+def test_what_is_held_together_is_escaped_first():
+    assert html._whole("<b>\x1b--x") == "&lt;b&gt;\\x1b--x"
+    assert html._whole(7) == "7"
+    assert html._whole(f"<{VDI}> --yes") == (f'&lt;<span class="word">{VDI}</span>&gt; <span class="word">--yes</span>')
+
+
+def test_what_was_wrong_and_what_was_done():
+    text = Reader(page()).text
+    assert "What was wrong" in text
+    assert "the backup footer was appended as the footer:" in text
+    waiting = page(cards=[dossier.of_incident(treated(outcome=outcome(Status.WOULD_REPAIR)))])
+    assert "What is wrong" in Reader(waiting).text
+    assert "append the footer, a copy of the one at offset 0:" in Reader(waiting).text

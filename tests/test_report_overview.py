@@ -133,5 +133,6 @@ def test_one_line_undoes_the_whole_run():
 def test_no_line_where_each_card_says_it():
     assert way_back([]) == ""
     assert way_back(repaired("20261127-1")) == ""
-    assert way_back([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == ""
-    assert way_back(repaired(*map(str, range(51)))) == "To undo all 51 repairs of this run: `smfix journal` lists them."
+    lists = "repairs of this run: `smfix journal` lists them."
+    assert way_back([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == f"To undo all 2 {lists}"
+    assert way_back(repaired(*map(str, range(51)))) == f"To undo all 51 {lists}"

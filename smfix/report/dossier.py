@@ -28,9 +28,9 @@ from smfix.model import (
     Verdict,
 )
 from smfix.report import masked
-from smfix.report.layout import counted, moment, span
+from smfix.report.layout import counted, span
 from smfix.report.picture import Bar, Picture, bars, strip
-from smfix.report.text import edit_words
+from smfix.report.text import edit_words, mended
 
 CARDS = 300
 """Disks that get a card of their own; the others are in the table."""
@@ -157,7 +157,8 @@ class Portrait:
 class Card:
     """All that is said of one disk. `rows` are (label, value); `tone` is how it stands: good, waiting, bad, calm.
 
-    `wrong` is one line: what is the matter with it. `plan` are the edits in words, written where `is_written`.
+    `wrong` is one line: what is the matter with it. `mended` says what is done about it, `plan` the edits in words:
+    written where `is_written`.
     """
 
     title: str
@@ -168,6 +169,7 @@ class Card:
     tone: str = CALM
     wrong: str = ""
     findings: tuple[Finding, ...] = ()
+    mended: tuple[str, ...] = ()
     plan: tuple[str, ...] = ()
     is_written: bool = False
     result: str | None = None
@@ -258,6 +260,7 @@ def of_scan(image: ScannedImage) -> Card:
 
 def _with_outcome(card: Card, value: Outcome) -> Card:
     edits = value.plan.edits if value.plan is not None else ()
+    is_written = value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED)
     return replace(
         card,
         status=value.status.value + ("" if value.reason is None else f" ({value.reason.value})"),
@@ -265,7 +268,8 @@ def _with_outcome(card: Card, value: Outcome) -> Card:
         wrong=_wrong(value.findings),
         findings=value.findings,
         plan=tuple(edit_words(edit) for edit in edits[:EDITS]) + _more(len(edits) - EDITS),
-        is_written=value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED),
+        mended=tuple(mended(value.plan.fixes, is_done=is_written)) if value.plan is not None and edits else (),
+        is_written=is_written,
         result=value.message,
         lost=f"{counted(value.lost_sectors, 'guest sector')} of 512 bytes" if value.lost_sectors else None,
         remaining=() if value.remaining == value.findings else value.remaining,
@@ -294,19 +298,23 @@ def _name(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A disk's reports on the scale of the log: `start` and `width` in thousandths of its span."""
+    """A disk's reports on the scale of the log: `start` and `width` in thousandths of its span.
+
+    `number` is the card's among those that are shown, from 1; `when` says the times.
+    """
 
     card: Card
+    number: int
+    when: str
     start: int
     width: int
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The log's span and what falls where in it."""
+    """The log's span, and what falls where in it: the earliest first."""
 
-    first: str
-    last: str
+    span: str
     marks: tuple[Mark, ...]
 
 
@@ -319,7 +327,7 @@ def timeline(reading: LogReading, cards: Sequence[Card]) -> Timeline | None:
     first, last = min(times), max(times)
     length = max((last - first).total_seconds(), 1e-6)
     marks = []
-    for card in cards:
+    for number, card in enumerate(cards, 1):
         begun, ended = card.first or card.last, card.last or card.first
         if begun is None or ended is None:
             continue
@@ -328,5 +336,5 @@ def timeline(reading: LogReading, cards: Sequence[Card]) -> Timeline | None:
         # Wide enough to be seen, and inside at both ends; a clock that jumped back may swap the two.
         left, right = min(start, end), max(start, end)
         width = max(right - left, NARROWEST)
-        marks.append(Mark(card, min(left, 1000 - width), width))
-    return Timeline(moment(first), moment(last), tuple(marks))
+        marks.append(Mark(card, number, span(card.first, card.last), min(left, 1000 - width), width))
+    return Timeline(span(first, last), tuple(sorted(marks, key=lambda mark: mark.start)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,8 @@ from smfix.model import LogReading, Rescan
 from smfix.report import dossier
 from smfix.report.dossier import Card, Environment, Portrait, Relative, Table
 from smfix.report.escape import printable
-from smfix.report.layout import counted, moment
+from smfix.report.layout import counted, moment, span
+from smfix.report.overview import short
 from smfix.report.picture import LEGEND
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Page:
     rescans: Sequence[Rescan] = ()
     forest: Sequence[tuple[str, Sequence[Relative], int]] = ()
     include_data: bool = False
+    undo_all: str = ""
 
 
 def render(page: Page) -> str:
@@ -62,6 +65,7 @@ def render(page: Page) -> str:
         forest=page.forest,
         include_data=page.include_data,
         next=_next(page),
+        undo_all=page.undo_all,
         timeline=None if page.reading is None else dossier.timeline(page.reading, shown),
         legend=LEGEND,
         cells=dossier.CELLS,
@@ -120,7 +124,13 @@ def _template(name: str) -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        counted=counted, moment=moment, digits=lambda number: f"{number:,}", middle_cut=_middle_cut
+        counted=counted,
+        digits=lambda number: f"{number:,}",
+        middle_cut=_middle_cut,
+        moment=moment,
+        short=short,
+        span=span,
+        whole=_whole,
     )
     return environment.from_string(_asset(name))
 
@@ -130,6 +140,18 @@ def _shown(value: object) -> object:
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return printable(value)
     return value
+
+
+def _whole(text: object) -> Any:
+    """`text` on its way into the page, in which no UUID, no journal's id and no option is broken at its dashes."""
+    from markupsafe import Markup, escape
+
+    return Markup(_DASHED.sub(r'<span class="word">\g<0></span>', str(escape(_shown(text)))))  # noqa: S704 - escaped
+
+
+_DASHED = re.compile(
+    r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9]{8}-[0-9]{6}-[0-9a-f]{6}|(?<=\s)--[a-z-]{1,40}"
+)
 
 
 def _middle_cut(items: Sequence[Any], most: int) -> list[Any]:

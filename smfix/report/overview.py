@@ -73,19 +73,28 @@ def overview(left: Sequence[Left]) -> str:
     return "\n".join(lines)
 
 
-def way_back(outcomes: Iterable[Outcome]) -> str:
-    """One command line that undoes every repair of the run, the last one first; empty where there is one or none."""
+def undo_all(outcomes: Iterable[Outcome]) -> tuple[int, str]:
+    """How many repairs the run has made, and one command line that undoes them, the last one first.
+
+    The line is empty where there is one or none, and where it would be too long to be read.
+    """
     ids, commands = [], set()
     for outcome in outcomes:
         if outcome.journal is not None and outcome.undo is not None and outcome.status in _WRITTEN:
             ids.append(outcome.journal)
             commands.add(outcome.undo.replace(outcome.journal, '"$id"', 1))
-    if len(ids) < 2 or len(commands) > 1:
+    if not 1 < len(ids) <= _LOOPED or len(commands) > 1:
+        return len(ids), ""
+    return len(ids), f"for id in {' '.join(ids[::-1])}; do {commands.pop()}; done"
+
+
+def way_back(outcomes: Iterable[Outcome]) -> str:
+    """How to undo every repair of the run; empty where the only card says it."""
+    repairs, line = undo_all(outcomes)
+    if repairs < 2:
         return ""
-    head = f"To undo all {len(ids)} repairs of this run"
-    if len(ids) > _LOOPED:
-        return f"{head}: `smfix journal` lists them."
-    return f"{head} (it asks before each):\n{INDENT}for id in {' '.join(ids[::-1])}; do {commands.pop()}; done"
+    head = f"To undo all {repairs} repairs of this run"
+    return f"{head} (it asks before each):\n{INDENT}{line}" if line else f"{head}: `smfix journal` lists them."
 
 
 _WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED)

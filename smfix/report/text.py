@@ -193,7 +193,7 @@ def plan(value: Outcome) -> list[str]:
         return []
     edits = value.plan.edits
     is_done = value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED)
-    whats, wheres = _mended(value.plan.fixes, is_done=is_done), [edit_words(edit) for edit in edits[:_EDITS_SHOWN]]
+    whats, wheres = mended(value.plan.fixes, is_done=is_done), [edit_words(edit) for edit in edits[:_EDITS_SHOWN]]
     if len(edits) > _EDITS_SHOWN:
         wheres.append(f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}")
     words = [*whats[:-1], *(f"{what}:" for what in whats[-1:]), *wheres]
@@ -201,7 +201,7 @@ def plan(value: Outcome) -> list[str]:
     return [row(label if number == 0 else "", each) for number, each in enumerate(words)]
 
 
-def _mended(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
+def mended(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
     """What the fixes do or did, once for each code, in the words of the problem table."""
     from smfix.problems import table  # only here: most reports write nothing
 
