@@ -18,6 +18,7 @@ from smfix.fleet import piles, reading, rendering
 from smfix.fleet.documents import read_document
 from smfix.fleet.picture import Gathering, Picture
 from smfix.fleet.piles import Pile
+from smfix.smlog.incidents import KINDS
 from world import World, failed, make_world
 
 
@@ -85,9 +86,12 @@ def test_one_picture(fleet):
 def test_as_text(fleet):
     run = whole(fleet).report()
     told = " ".join(run.out.split())
-    assert told.startswith("4 hosts, 5 files read, 1 with trouble. 2 images looked at. 2 disks on 2 SRs: 1 repaired, ")
+    assert told.startswith(
+        "4 hosts, 5 files read. 1 host could not be reached or fully read. 2 images looked at. "
+        "2 disks in trouble on 2 SRs: 1 repaired, "
+    )
     assert (
-        "VHD101 2 disks on 2 SRs, 2 hosts, since 2026-11-20 09:00:00+00:00: 1 repaired, 0 sound by now, 1 left" in told
+        "VHD101 2 disks on 2 SRs, 2 hosts, since 2026-11-20 09:00:00+00:00: 1 repaired, 0 already sound, 1 left" in told
     )
     assert f"disk {OTHER} SR {SR} result refused (in-use): refused it is hosts b" in told
     assert "host d why ssh: connect to host d port 22: No route to host" in told
@@ -122,8 +126,8 @@ def test_nothing_in_trouble(fleet):
         ("cut.json", b'{"schema": "smfix.from-log/1", "incidents": [', "not whole"),
         ("deep.json", b"[" * 200_000, "nested too deeply"),
         ("huge.json", b'{"schema": "smfix.from-log/1", "n": ' + b"9" * 5000 + b"}", "not JSON"),
-        ("empty.json", b"", "it is empty"),
-        ("blank.json", b" " * 600 + b"{}", "begins with blanks only"),
+        ("empty.json", b"", "the file is empty"),
+        ("blank.json", b" " * 600 + b"{}", "begins with nothing but blanks"),
         ("text.json", b"ssh: no route to host", "neither an output of smfix nor an archive"),
         ("a.tar", b"PK\x03\x04 and no more", "damaged"),
         ("\x1b[31mred\n.json", b"x", "neither an output"),
@@ -137,7 +141,7 @@ def test_a_hostile_file_is_one_line_and_the_rest_goes_on(fleet, name, data, why)
     (line,) = run.err.splitlines()
     assert why in line
     assert "\x1b" not in run.err + run.out
-    assert "2 hosts, 2 files read, 1 with trouble." in run.out
+    assert "2 hosts, 2 files read. 1 host could not be reached or fully read." in run.out
     document = fleet.report(fleet.folder, "--json").json
     assert document["sources"]["unreadable"] == 1
     assert document["summary"]["repaired"] == 1
@@ -150,7 +154,7 @@ def test_what_is_no_file(fleet):
     assert run.code == 8
     assert sorted(line.rpartition(": ")[2] for line in run.err.splitlines()) == [
         "No such file or directory",
-        "it is no file",
+        "it is not a file",
     ]
 
 
@@ -334,14 +338,16 @@ def test_what_was_left_out_is_said():
     )
     text = " ".join(rendering.text(gathered.picture()).split())
     assert "This is not all: 3 disks and images beyond" in text
-    assert "since nobody knows when" in text
+    assert "since an unknown time" in text
     assert "SR not known" in text
 
 
 def test_titles():
     assert rendering.title("VHD101") == "footer lost, backup footer sound"
     assert rendering.title("VHD998") == "a finding of a later smfix"
-    assert rendering.title("footer-invalid").startswith("as the log names it")
+    assert rendering.title("footer-invalid") == "vhd-util found the footer invalid"
+    assert rendering.title("news") == "a kind of report that a later smfix tells apart"
+    assert set(rendering._KINDS) == set(KINDS)
     assert rendering.title("other") == "more causes than one report names"
 
 

@@ -8,7 +8,8 @@ from browser import Browser
 from conftest import need_tool
 from report_values import SR, VDI
 from smfix.report import html
-from test_report_html import HOSTILE, page
+from smfix.report.dossier import Table
+from test_report_html import ENVIRONMENT, HOSTILE, page
 from world import LEAF, make_world
 
 pytestmark = pytest.mark.tools("chromium")
@@ -57,6 +58,19 @@ def test_a_copied_command_is_one_line(show, width):
     assert shown.ask(selected).strip() == line
     bars = "[...document.querySelectorAll('svg.mark')].map(one => one.getBoundingClientRect().width)"
     assert min(shown.ask(bars)) > width / 2
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_fleets_tables_fit_and_break_no_word(show, width):
+    columns = ("SR", "hosts", "disks", "repaired", "since")
+    rows = [(SR, "xcp1, xcp2", "8", "0", "2026-11-27 16:13:04+00:00"), ("not known", "xcp3", "1", "1", "")]
+    made = html.render_tables("Fleet report", ["sum"], [Table("srs", "SRs", columns, rows)], ENVIRONMENT)
+    shown = show(made, width=width)
+    assert shown.ask("document.scrollingElement.scrollWidth <= window.innerWidth")
+    heights = "[...document.querySelectorAll('thead th, .word')].map(one => one.getClientRects()[0].height)"
+    assert max(shown.ask(heights)) < 40
+    labelled = "getComputedStyle(document.querySelector('td'), '::before').content"
+    assert ("hosts" in str(shown.ask(labelled)) or "attr(" in str(shown.ask(labelled))) == (width == 360)
 
 
 def test_its_style_is_in_force_and_its_drawings_are_drawn(show):

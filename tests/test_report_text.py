@@ -131,7 +131,7 @@ def test_the_whole_report():
     assert "no year: the latest that fits was assumed" in report
     assert "no time zone" in report
     assert "\nsaid\n" in report
-    assert "\n4 incidents: 1 repaired, 1 sound by now, 1 resolved before, 1 left.\n" in report
+    assert "\n4 incidents: 1 repaired, 1 already sound, 1 already resolved, 1 left.\n" in report
 
 
 def test_the_sum_names_only_what_there_is():

@@ -155,10 +155,10 @@ def _said(path: str) -> Said:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise NotADocument("it is no file")
+            raise NotADocument("it is not a file")
         head = file.read(512)
         if not head.lstrip(b"\xef\xbb\xbf \t\r\n"):
-            raise NotADocument("it is empty" if status.st_size <= 512 else "it begins with blanks only")
+            raise NotADocument("the file is empty" if status.st_size <= 512 else "it begins with nothing but blanks")
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
             if status.st_size > MOST_BYTES:
                 raise NotADocument(f"it has {status.st_size:,} bytes, more than any output of smfix ({MOST_BYTES:,})")

@@ -20,18 +20,32 @@ _SHOWN = 20
 """SRs, disks and hosts in trouble that text shows; a page shows ten times as many, JSON all."""
 PAGE = 200
 _NAMED = 8
+_KINDS = {
+    "coalesce-corrupted": "coalesce stopped at the disk: its check failed",
+    "leaf-coalesce-corrupted": "leaf-coalesce stopped at the disk: its check failed",
+    "footer-invalid": "vhd-util found the footer invalid",
+    "backup-footer-invalid": "vhd-util found the backup footer invalid",
+    "footer-mismatch": "vhd-util found footer and backup footer to differ",
+    "header-invalid": "vhd-util found the header invalid",
+    "bat-invalid": "vhd-util found the BAT invalid",
+    "batmap-invalid": "vhd-util found the batmap invalid",
+    "scan-error": "a scan of the SR failed at the disk",
+    "parent-missing": "the parent of the disk was not found",
+    "clock": "vhd-util found a creation time in the future",
+    "repair-failed": "vhd-util could not repair the disk",
+    "open-failed": "the disk could not be opened",
+}
+_SILENT = "Hosts that could not be reached or fully read"
 
 
 def title(cause: str) -> str:
-    """What a cause is: the finding's title; a kind of the log says itself what it is."""
+    """What a cause is: the finding's title, or what the log says where no disk was looked at."""
     if cause == OTHER:
         return "more causes than one report names"
-    known = problem(cause) if cause.startswith("VHD") else None
-    if known is not None:
-        return known.title
-    return (
-        "a finding of a later smfix" if cause.startswith("VHD") else "as the log names it; no finding stands behind it"
-    )
+    if not cause.startswith("VHD"):
+        return _KINDS.get(cause, "a kind of report that a later smfix tells apart")
+    known = problem(cause)
+    return "a finding of a later smfix" if known is None else known.title
 
 
 # --------------------------------------------------------------------------- text
@@ -49,15 +63,16 @@ def text(picture: Picture) -> str:
 def sum_up(picture: Picture) -> str:
     """Everything in a few sentences."""
     total = picture.total
-    told = [f"{counted(picture.hosts, 'host')}, {counted(picture.files, 'file')} read"]
-    told[0] += f", {picture.silent} with trouble." if picture.silent else "."
+    told = [f"{counted(picture.hosts, 'host')}, {counted(picture.files, 'file')} read."]
+    if picture.silent:
+        told.append(f"{counted(picture.silent, 'host')} could not be reached or fully read.")
     if picture.images:
         told.append(f"{counted(picture.images, 'image')} looked at.")
     if not total.disks:
         return " ".join([*told, "No disk is in trouble."])
-    told.append(f"{counted(total.disks, 'disk')} on {counted(picture.srs, 'SR')}: {_groups(total)}.")
+    told.append(f"{counted(total.disks, 'disk')} in trouble on {counted(picture.srs, 'SR')}: {_groups(total)}.")
     if total.since is not None:
-        told.append(f"The first was reported {moment(total.since)}.")
+        told.append(f"The first was reported {since(total)}.")
     return " ".join(told)
 
 
@@ -70,7 +85,7 @@ def incomplete(picture: Picture) -> str:
 
 
 def _groups(one: Sum) -> str:
-    return f"{one.groups[REPAIRED]} repaired, {one.groups[SOUND]} sound by now, {one.groups[LEFT]} left"
+    return f"{one.groups[REPAIRED]} repaired, {one.groups[SOUND]} already sound, {one.groups[LEFT]} left"
 
 
 def words(counts: Counter[str]) -> str:
@@ -81,7 +96,7 @@ def words(counts: Counter[str]) -> str:
 
 
 def _causes(picture: Picture) -> str:
-    lines = ["Causes (a disk with two counts for both)"]
+    lines = ["Causes (a disk that has several counts under each)"]
     for cause, one in picture.causes.items():
         where = f"{counted(one.srs, 'SR')}, {counted(one.hosts, 'host')}"
         told = f"{counted(one.disks, 'disk')} on {where}, since {since(one)}: {_groups(one)}"
@@ -92,8 +107,8 @@ def _causes(picture: Picture) -> str:
 
 
 def since(one: Sum) -> str:
-    """When the first of them was reported."""
-    return "nobody knows when" if one.since is None else moment(one.since)
+    """When the first of them was reported, to the second."""
+    return "an unknown time" if one.since is None else moment(one.since.replace(microsecond=0))
 
 
 def _srs(picture: Picture) -> str:
@@ -129,7 +144,7 @@ def _left(picture: Picture) -> str:
 
 
 def _trouble(picture: Picture) -> str:
-    lines = ["Hosts that could not be reached, or said nothing that can be read"]
+    lines = [_SILENT]
     for host in islice(in_trouble(picture), _SHOWN):
         lines += [verbatim("host", host.name), clipped("why", "; ".join(host.trouble), rows=3)]
     return _section(lines, picture.silent)
@@ -266,7 +281,7 @@ def _tables(picture: Picture) -> Iterator[Table]:
     )
     yield _table(
         "trouble",
-        "Hosts that could not be reached, or said nothing that can be read",
+        _SILENT,
         ("host", "why"),
         ((host.name, "; ".join(host.trouble)) for host in in_trouble(picture)),
         picture.silent,
@@ -287,7 +302,7 @@ def _table(name: str, heading: str, columns: tuple[str, ...], rows: Iterable[tup
 
 def _cells(one: Sum) -> tuple[str, ...]:
     groups = (str(one.groups[name]) for name in (REPAIRED, SOUND, LEFT))
-    return (str(one.disks), *groups, "" if one.since is None else moment(one.since))
+    return (str(one.disks), *groups, "" if one.since is None else since(one))
 
 
 def _left_row(disk: Disk) -> tuple[str, ...]:
@@ -298,6 +313,6 @@ def _left_row(disk: Disk) -> tuple[str, ...]:
         told.sr or "not known",
         named(list(disk.views)),
         ", ".join(disk.causes),
-        "" if disk.first is None else moment(disk.first),
+        "" if disk.first is None else moment(disk.first.replace(microsecond=0)),
         f"{told.status}{why}: {told.message}" if told.message else f"{told.status}{why}",
     )

@@ -217,7 +217,7 @@ def edit_words(edit: Edit) -> str:
 
 
 def sum_up(incidents: Sequence[TreatedIncident], *, within: bool = False) -> str:
-    """All incidents in one line, each counted once: repaired, sound, resolved before, left.
+    """All incidents in one line, each counted once: repaired, sound, resolved, left.
 
     `within`: only a part of the log's time was asked about.
     """
@@ -231,9 +231,9 @@ def sum_up(incidents: Sequence[TreatedIncident], *, within: bool = False) -> str
     left = sum(one.left for one in incidents)
     words = [counted(len(incidents), "incident") + ":", f"{repaired} repaired,"]
     if valid:
-        words.append(f"{valid} sound by now,")
+        words.append(f"{valid} already sound,")
     if resolved:
-        words.append(f"{resolved} resolved before,")
+        words.append(f"{resolved} already resolved,")
     words.append(f"{left} left{partly_of(left, partly)}.")
     return " ".join(words)
 
