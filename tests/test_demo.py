@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -30,6 +32,11 @@ def test_it_proves_what_it_says_and_cleans_up(tmp_path):
     assert done.stdout.count(" reads as its guest wrote it, all 16,777,216 bytes of the disk") == repaired
     assert "ok       a second run writes nothing" in done.stdout
     assert "is as damaged as it was, byte for byte" in done.stdout
+    assert done.stdout.endswith(
+        "claims proved. What was built is removed again.\n\n"
+        "To keep the disks, and try the commands on them:\n   smfix demo --keep DIR\n"
+        "On a host, to see what it would do there, and change nothing:\n   smfix from-log --dry-run\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -37,11 +44,16 @@ def test_what_is_kept_can_be_looked_at(tmp_path, capsys):
     folder = tmp_path / "kept"
     assert cli.run(["demo", "--keep", str(folder)]) == 0
     assert sorted(os.listdir(folder)) == ["SMlog", "journal", "sr-mount", "state"]
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"It is all in {folder}; the disk whose repair was undone is damaged again." in out
+    again = re.search(rf"smfix (from-log {folder}/SMlog --dry-run .*?) On a host", out).group(1)
     log = (folder / "SMlog").read_text()
     assert log.count("\n") > 3000
     capsys.readouterr()
     assert cli.run(["check", str(folder / "sr-mount" / SR)]) == 4
     assert capsys.readouterr().out.count("verdict  valid") == 5
+    assert cli.run(shlex.split(again)) == 4
+    assert "2 images would be repaired" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, capsys):
@@ -123,3 +135,10 @@ def test_a_disk_held_open_is_held_by_another_process(tmp_path):
         with demo.held_open(str(path)):
             assert usage(image.identity).state is InUse.READ_WRITE
         assert usage(image.identity).state is not InUse.READ_WRITE
+
+
+def test_a_claim_that_fails_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("smfix.demo.guest_data_is_right", lambda *_: (False, 0))
+    told: list[str] = []
+    assert demo.run(None, told.append) is Exit.FAILED
+    assert "24 of 29 claims proved. The others FAILED: please report that with this output." in told[-1]

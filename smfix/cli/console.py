@@ -32,7 +32,7 @@ def guarded(body: Callable[..., int]) -> Callable[..., int]:
         except SmfixError as error:
             return _ended(str(error), error.exit_bit, options)
         except KeyboardInterrupt:
-            why = "interrupted; `smfix journal` lists what was changed, the next run recovers what is unfinished"
+            why = "interrupted; `smfix journal` lists what was changed; the next run recovers an unfinished repair"
             return _ended(why, Exit.INTERRUPTED, options)
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
             return _ended(unexpected(error), Exit.FAILED, options)

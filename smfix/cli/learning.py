@@ -8,7 +8,7 @@ import typer
 
 from smfix.cli.console import emit, guarded
 from smfix.cli.options import AsJson
-from smfix.cli.reporting import finish
+from smfix.cli.reporting import finish, say_own_name
 from smfix.report import explain
 
 
@@ -41,4 +41,6 @@ def demo(
     """
     from smfix.demo import run as play
 
-    return int(play(keep, lambda piece: emit(piece + "\n")))
+    code = play(keep, lambda piece: emit(piece + "\n"))
+    say_own_name()
+    return int(code)

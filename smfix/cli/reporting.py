@@ -57,9 +57,15 @@ def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -
             say(line)
     else:
         emit(report + (f"\n\n{hint}\n" if hint else "\n"))
-        if (other := _own_name()) is not None and _COMMAND.search(f"{report}\n{hint}"):
-            say(f"smfix: where it says smfix, type {other}: smfix itself is not on PATH")
+        if _COMMAND.search(f"{report}\n{hint}"):
+            say_own_name()
     return int(document["exit"])
+
+
+def say_own_name() -> None:
+    """Tell somebody who was shown commands what to type for smfix, where that is another word."""
+    if (other := _own_name()) is not None:
+        say(f"smfix: where it says smfix, type {other}: smfix itself is not on PATH")
 
 
 _COMMAND = pattern(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)

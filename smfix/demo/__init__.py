@@ -25,7 +25,7 @@ from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, Exit, Extent, Outcome, Refusal, Status, Target, TreatedIncident, Verdict
 from smfix.report import journals, text
 from smfix.report.escape import command, printable
-from smfix.report.layout import counted, wrapped
+from smfix.report.layout import INDENT, counted, wrapped
 from smfix.setting import Setting
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage, inspect
@@ -90,9 +90,27 @@ def run(keep: str | None, say: Callable[[str], None]) -> Exit:
         with _folder(keep) as folder:
             stage = Stage(folder, say)
             _play(stage)
-            return Exit.CLEAN if all(stage.claims) else Exit.FAILED
     except OSError as error:
         raise WriteFailed(f"the demo cannot be built: {error.strerror} ({error.filename})") from error
+    say(_sum_up(stage, kept=keep is not None))
+    return Exit.CLEAN if all(stage.claims) else Exit.FAILED
+
+
+def _sum_up(stage: Stage, *, kept: bool) -> str:
+    """How many claims hold, what is left of it all, and what to type next."""
+    done = sum(stage.claims)
+    told = f"{done} of {counted(len(stage.claims), 'claim')} proved."
+    if done < len(stage.claims):
+        told += " The others FAILED: please report that with this output."
+    if kept:
+        again = stage.setting(None).command("from-log", stage.log, "--dry-run")
+        told += f" It is all in {stage.folder}; the disk whose repair was undone is damaged again."
+        steps = [("To go on with that disk, and write nothing yet:", again)]
+    else:
+        told += " What was built is removed again."
+        steps = [("To keep the disks, and try the commands on them:", "smfix demo --keep DIR")]
+    steps += [("On a host, to see what it would do there, and change nothing:", "smfix from-log --dry-run")]
+    return "\n".join(["", wrapped(told), "", *(f"{why}\n{INDENT}{printable(step)}" for why, step in steps)])
 
 
 @contextmanager
@@ -128,8 +146,6 @@ def _play(stage: Stage) -> None:
         again = {disk.vdi: (stage.content(disk), os.stat(stage.path(disk)).st_mtime_ns) for disk in DISKS}
         stage.claim("a second run writes nothing: bytes and times are the same", holds=after == again)
     _undo(stage, {one.vdi: one.outcome for one in incidents})
-    done = sum(stage.claims)
-    stage.say(f"\n{done} of {counted(len(stage.claims), 'claim')} proved.")
 
 
 def _scene(stage: Stage, title: str) -> None:
@@ -290,9 +306,7 @@ def _undo(stage: Stage, outcomes: dict[str, Outcome | None]) -> None:
         stage.claim(f"{UNDONE.vdi[:8]} has a journal to undo", holds=False)
         return
     _scene(stage, str(outcome.undo))
-    stage.say(
-        wrapped("Whoever regrets a repair types the line above. The journal holds the bytes that were there.") + "\n"
-    )
+    stage.say(wrapped("The line above takes a repair back: its journal holds the bytes that were there before.") + "\n")
     setting = stage.setting(lambda _path, _outcome: True)
     stage.say(journals.undone(pipeline.undo(outcome.journal, setting, lambda _record: True)) + "\n")
     stage.claim(
