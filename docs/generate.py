@@ -105,8 +105,8 @@ def findings() -> str:
         MADE,
         (
             "A finding has a code that means the same for ever. **SAFE** is repaired with `--yes` or an answered "
-            "prompt: it is proved to change no guest sector and no living metadata. **CONFIRM** is repaired only with "
-            "`--confirm CODE` besides: a sound judgement, or a loss that has already happened and must be named. "
+            "prompt: it is proved to change no guest sector and no live metadata. **CONFIRM** is repaired only with "
+            "`--confirm CODE` as well: a sound judgement, or a loss that has already happened and must be named. "
             "**REPORT** has no repair here. Where the evidence decides, a finding can say more or less than its "
             "row. An `error` is what makes `vhd-util check` fail, or guest data that is known to be lost or "
             "misplaced.\n"

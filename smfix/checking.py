@@ -64,7 +64,7 @@ def checked(found: Found, uses: Usage | None, setting: Setting) -> CheckedImage:
             diagnosis = diagnose(image, context)
             if diagnosis.verdict is Verdict.NOT_A_VHD:
                 return CheckedImage(
-                    path, Verdict.NOT_A_VHD, image.size, note="no structure of a VHD is in it", names=names
+                    path, Verdict.NOT_A_VHD, image.size, note="it holds no structure of a VHD", names=names
                 )
             if diagnosis.verdict is Verdict.INVALID:
                 # What looks like damage may be a disk that another host of the pool has open.

@@ -162,7 +162,7 @@ def decode(text: str) -> Ledger:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise LedgerDamaged(f"{value!r} is no text")
+        raise LedgerDamaged(f"{value!r} is not text")
     return value
 
 

@@ -141,7 +141,7 @@ def _rescan(sr: str, setting: Setting) -> tuple[bool, str]:
 
 def _one_log(options: FollowOptions) -> str:
     if options.until is not None:
-        raise UsageError("--follow has no end: --until cannot be meant with it")
+        raise UsageError("--until does not go with --follow, which has no end")
     if options.since not in (None, "now"):
         raise UsageError("--follow starts at its checkpoint, else at the file's beginning; or say --since now")
     if options.yes and options.dry_run:
@@ -216,7 +216,7 @@ def reload(state_dir: str | None) -> list[int]:
                 raise Unreadable(f"process {pid}, which follows by {path}: {error.strerror}") from error
             told.append(pid)
     if not told:
-        raise Unreadable(f"no follower runs here, by the states in {folder}")
+        raise Unreadable(f"no follower is running here, by the states in {folder}")
     return told
 
 

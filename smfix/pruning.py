@@ -19,7 +19,7 @@ _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _WHY = {
     Stays.YOUNG: "it is younger than that",
     Stays.OPEN: "its repair or undo was interrupted, and is completed from it",
-    Stays.NEEDED: "a later repair of the same disk can be undone, and then this one is the way further back",
+    Stays.NEEDED: "a later repair of the same disk can be undone, and this one after it",
     Stays.UNREADABLE: "it cannot be read, so nobody can say what depends on it",
 }
 Agree = Callable[[Sequence[Pruned]], bool]
@@ -55,7 +55,7 @@ def _before(older_than: str) -> datetime:
     try:
         return datetime.now(UTC) - age(older_than)
     except OverflowError as error:
-        raise UsageError(f"--older-than {older_than}: that is before all time") from error
+        raise UsageError(f"--older-than {older_than}: that is too long ago") from error
 
 
 def _choose(before: datetime, setting: Setting) -> dict[str, tuple[JournalEntry | DamagedEntry, Pruned]]:

@@ -218,7 +218,9 @@ class Remedies:
         if why is None:
             return None
         codes = ", ".join(dict.fromkeys(fix.code for fix in plan.fixes))
-        return Denied(Status.REFUSED, Reason.POLICY, f"{why[0]}; {codes} would be mended, nothing was written", why[1])
+        return Denied(
+            Status.REFUSED, Reason.POLICY, f"{why[0]}; {codes} would be repaired, nothing was written", why[1]
+        )
 
     def repaired_at(self, path: str | None) -> datetime | None:
         """When the disk at `path` was repaired within the last day; None: it was not."""
@@ -359,6 +361,6 @@ def _failed(name: str, one: Incident, words: str) -> TreatedIncident:
 def _recurred(last: datetime) -> str:
     return (
         f"damaged again after the repair of {last.isoformat(timespec='seconds')}: a second repair within a day "
-        "is refused, for the cause is elsewhere (the storage, another host that writes, another tool). Find it "
+        "is refused, because the cause is elsewhere (the storage, another host that writes, another tool). Find it "
         "first; then repair by hand"
     )

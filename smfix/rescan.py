@@ -63,7 +63,7 @@ def _scan(pool: Pool, sr: str) -> Rescan:
         told = f"rescanned, but its other-config says {' and '.join(f'{name}=false' for name in switches)}: "
         told += "nothing is coalesced until that is taken away"
     else:
-        told = "rescanned; GC works on in the background, and may wait some minutes first"
+        told = "rescanned; the GC goes on in the background, and may wait some minutes first"
     return _told(before, after, told, done=True)
 
 

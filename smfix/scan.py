@@ -111,7 +111,7 @@ def _attached(mounts: Sequence[str], silent: Collection[str]) -> Iterator[str]:
         try:
             names = sorted(filter(is_uuid, os.listdir(mount)))
         except OSError as error:
-            raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point by --sr-mount") from error
+            raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point with --sr-mount") from error
         for name in names:
             folder = os.path.join(mount, name)
             if folder not in silent and any(entry.endswith(".vhd") for entry in _entries(folder)):

@@ -161,7 +161,9 @@ def uninstall(unit_dir: str | None, say: Callable[[str], None]) -> None:
     runs = unit_dir is None and os.path.isdir(RUNNING)
     if not os.path.lexists(path):
         if unit_dir is None and os.path.lexists(os.path.join(PACKAGED, UNIT)):
-            raise Unreadable(f"{PACKAGED}/{UNIT} is of the package: `systemctl disable --now smfix` stops it for good")
+            raise Unreadable(
+                f"{PACKAGED}/{UNIT} belongs to the package: `systemctl disable --now smfix` stops it for good"
+            )
         raise Unreadable(f"{path}: there is no such unit")
     if runs:
         _systemctl("disable", "--now", UNIT)

@@ -24,7 +24,7 @@ _CANDIDATES = 64
 """Candidates that are listed with a command; a log may hold any number."""
 
 COPY = (
-    "this is a downloaded or uploaded copy of a disk: there is no repairing it. Find the server that the "
+    "this is a downloaded or uploaded copy of a disk: it cannot be repaired. Find the server that the "
     "image was made from, repair that server's disk, then take a new image"
 )
 

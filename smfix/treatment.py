@@ -165,7 +165,7 @@ def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -
         if planned.plan.refusal is None and not planned.plan.edits:
             # Another smfix was quicker: the plan is made from what is there now.
             left = planned.diagnosis.findings
-            words = "the image is sound: it was repaired while it was looked at"
+            words = "the image is sound: it was repaired in the meantime"
             return Outcome(Status.VALID, words, findings=left, remaining=left)
         means = setting.means(family, only_appends=_only_appends(planned.plan, first))
         outcome = _foreseen(planned, image, means, setting)
@@ -226,7 +226,7 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
     codes = ", ".join(dict.fromkeys(fix.code for fix in made.fixes))
     return Outcome(
         Status.WOULD_REPAIR,
-        f"a dry run: {codes} would be mended, nothing was written",
+        f"dry run: {codes} would be repaired, nothing was written",
         findings=found,
         plan=made,
         remaining=made.remaining,

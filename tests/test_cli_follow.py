@@ -175,7 +175,7 @@ def test_a_reader_that_goes_away_ends_it(world):
     [
         (["a", "b", "-f"], "--follow follows one file"),
         (["-", "-f"], "--follow follows one file"),
-        (["a", "-f", "--until", "2h"], "--until cannot be meant"),
+        (["a", "-f", "--until", "2h"], "--until does not go with --follow"),
         (["a", "-f", "--since", "2h"], "or say --since now"),
         (["a", "-f", "--yes", "-n"], "contradict each other"),
         (["a", "-f", "--year", "5"], "not a year"),
@@ -332,7 +332,7 @@ def test_the_unit_of_a_package_is_known_and_left_to_it(world, monkeypatch):
     status = world.run("service", "status")
     assert (status.code, status.out.startswith(f"{packaged}/smfix.service: installed")) == (0, True)
     run = world.run("service", "uninstall")
-    assert (run.code, "is of the package" in run.err) == (8, True)
+    assert (run.code, "belongs to the package" in run.err) == (8, True)
     assert (packaged / "smfix.service").exists()
     assert world.run("service", "install").code == 0  # one of one's own goes before it
     assert world.run("service", "status").out.startswith(f"{own}/smfix.service: installed")
@@ -341,7 +341,7 @@ def test_the_unit_of_a_package_is_known_and_left_to_it(world, monkeypatch):
 def test_the_running_follower_is_told_to_read_its_policy_again(world):
     states, policy = world.folder / "follow", world.folder / "policy.toml"
     run = world.run("service", "reload", "--state-dir", states)
-    assert (run.code, "no follower runs here" in run.err) == (8, True)
+    assert (run.code, "no follower is running here" in run.err) == (8, True)
     world.smlog("")
     policy.write_text("version = 1\n", encoding="utf-8")
     process = world.start("from-log", world.log, "-f", "--policy", policy, "--state-dir", states)

@@ -85,7 +85,7 @@ def test_a_dry_run_changes_nothing_and_says_how_to_go_on(world, how):
     run = world.run("from-log", world.log, *how)
     assert run.code == 4
     assert "[would-repair]" in run.out
-    assert "a dry run: VHD101 would be mended, nothing was" in run.out
+    assert "dry run: VHD101 would be repaired, nothing was" in run.out
     again = run.out.rstrip().splitlines()[-1].strip()
     assert again == (f"smfix from-log {world.log} --yes --sr-mount {world.mount} --journal-dir {world.journals}")
     assert state(world.folder) == before
@@ -102,7 +102,7 @@ def test_json_never_asks_and_keeps_stdout_clean(world, monkeypatch):
     document = json.loads(run.out)
     (outcome,) = [one["outcome"] for one in document["incidents"]]
     assert outcome["status"] == "would-repair"
-    assert "Nothing was changed: a dry run." in run.err
+    assert "Nothing was changed: this was a dry run." in run.err
     assert cli.run(shlex.split(outcome["next"][0])[1:]) == 1
 
 

@@ -139,7 +139,7 @@ def test_a_running_disk_is_in_use_and_that_is_normal(world):
         (lambda path: path.symlink_to(path.parent / "elsewhere.vhd"), "unreadable", 8),
         (lambda path: None, "unreadable", 8),
     ],
-    ids=["empty", "no VHD", "FIFO", "symlink", "missing"],
+    ids=["empty", "not a VHD", "FIFO", "symlink", "missing"],
 )
 def test_what_is_no_image(world, make, verdict, code):
     path = world.path()
@@ -240,7 +240,7 @@ def test_an_sr_folder_is_repaired_whole(world):
         (lambda path: path.symlink_to("/etc/passwd"), ("refused", "unsafe-path"), 4),
         (lambda path: None, ("not-found", None), 12),
     ],
-    ids=["empty", "no VHD", "FIFO", "symlink", "missing"],
+    ids=["empty", "not a VHD", "FIFO", "symlink", "missing"],
 )
 def test_what_cannot_be_repaired(world, make, outcome, code):
     make(world.path())

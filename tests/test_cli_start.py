@@ -297,7 +297,7 @@ def test_a_plan_is_shown_and_asked_about(world, answer, code):
     assert (path.read_bytes() != before) is (code == 1)
     if code == 4:
         assert "nothing was written" in terminal.seen
-    assert ("'maybe' is no answer" in terminal.seen) is answer.startswith("maybe")
+    assert ("'maybe' is not an answer" in terminal.seen) is answer.startswith("maybe")
     assert ("write it: journalled before" in terminal.seen) is (answer[0] in "m?")
 
 
@@ -336,7 +336,10 @@ def test_what_became_of_a_disk_is_said_before_the_next_question(world):
     report = terminal.seen.partition("smfix: interrupted: nothing more is written")[2]
     assert "repaired and verified" in report
     assert "nothing was written: interrupted before an answer" in report
-    assert report.strip().splitlines()[-1] == "Interrupted: nothing was written after that; the same command goes on."
+    assert (
+        report.strip().splitlines()[-1]
+        == "Interrupted: nothing was written after that. The same command goes on from here."
+    )
 
 
 @pytest.mark.parametrize(

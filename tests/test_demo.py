@@ -53,7 +53,7 @@ def test_what_is_kept_can_be_looked_at(tmp_path, capsys):
     assert cli.run(["check", str(folder / "sr-mount" / SR)]) == 4
     assert capsys.readouterr().out.count("verdict  valid") == 5
     assert cli.run(shlex.split(again)) == 4
-    assert "2 images would be repaired" in capsys.readouterr().out
+    assert "To repair 2 images:" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, capsys):

@@ -390,7 +390,7 @@ def test_a_planted_link_is_not_followed(folder, tmp_path):
 def test_a_planted_fifo_is_no_lock(folder):
     folder.mkdir(parents=True)
     os.mkfifo(folder / f"{IMAGE.key}.lock")
-    with pytest.raises(WriteFailed, match="is no file"), own_lock(IMAGE, str(folder)):
+    with pytest.raises(WriteFailed, match="is not a file"), own_lock(IMAGE, str(folder)):
         pass
 
 

@@ -42,7 +42,7 @@ def test_what_lvs_says():
 
 @pytest.mark.parametrize("text", ["rubbish", f"{GROUP}|x|-wi|5", f"{GROUP}|x|-wi-a-----|many", "a|b|c|d|e"])
 def test_what_is_not_its_own(text):
-    with pytest.raises(Unreadable, match="lvs says what cannot be read"):
+    with pytest.raises(Unreadable, match="lvs printed what cannot be understood"):
         parse(text)
 
 

@@ -46,9 +46,9 @@ def test_an_earlier_page_and_an_empty_file_are_replaced(tmp_path, before):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda path: path.write_bytes(b"conectix"), "is no page of smfix"),
-        (lambda path: path.mkdir(), "no regular file"),
-        (os.mkfifo, "no regular file"),
+        (lambda path: path.write_bytes(b"conectix"), "is not a page of smfix"),
+        (lambda path: path.mkdir(), "not a regular file"),
+        (os.mkfifo, "not a regular file"),
         (lambda path: path.symlink_to("elsewhere.html"), "symbolic link"),
     ],
 )
@@ -67,7 +67,7 @@ def test_names_that_cannot_be_meant(tmp_path, name):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(WriteFailed, match="is no folder"):
+    with pytest.raises(WriteFailed, match="is not a folder"):
         ready(tmp_path / "missing" / "report.html")
     with pytest.raises(WriteFailed, match="missing"):
         page_file.save(str(tmp_path / "missing" / "report.html"), PAGE)

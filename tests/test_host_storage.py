@@ -501,7 +501,7 @@ def test_a_device_target_must_be_a_device(vhd, tmp_path, monkeypatch):
     for path in (vhd, link):
         refusal = refused(Target(str(path), Backing.BLOCK))
         assert refusal.reason is Reason.UNSAFE_PATH
-        assert "no block device" in refusal.message
+        assert "not a block device" in refusal.message
 
 
 def test_a_device_link_outside_of_dev_is_refused(tmp_path):

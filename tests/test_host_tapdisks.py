@@ -32,7 +32,7 @@ def test_lines_as_tap_ctl_prints_them():
 
 @pytest.mark.parametrize("text", ["pid=x", "error: no tapdisks", "pid=1 args=vhd:relative", "pid=1 minor=0 state=zz"])
 def test_what_is_not_its_own(text):
-    with pytest.raises(Unreadable, match="tap-ctl list says what cannot be read"):
+    with pytest.raises(Unreadable, match="tap-ctl list printed what cannot be understood"):
         parse(text)
 
 

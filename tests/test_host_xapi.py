@@ -301,7 +301,7 @@ def test_an_answer_that_is_none(tmp_path, monkeypatch, body, said):
 
 def test_records_that_are_none(server, pool):
     server.hosts = []
-    with pytest.raises(Unreadable, match="no record"):
+    with pytest.raises(Unreadable, match="not a record"):
         pool.hosts()
     server.hosts = {}
     server._pool_get_all = list
@@ -412,10 +412,10 @@ def test_a_file_wins(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("url = ", "is no TOML"),
+        ("url = ", "is not TOML"),
         ('url = "https://a"\nuser = "b"\n', "lacks password"),
         (GOOD + 'pin = "1"\n', "has pin"),
-        (GOOD + "ca = 1\n", "has a value that is no text"),
+        (GOOD + "ca = 1\n", "has a value that is not text"),
         (GOOD.replace("https", "http"), "https://HOST"),
         (GOOD.replace("https://", "https://root:x@"), "without a user in it"),
         (GOOD.replace("xen-1.example:8443", ""), "https://HOST"),

@@ -272,7 +272,7 @@ def test_one_scan_for_an_sr_of_which_two_disks_were_repaired(world, pool, locks)
             "sr": SR,
             "name": "NFS gold",
             "done": True,
-            "message": "rescanned; GC works on in the background, and may wait some minutes first",
+            "message": "rescanned; the GC goes on in the background, and may wait some minutes first",
             "unhealthy_before": 1,
             "unhealthy_after": 1,
             "gc": True,
@@ -350,7 +350,7 @@ def test_a_followers_rescan_holds_up_no_other_call(pool, monkeypatch):
     assert told == []
     may_end.set()
     scan.join()
-    assert told == [(True, "rescanned; GC works on in the background, and may wait some minutes first")]
+    assert told == [(True, "rescanned; the GC goes on in the background, and may wait some minutes first")]
     assert live._rescan(SR, Setting()) == (False, "not rescanned: no XAPI")
 
 

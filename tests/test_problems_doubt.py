@@ -97,7 +97,7 @@ def test_what_nothing_speaks_against_is_not_decided(field):
     other = changed(**{field: {"uuid": OTHER_UUID, "creator_app": b"tapX"}[field]})
     made = planned(with_backup(base(), other), "VHD105")
     assert made.diagnosis.findings[0].disposition is Disposition.REPORT
-    assert "Nothing in the image speaks against either." in made.diagnosis.findings[0].message
+    assert "Nothing in the image contradicts either." in made.diagnosis.findings[0].message
     assert made.plan.edits == ()
 
 
@@ -113,7 +113,7 @@ def test_hidden_is_never_chosen_without_a_child(where):
     raw = refooted(base(), where=where, hidden=1)
     made = planned(raw)
     assert made.diagnosis.findings[0].facts["chosen"] == ("backup" if where == "end" else "end")
-    assert "no living child" in made.diagnosis.findings[0].message
+    assert "no live child" in made.diagnosis.findings[0].message
     assert footer_of(repaired(raw, "VHD105")).hidden == 0
 
 

@@ -300,9 +300,9 @@ def test_bytes_that_read_back_differently_are_an_error(image, folder, monkeypatc
     monkeypatch.setattr(type(image), "write", lambda self, at, data: write(self, at, data.replace(b"N", b"M")))
     outcome = apply(plan_for(OLD), image, means(folder), GOOD)
     assert outcome.status is Status.FAILED
-    assert "reads back other bytes than were written" in outcome.message
+    assert "does not read back what was written" in outcome.message
     # These bytes are nobody's that the journal knows, so nothing is put over them.
-    assert "somebody else has written to it since" in outcome.message
+    assert "something else has written to it since" in outcome.message
     assert marks(folder) == [Mark.UNFINISHED]
 
 
@@ -343,7 +343,7 @@ def test_what_reads_back_differently_after_a_restore_is_an_error(image, folder, 
     entry = apply(plan_for(OLD), image, means(folder), GOOD)
     journal = journal_folder.load(folder, entry.journal).journal
     monkeypatch.setattr(type(image), "resize", lambda self, size: None)
-    with pytest.raises(applying.WriteFailed, match="reads back other bytes than were put back"):
+    with pytest.raises(applying.WriteFailed, match="does not read back what was put back"):
         applying.restore(image, journal)
 
 
@@ -411,7 +411,7 @@ def test_a_disk_written_to_meanwhile_is_not_rolled_back(disk, image, folder):
 
     outcome = apply(plan_for(OLD), image, means(folder), Verification(diagnose))
     assert outcome.status is Status.FAILED
-    assert "somebody else has written to it since" in outcome.message
+    assert "something else has written to it since" in outcome.message
     assert disk.read_bytes() == NEW[:-1] + b"x"
 
 

@@ -90,14 +90,14 @@ def test_a_device_does_not_grow():
 )
 def test_a_written_sector_and_a_bitmap_are_living(offset, length, touches):
     said = against(base(), Write(offset, bytes(length)))
-    assert any("would touch living data of block" in line for line in said) == touches
+    assert any("would touch live data of block" in line for line in said) == touches
 
 
 def test_the_same_bytes_written_again_touch_them_too():
     """The proof is on extents: a write there could be torn."""
     at = AT[0] + 4096
     assert against(base(), Write(at, base()[at : at + 512])) == [
-        f"a write at byte {at} would touch living data of block 0"
+        f"a write at byte {at} would touch live data of block 0"
     ]
 
 
@@ -191,7 +191,7 @@ def test_after_consent_to_another_footer_the_result_is_what_must_not_be_touched(
     wrong = put(base(), 600, b"\1")
     assert against(wrong, Write(600, base()[600:601]), reread=True) == []
     said = against(wrong, Write(600, base()[600:601]), Write(AT[0], b"x"), reread=True)
-    assert said == [f"a write at byte {AT[0]} would touch living data of block 0"]
+    assert said == [f"a write at byte {AT[0]} would touch live data of block 0"]
 
 
 # --------------------------------------------------------------------------- the diagnoses

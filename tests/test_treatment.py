@@ -133,7 +133,7 @@ def test_a_disk_that_another_smfix_repairs_while_it_is_looked_at_is_sound(world,
     monkeypatch.setattr(treatment, "usage", repaired_meanwhile)
     outcome = treat(found(path), setting)
     assert (outcome.status, outcome.plan, outcome.findings) == (Status.VALID, None, ())
-    assert outcome.message == "the image is sound: it was repaired while it was looked at"
+    assert outcome.message == "the image is sound: it was repaired in the meantime"
     assert path.read_bytes() == world.image()
 
 

@@ -190,12 +190,12 @@ def _ask_away(going: Sequence[Pruned]) -> bool:
 def how_to_go_on(setting: pipeline.Setting, planned: int, words: Sequence[str]) -> str:
     """What a dry run or an interrupted one says at its end; empty where there was nothing to write."""
     if isinstance(setting.decide, Asker) and setting.decide.unanswered:
-        return "Interrupted: nothing was written after that; the same command goes on."
+        return "Interrupted: nothing was written after that. The same command goes on from here."
     if setting.decide is not None or not planned:
         return ""
     again = setting.command(*words, "--yes")
     return (
-        f"Nothing was changed: a dry run. {layout.counted(planned, 'image')} would be repaired by\n"
+        f"Nothing was changed: this was a dry run. To repair {layout.counted(planned, 'image')}:\n"
         f"{layout.INDENT}{again}"
     )
 

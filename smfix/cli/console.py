@@ -115,7 +115,7 @@ def answer(question: str, meanings: Mapping[str, str]) -> str:
             if typed in (word, word[0]):
                 return word
         if typed != "?":
-            say(f"{layout.INDENT}{typed!r} is no answer.")
+            say(f"{layout.INDENT}{typed!r} is not an answer.")
         for word, meaning in meanings.items():
             say(f"{layout.INDENT}{word:<6}{meaning}")
 

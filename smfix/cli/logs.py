@@ -73,7 +73,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     html: Html = None,
     include_data: IncludeData = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also how many reports of trouble were set aside, and why.")
+        bool, typer.Option("--verbose", "-v", help="Also say how many reports of trouble were set aside, and why.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:

@@ -20,7 +20,7 @@ Targets = Annotated[
         "SR-UUID/VDI-UUID, or an SR folder (all its VHDs).",
     ),
 ]
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="As for `smfix check`; one image.")]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="One image, named as for `smfix check`.")]
 SrMount = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,7 +69,7 @@ XapiLogin = Annotated[
         metavar="FILE",
         envvar="SMFIX_XAPI_LOGIN",
         help="How to reach a pool's XAPI: TOML with url (https), user, password and, where its certificate is "
-        "its own, ca; mode 0600. Default: SMFIX_XAPI_URL, _USER, _PASSWORD and _CA, else this host's own XAPI.",
+        "self-signed, ca; mode 0600. Default: SMFIX_XAPI_URL, _USER, _PASSWORD and _CA, else this host's own XAPI.",
     ),
 ]
 NoRescan = Annotated[
@@ -91,14 +91,16 @@ StateDir = Annotated[
 ]
 Metrics = Annotated[
     str | None,
-    typer.Option("--metrics", metavar="FILE", help="With --follow: a .prom file for node-exporter's textfiles."),
+    typer.Option(
+        "--metrics", metavar="FILE", help="With --follow: a .prom file for node-exporter's textfile collector."
+    ),
 ]
 UnitDir = Annotated[
     str | None,
     typer.Option("--unit-dir", metavar="DIR", help="Where the unit lies, where that is not /etc/systemd/system."),
 ]
 Html = Annotated[
-    str | None, typer.Option("--html", metavar="FILE", help="Save the report as one self-contained page, too.")
+    str | None, typer.Option("--html", metavar="FILE", help="Also save the report as one self-contained page.")
 ]
 IncludeData = Annotated[
     bool,

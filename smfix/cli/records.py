@@ -61,7 +61,7 @@ def _prune(older_than: str | None, setting: Setting, agree: pruning.Agree | None
     hint = ""
     if agree is None and any(one.action is Pruning.WOULD_PRUNE for one in done):
         again = setting.command("journal", PRUNE, "--older-than", older_than, "--yes")
-        hint = f"Nothing was changed: a dry run. They are thrown away by\n{layout.INDENT}{again}"
+        hint = f"Nothing was changed: this was a dry run. To throw them away:\n{layout.INDENT}{again}"
     return finish(journals.pruned(done, setting.journals), jsondoc.prune(done, older_than), hint, as_json=as_json)
 
 

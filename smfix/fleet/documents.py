@@ -79,7 +79,7 @@ def read_document(data: bytes) -> Said:
     except ValueError as error:
         raise NotADocument(f"it is not JSON, or not whole ({_cut(str(error), 80)})") from error
     if not isinstance(document, dict):
-        raise NotADocument("it is JSON, but no document of smfix")
+        raise NotADocument("it is JSON, but not a document of smfix")
     found = _SCHEMA.match(_text(document, "schema", "the document"))
     reader = _READERS.get(found[1]) if found else None
     if found is None or reader is None:
@@ -90,7 +90,7 @@ def read_document(data: bytes) -> Said:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 # --------------------------------------------------------------------------- each kind
@@ -227,7 +227,7 @@ def _with_outcome(sight: Sight, outcome: dict[str, Any], where: str) -> Sight:
 def _codes(findings: object, where: str) -> tuple[str, ...]:
     """The codes of findings that say that something is wrong, in order, each once."""
     if not isinstance(findings, list):
-        raise NotADocument(f"{where}.findings is no list")
+        raise NotADocument(f"{where}.findings is not a list")
     wrong = (one for one in findings if isinstance(one, dict) and one.get("severity") != "info")
     codes = (one.get("code") for one in wrong)
     return tuple(dict.fromkeys(code for code in codes if isinstance(code, str) and _CODE.match(code)))[:_EACH]
@@ -242,21 +242,21 @@ def _number(sr: str | None, vdi: str, path: str) -> int:
 def _dict(value: object, where: str) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
-    raise NotADocument(f"{where} is no object")
+    raise NotADocument(f"{where} is not an object")
 
 
 def _list(document: dict[str, Any], key: str, where: str) -> list[Any]:
     value = document.get(key)
     if isinstance(value, list):
         return value
-    raise NotADocument(f"{key} of {where} is no list")
+    raise NotADocument(f"{key} of {where} is not a list")
 
 
 def _text(document: dict[str, Any], key: str, where: str) -> str:
     value = document.get(key)
     if isinstance(value, str):
         return value
-    raise NotADocument(f"{key} of {where} is no text")
+    raise NotADocument(f"{key} of {where} is not text")
 
 
 def _word(document: dict[str, Any], key: str, where: str) -> str:
@@ -277,7 +277,7 @@ def _time(document: dict[str, Any], key: str, where: str) -> datetime | None:
     try:
         return datetime.fromisoformat(_text(document, key, where)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise NotADocument(f"{key} of {where} is no time") from error
+        raise NotADocument(f"{key} of {where} is not a time") from error
 
 
 def _cut(text: str, most: int) -> str:

@@ -151,7 +151,7 @@ class HostGuard:
         stale, in-use, image-copy, sm-pending, shared-sr-unknown. Raises Unreadable.
         """
         if not image.is_in_place():
-            return Refusal(Reason.STALE, f"{image.target.path} leads to another file by now")
+            return Refusal(Reason.STALE, f"{image.target.path} now leads to another file")
         hidden = self.hidden(image)
         standing = self._standing(image)
         children = self.children

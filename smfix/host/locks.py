@@ -214,7 +214,7 @@ def _lock_own(name: str, below: int, held: ExitStack) -> Refusal | None:
         with ExitStack() as unless_kept:
             unless_kept.callback(os.close, fd)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, f"{name} is no file")
+                raise OSError(errno.EINVAL, f"{name} is not a file")
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

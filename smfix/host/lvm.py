@@ -93,7 +93,7 @@ def parse(text: str) -> tuple[Volume, ...]:
             if group.startswith(GROUP)
         )
     except (ValueError, IndexError) as error:
-        raise Unreadable(f"lvs says what cannot be read: {text.strip()[:80]!r}") from error
+        raise Unreadable(f"lvs printed what cannot be understood: {text.strip()[:80]!r}") from error
 
 
 def volume_of(target: Target) -> Volume | None:

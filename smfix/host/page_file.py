@@ -29,7 +29,7 @@ def ready(path: str, is_ours: Callable[[bytes], bool], head: int) -> None:
     if not name or "\0" in path or name in (".", ".."):
         raise UsageError(f"--html {path}: name a file")
     if name.lower().endswith(_IMAGES):
-        raise UsageError(f"--html {path}: that is the name of a disk image; name a page, report.html say")
+        raise UsageError(f"--html {path}: that is the name of a disk image; name a page, for example report.html")
     try:
         there = os.lstat(path)
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def ready(path: str, is_ours: Callable[[bytes], bool], head: int) -> None:
         _replaceable(path, there, is_ours, head)
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise WriteFailed(f"cannot save the page to {path}: {folder} is no folder")
+        raise WriteFailed(f"cannot save the page to {path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise WriteFailed(f"cannot save the page to {path}: no permission to write in {folder}")
 
@@ -49,7 +49,7 @@ def _replaceable(path: str, there: os.stat_result, is_ours: Callable[[bytes], bo
     if stat.S_ISLNK(there.st_mode):
         raise UsageError(f"--html {path}: that is a symbolic link; name the file itself")
     if not stat.S_ISREG(there.st_mode):
-        raise UsageError(f"--html {path}: that is no regular file")
+        raise UsageError(f"--html {path}: that is not a regular file")
     if there.st_size == 0:
         return
     try:
@@ -62,7 +62,7 @@ def _replaceable(path: str, there: os.stat_result, is_ours: Callable[[bytes], bo
     except OSError as error:
         raise _failed(path, error) from error
     if not is_page:
-        raise UsageError(f"--html {path}: that file exists and is no page of smfix; it is not replaced")
+        raise UsageError(f"--html {path}: that file exists and is not a page of smfix; it is not replaced")
 
 
 def save(path: str, page: bytes) -> None:

@@ -34,8 +34,7 @@ def name_refusal(target: Target, children: Collection[str] = ()) -> Refusal | No
     if name.life is Life.COPY:
         return Refusal(
             Reason.IMAGE_COPY,
-            f"{target.path} is a downloaded or uploaded copy: repair the disk it was made from, "
-            "then make the copy anew",
+            f"{target.path} is a downloaded or uploaded copy: repair the disk it was made from, then make a new copy",
         )
     if name.life in (Life.OLD, Life.NEW, Life.DELETED):
         return pending(f"{target.path} has a temporary name", sr)

@@ -104,7 +104,7 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
             found = _locate_vdi(vdi, sr or None, mounts)
             return (found,) if isinstance(found, Found) else found
         if "/" not in text and set(text.lower()) <= set("0123456789abcdef-"):
-            raise UsageError(f"{text} is no VDI's UUID, nor the first 8 or more hex digits of one")
+            raise UsageError(f"{text} is not a VDI's UUID, nor the first 8 or more hex digits of one")
     try:
         if stat.S_ISDIR(os.stat(text).st_mode):
             return _all_in(text)
@@ -129,7 +129,7 @@ def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFou
         # Its volume is not active, so that it has no node.
         return next(_find_volumes(name.vdi, name.sr, mounts), None) or NotFound((path,))
     if name.sr is None or name.rest is None:
-        return NotFound((f"{path} (no path of a storage repository)",))
+        return NotFound((f"{path} (not a path in a storage repository)",))
     places = [(os.path.join(mount, name.sr), name.rest) for mount in mounts]
     found = [
         Found(Target(place, Backing.FILE, name.vdi, name.sr), root)
@@ -141,7 +141,7 @@ def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFou
 
 def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
     if not is_prefix(ref) or (sr is not None and not is_uuid(sr)):
-        return NotFound((f"{ref} (no name of a VDI)",))
+        return NotFound((f"{ref} (not the name of a VDI)",))
     found = [image for row in SR_TYPES for image in row.find(ref, sr, mounts)]
     return _verdict(found, [place for row in SR_TYPES for place in row.patterns(ref, sr, mounts)])
 

@@ -398,7 +398,7 @@ def _wrong_kind(target: Target, found: os.stat_result) -> Refusal | None:
             Reason.UNSAFE_PATH,
             f"{target.path} is a symbolic link; name the image itself",
         )
-    what = "a block device" if kind == stat.S_IFBLK else "no block device"
+    what = "a block device" if kind == stat.S_IFBLK else "not a block device"
     return Refusal(Reason.UNSAFE_PATH, f"{target.path} is {what}: not what its SR holds images in")
 
 

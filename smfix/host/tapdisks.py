@@ -54,7 +54,7 @@ def parse(text: str) -> tuple[Tapdisk, ...]:
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
-            raise Unreadable(f"tap-ctl list says what cannot be read: {line[:80]!r}")
+            raise Unreadable(f"tap-ctl list printed what cannot be understood: {line[:80]!r}")
         if match["path"]:
             pid = int(match["pid"]) if match["pid"] else None
             state = int(match["state"], 0) if match["state"] else 0

@@ -311,7 +311,7 @@ def _disk(value: Any) -> PoolDisk:
 
 def _record(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise Unreadable("XAPI answers with something that is no record")
+        raise Unreadable("XAPI answers with something that is not a record")
     return value
 
 

@@ -62,7 +62,7 @@ def _read_login(file: str) -> dict[str, Any]:
     except OSError as error:
         raise Unreadable(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"{file} is no TOML: {error}") from error
+        raise UsageError(f"{file} is not TOML: {error}") from error
 
 
 def _remote(given: Mapping[str, Any], source: str) -> Login:
@@ -71,7 +71,7 @@ def _remote(given: Mapping[str, Any], source: str) -> Login:
     missing = [name for name in _NEEDED if not given.get(name)]
     unknown = sorted(set(given) - {*_NEEDED, "ca"})
     if missing or unknown or not all(isinstance(value, str) for value in given.values()):
-        what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown) or 'a value that is no text'}"
+        what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown) or 'a value that is not text'}"
         raise UsageError(f"{source} {what}; it takes url, user, password and ca")
     try:
         parts = urlsplit(given["url"])

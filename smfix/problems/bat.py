@@ -189,7 +189,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_unreadable,
-        means="No tool opens the disk, for nothing says where its blocks lie. The blocks themselves may all be there.",
+        means="No tool opens the disk: nothing says where its blocks lie. The blocks themselves may all be there.",
         why="The header's fields do not fit the file, or the file was cut inside the BAT.",
         advice="Keep the file as it is. Without its BAT nothing tells which block is which.",
         source="vhd_read_bat; vhd_util_check_bat",
@@ -208,8 +208,8 @@ ROWS = (
         todo="extend the file with zeros to the block's end",
         turn=20,
         means=(
-            "The disk is refused, and what is missing of the block is not in the file. Whether the guest had ever "
-            "written there, the finding says."
+            "Tools refuse the disk, and what is missing of the block is not in the file. The finding says whether the "
+            "guest had ever written there."
         ),
         why=(
             "The file was truncated, a footer was appended inside the block, or a coalesce was interrupted between "

@@ -302,13 +302,13 @@ ROWS = (
     Problem(
         "VHD905",
         "fresh image, batmap's unwritten last sector",
-        "The batmap's last sector lies under the footer: a new image that `vhd-util create` leaves so.",
+        "The batmap's last sector lies under the footer: a new image, as `vhd-util create` leaves it.",
         ERROR,
         REPORT,
         _detect_fresh,
         means="`vhd-util check` refuses the new disk; everything that reads it works.",
         why="For some sizes `vhd-util create` writes one sector less than the batmap it announces.",
-        advice="Nothing is to be repaired: the first block written moves the footer.",
+        advice="There is nothing to repair: the first block that is written moves the footer.",
         source="vhd_create_batmap; vhd_write_batmap",
     ),
     Problem(
@@ -324,8 +324,8 @@ ROWS = (
         todo="clear the bits over unallocated blocks",
         turn=26,
         means=(
-            "Tools take these blocks for written in full although they have no place: they are refused, or read as "
-            "something else than was meant."
+            "Tools take these blocks for fully written although they have no place in the file: they refuse the disk, "
+            "or read something other than was meant."
         ),
         why="A BAT entry was lost, or the batmap is older than the BAT.",
         advice="A set bit over an empty entry can be the trace of a lost block: rescue the file before it is attached.",

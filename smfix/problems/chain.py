@@ -204,11 +204,11 @@ ROWS = (
         REPORT,
         _detect_astray,
         means=(
-            "The disk reads right, for another locator leads to its parent; `vhd-util check` refuses it, and its "
-            "chain is not coalesced."
+            "The disk reads correctly, because another locator leads to its parent. `vhd-util check` refuses it, and "
+            "its chain is not coalesced."
         ),
         why="The locator was overwritten, or a tool that moved the parent updated only some of them.",
-        advice="The disk reads right, but `vhd-util check` fails on it, so the storage manager does not coalesce it.",
+        advice="No data is missing. Relink the disk, if at all, with the storage manager's own tools.",
         source="vhd_util_check_parent_locators: error resolving; vhd_parent_locator_get tries the next one",
     ),
 )

@@ -82,7 +82,7 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
         if "uuid" in differ and named and footer.uuid not in named:
             against[which].append("its UUID is not the one that its children name")
         if "hidden" in differ and footer.hidden and not context.children:
-            against[which].append("it is hidden, and no living child of the disk is known")
+            against[which].append("it is hidden, and no live child of the disk is known")
         if "hidden" in differ and not footer.hidden and context.children:
             against[which].append("it is not hidden, yet the disk has a child")
     clean = [which for which, said in against.items() if not said]
@@ -105,7 +105,7 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
         "names": ", ".join(fields),
         "chosen": chosen,
         "against": against,
-        "speaks": f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image speaks against either.",
+        "speaks": f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image contradicts either.",
     }
     # `vhd-util check` does not look at the backup footer of what it takes for a fixed disk.
     check = "primary and backup footers do not match" if pair[0].is_sparse else None
@@ -390,8 +390,8 @@ DIFFER = Problem(
     todo="write the proved footer over the other",
     turn=8,
     means=(
-        "Tools that read the one see another disk than tools that read the other: another size, another parent, "
-        "visible or hidden."
+        "Tools that read one of them see a different disk from tools that read the other: another size, another "
+        "parent, visible or hidden."
     ),
     why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
     advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
@@ -411,8 +411,8 @@ BOTH_LOST = Problem(
     todo="rebuild both footers from header, BAT, batmap and children",
     turn=8,
     means=(
-        "Nothing in the file says any more how large the disk is and who it is. Its header and its blocks may all "
-        "be there."
+        "Nothing in the file says any more how large the disk is or what its UUID is. Its header and its blocks may "
+        "all be there."
     ),
     why="Both ends of the file were overwritten or never written.",
     advice=(

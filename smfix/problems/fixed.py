@@ -185,7 +185,7 @@ ROWS = (
         REPORT,
         _detect_behind,
         means="The guest reads nothing of it. The disk may have been larger than its footer says.",
-        why="The footer of before a resize, or of another disk, stands at the end of the file.",
+        why="A footer from before a resize, or of another disk, stands at the end of the file.",
         advice="Compare the size with the disk's record in XAPI before the file is copied or cut.",
         source="vhd_end_of_data (libvhd.c): a fixed disk's data is whatever lies before the footer",
     ),

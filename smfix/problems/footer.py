@@ -170,10 +170,10 @@ def cut_block(image: VhdImage) -> Refusal | None:
         return None  # no blocks; its disk ends where its footer was found
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
-        return Refusal(Reason.NO_FIX, "without header and BAT nobody knows where the blocks end")
+        return Refusal(Reason.NO_FIX, "without header and BAT it is not known where the blocks end")
     limit = image.size if image.view.growable else image.footer_home
     if image.bat.value.highest_end(header.block_space) > limit:
-        return Refusal(Reason.NO_FIX, "its blocks do not end before the footer's place: that must be mended first")
+        return Refusal(Reason.NO_FIX, "its blocks do not end before the footer's place: that must be repaired first")
     return None
 
 
@@ -319,7 +319,7 @@ def _field_row(code: str, key: str, what: str) -> Problem:
         REPORT,
         _detect_field(key),
         means="Tools that check the footer refuse the disk. Its data is where it was.",
-        why="Some writer meant to write this: a foreign or very old tool, or an edit by hand.",
+        why="It was written on purpose: by a foreign or very old tool, or by hand.",
         advice="Compare with the disk's record in XAPI; copy the disk with a tool that reads it.",
         source=f"vhd_util_check_validate_footer: {key}",
     )
@@ -339,7 +339,7 @@ def _detect_in_use(image: VhdImage, context: Context) -> Iterator[Hit]:
 IN_USE = Problem(
     "VHD901",
     "footer absent because the disk is in use",
-    "The disk is open for writing and its footer is absent ({state}): normal, tapdisk writes it back on closing.",
+    "The disk is open for writing and its footer is absent ({state}). That is normal: tapdisk restores it on closing.",
     INFO,
     REPORT,
     _detect_in_use,
@@ -348,7 +348,7 @@ IN_USE = Problem(
         "tapdisk overwrites the footer with the first new block and puts it back when the disk closes; a "
         "resumed disk has its last sector filled with 0xC7. So every running disk fails `vhd-util check`."
     ),
-    advice="Nothing. Never write to it: a footer written now can land inside living data.",
+    advice="Do nothing, and never write to it: a footer written now can land inside live data.",
     source="tapdisk block-vhd.c: vhd_kill_footer; libvhd.c: vhd_write_footer",
 )
 
@@ -365,22 +365,22 @@ PRIMARY = (
         todo="pad with NUL to the next sector boundary",
         turn=30,
         means=(
-            "The disk cannot be opened, for a footer is looked for in whole sectors. The guest's data is not "
+            "The disk cannot be opened: tools look for the footer on a sector boundary. The guest's data is not "
             "touched by this."
         ),
         why="A write was cut short, or something was appended or cut off by hand.",
-        advice="If the file ends inside a block, that (VHD301) must be mended first.",
+        advice="If the file ends inside a block, that is repaired first (VHD301).",
         source="vhd_util_check_footer; vhd_util_check_bat (invalid file size)",
     ),
     Problem(
         "VHD107",
         "SM's journaled resize was interrupted",
-        "The footer carries the cookie `v_poison` ({where}): a resize by the storage manager has not ended.",
+        "The footer carries the cookie `v_poison` ({where}): a resize by the storage manager is unfinished.",
         ERROR,
         REPORT,
         _detect_poison,
-        means="The disk is out of service on purpose until the resize is ended or taken back.",
-        why="Before it moves metadata, a journaled resize disables the disk by this cookie; it was interrupted.",
+        means="The disk is out of service on purpose until the resize is finished or reverted.",
+        why="A journaled resize disables the disk with this cookie before it moves metadata; it was interrupted.",
         advice="Let the storage manager revert it from its journal (an SR scan does, or `vhd-util revert -j`).",
         source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
     ),
@@ -413,9 +413,7 @@ PRIMARY = (
         done="the footer was appended at the end",
         todo="append the footer, a copy of the one that stands before the end",
         turn=40,
-        means=(
-            "The disk cannot be opened, for nobody looks for a footer there. The guest's data is not touched by this."
-        ),
+        means=("The disk cannot be opened: no tool looks for a footer there. The guest's data is not touched by this."),
         why="Something was appended behind the footer, or the file system preallocated space there.",
         advice="Where something contradicts it, compare the disk's size with XAPI's before anything is written.",
         source="vhd_util_check_footer; measured on preallocating file systems",
@@ -450,20 +448,20 @@ PRIMARY = (
     Problem(
         "VHD902",
         "creation time in the future",
-        "The {footer} was made at {moment}, which lies in the future of this host's clock.",
+        "The {footer} was made at {moment}, which is in the future by this host's clock.",
         ERROR,
         REPORT,
         _detect_future,
-        means="`vhd-util check` refuses the disk until its time has come. Nothing is lost.",
+        means="`vhd-util check` refuses the disk until that time. Nothing is lost.",
         why="The clock of this host or of the one that made the disk was wrong. The disk is not damaged.",
-        advice="Set the clock. Nothing is to be repaired.",
+        advice="Set the clock. There is nothing to repair.",
         source="vhd_util_check_validate_footer: TIMESTAMP_MAX_SLACK",
     ),
     _field_row("VHD113", "creator-version", "this tap creator version"),
     Problem(
         "VHD904",
         "geometry larger than the disk",
-        "The {footer}'s geometry ({value}) is larger than the one of its size ({why}).",
+        "The {footer}'s geometry ({value}) is larger than the one that belongs to its size ({why}).",
         ERROR,
         REPORT,
         _detect_field("geometry"),
@@ -472,7 +470,7 @@ PRIMARY = (
         advice=(
             "The guest's data is whole and there is nothing to repair, but `vhd-util check` will go on refusing the "
             "file, and the storage manager merges nothing into a disk that it refuses. Shut the VM down and copy the "
-            "disk (`xe vdi-copy uuid=VDI sr-uuid=SR`): the copy does not have it. Attach the copy instead."
+            "disk (`xe vdi-copy uuid=VDI sr-uuid=SR`): the copy does not have this fault. Attach the copy instead."
         ),
         source="vhd_util_check_validate_footer: geometry",
     ),
@@ -497,8 +495,8 @@ BACKUP = (
         todo="rewrite the backup footer, a copy of the footer at the end",
         turn=15,
         means=(
-            "The disk still opens, but `vhd-util check` refuses it, coalesce of its chain stops, and no copy is "
-            "left should the footer be lost."
+            "The disk still opens, but `vhd-util check` refuses it and coalesce of its chain stops. If the footer is "
+            "lost too, no copy is left."
         ),
         why="The first sector was overwritten or a write to it was cut short.",
         advice="Where something contradicts the footer, it is not copied: compare the size with XAPI's.",

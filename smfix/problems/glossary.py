@@ -16,7 +16,7 @@ TERMS = {
     "differencing": "holding only what differs from a parent",
     "footer": "the last 512 bytes of a VHD: what it is, how large the guest's disk is, its UUID, a checksum",
     "geometry": "cylinders, heads and sectors, as disks were described before they had plain sizes",
-    "header": "1,024 bytes behind the backup footer: where the BAT is, how large blocks are, who the parent is",
+    "header": "1,024 bytes behind the backup footer: where the BAT is, how large blocks are, which disk is the parent",
     "hidden": "marked as a base copy: no VM uses it itself, its children read through it",
     "locator": "a place in the header that says where the parent's file is, in one system's way of writing paths",
     "NUL": "a byte of value zero",
@@ -25,7 +25,7 @@ TERMS = {
     "sector bitmap": "one bit for each sector of a block, set where the guest has written",
     "SR": "storage repository: a place that holds disks, a folder or a volume group for instance",
     "tapdisk": "the process that serves a running VM's disk from its VHD",
-    "vhd-util": "the tool by which the storage manager checks, coalesces and repairs VHDs",
+    "vhd-util": "the tool with which the storage manager checks, coalesces and repairs VHDs",
     "XAPI": "the pool's own record of its VMs, disks and hosts; `xe` asks it",
 }
 _WORDS = re.compile(

@@ -464,7 +464,7 @@ ROWS = (
         done="the BAT entry of the block that lies elsewhere was pointed at it",
         todo="point the BAT entry of the block that lies elsewhere at it",
         turn=13,
-        means="Two parts of the guest's disk share one place: what is written to the one changes the other.",
+        means="Two parts of the guest's disk share one place: writing to one changes the other.",
         why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers block",
@@ -472,7 +472,7 @@ ROWS = (
     Problem(
         "VHD304",
         "block without a BAT entry",
-        "A block's shape stands at byte {offset:,} without a BAT entry: {owner}.",
+        "What looks like a block stands at byte {offset:,} without a BAT entry: {owner}.",
         WARNING,
         REPORT,
         _detect_orphans,
@@ -481,9 +481,12 @@ ROWS = (
         done="the lost BAT entry was restored",
         todo="restore the lost BAT entry",
         turn=14,
-        means="Nobody reads this data; the next writer takes its place. Most often it was never promised to the guest.",
+        means=(
+            "Nothing reads this data, and the next writer overwrites it. Most often it was never acknowledged to the "
+            "guest."
+        ),
         why=(
-            "tapdisk writes block and bitmap first, then the entry: a crash between leaves data that was never "
+            "tapdisk writes block and bitmap first, then the entry: a crash in between leaves data that was never "
             "acknowledged. Or the entry of a living block was lost."
         ),
         advice=(
@@ -495,11 +498,11 @@ ROWS = (
     Problem(
         "VHD310",
         "data without a BAT entry",
-        "Data stands behind byte {offset:,} where no block is and where one would have room; it has no block's shape.",
+        "Data lies behind byte {offset:,}, where there is no block but room for one; it does not look like a block.",
         WARNING,
         REPORT,
         _detect_unnamed,
-        means="Nobody reads this data; the next writer takes its place. It may be a block that lost its BAT entry.",
+        means="Nothing reads this data, and the next writer overwrites it. It may be a block that lost its BAT entry.",
         why=(
             "The BAT entry of a block was lost whose sector bitmap was overwritten, or that holds data which was never "
             "acknowledged. Or something else was written into the file."

@@ -149,7 +149,7 @@ def restore(image: OpenImage, journal: Journal) -> None:
         image.resize(journal.old_size)
     image.sync()
     if standing(image, journal) is not Standing.OLD:
-        raise WriteFailed(f"{journal.target.path} reads back other bytes than were put back")
+        raise WriteFailed(f"{journal.target.path} does not read back what was put back")
 
 
 def _write(
@@ -192,7 +192,7 @@ def _objection(plan: RepairPlan, image: OpenImage, means: Means) -> Refusal | No
                 (means.undo_command(entry.id),),
             )
     if not fingerprint_matches(image, plan.fingerprint):
-        return Refusal(Reason.STALE, "the image has changed since it was diagnosed; run it again")
+        return Refusal(Reason.STALE, "the image has changed since it was diagnosed; run smfix again")
     return None
 
 
@@ -248,7 +248,7 @@ def _carry_out(image: OpenImage, journal: Journal) -> None:
             image.write(step.offset, step.after)
     image.sync()
     if standing(image, journal) is not Standing.NEW:
-        raise WriteFailed(f"{journal.target.path} reads back other bytes than were written")
+        raise WriteFailed(f"{journal.target.path} does not read back what was written")
 
 
 def _judge(
@@ -310,7 +310,7 @@ def _roll_back(
     """Put the image back under locks that are held; `status` where that succeeds."""
     try:
         if standing(image, entry.journal) is Standing.ELSEWHERE:
-            return _stuck(plan, entry, means, f"{why}; somebody else has written to it since")
+            return _stuck(plan, entry, means, f"{why}; something else has written to it since")
         restore(image, entry.journal)
         journal_folder.mark(entry, Mark.ROLLED_BACK)
     except SmfixError as error:

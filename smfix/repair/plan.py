@@ -208,7 +208,9 @@ def _hopeless(image: VhdImage, diagnosis: Diagnosis, context: Context) -> Refusa
     if diagnosis.verdict is Verdict.INVALID and context.in_use is InUse.READ_WRITE:
         return Refusal(Reason.IN_USE, "the disk is open for writing: what is read now may be changed in a moment")
     if any(finding.code == "VHD107" for finding in diagnosis.findings):
-        return Refusal(Reason.SM_PENDING, "a resize by the storage manager has not ended; it reverts it itself")
+        return Refusal(
+            Reason.SM_PENDING, "a resize by the storage manager is unfinished; the storage manager reverts it itself"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""The proof that a plan changes no guest sector and no living metadata. Pure.
+"""The proof that a plan changes no guest sector and no live metadata. Pure.
 
 Theory. What the guest reads is a map from guest sector to place in the file: BAT, then batmap, then sector
 bitmap (the order in which tapdisk asks). The proof is on extents: the map is the same before and after, no
@@ -107,7 +107,7 @@ def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) 
             yield f"a write at byte {edit.offset} would touch the path to the parent"
         for at, block in bat.covering(edit.extent, header.block_space):
             if block not in agreed and any(spot.overlaps(edit.extent) for spot in mapped(before, header, at, block)):
-                yield f"a write at byte {edit.offset} would touch living data of block {block}"
+                yield f"a write at byte {edit.offset} would touch live data of block {block}"
 
 
 def _moved(before: VhdImage, after: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) -> Iterator[str]:

@@ -19,18 +19,18 @@ from smfix.report.layout import row as labelled
 
 _SAFE, _CONFIRM, _REPORT = Disposition.SAFE, Disposition.CONFIRM, Disposition.REPORT
 _CONSENT = {
-    _SAFE: "SAFE: repaired with --yes or an answered prompt; proved to change no guest sector and no living metadata.",
-    _CONFIRM: "CONFIRM: repaired only with --confirm {code} besides.",
+    _SAFE: "SAFE: repaired with --yes or an answered prompt; proved to change no guest sector and no live metadata.",
+    _CONFIRM: "CONFIRM: repaired only with --confirm {code} as well.",
     _REPORT: "REPORT: smfix has no repair for it and writes nothing.",
 }
 _DEPENDS = {
     (_SAFE, _REPORT): _CONSENT[_SAFE]
     + " Where something in the image contradicts it, the finding says REPORT, and nothing is written.",
     (_SAFE, _CONFIRM, _REPORT): _CONSENT[_SAFE]
-    + " Where that cannot be proved, the finding says CONFIRM (--confirm {code} besides) or REPORT (nothing is "
+    + " Where that cannot be proved, the finding says CONFIRM (--confirm {code} as well) or REPORT (nothing is "
     "written).",
     (_CONFIRM, _REPORT): "It depends on the evidence. Where that leaves one answer the finding says CONFIRM: repaired "
-    "with --confirm {code} besides. Else it says REPORT, and nothing is written.",
+    "with --confirm {code} as well. Otherwise it says REPORT, and nothing is written.",
 }
 _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 

@@ -30,11 +30,11 @@ _STATUS = {
 }
 _REASON = {
     Reason.IN_USE: "in use: shut its VM down or detach it, then run this again",
-    Reason.LOCKED: "locked by another program: run this again when that has ended",
+    Reason.LOCKED: "locked by another program: run this again when that is done",
     Reason.NEEDS_CONFIRM: "needs your consent",
     Reason.NO_FIX: "no repair for it",
     Reason.IMAGE_COPY: "a copy of a disk: repair the disk that it was made from",
-    Reason.NOT_A_VHD: "no VHD",
+    Reason.NOT_A_VHD: "not a VHD",
     Reason.SM_PENDING: "the storage manager has something to finish with it first",
     Reason.SHARED_SR_UNKNOWN: "on shared storage, where another host may have it open",
     Reason.STALE: "changed since it was looked at",

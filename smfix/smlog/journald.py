@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 def read_entry(line: str) -> Entry | None:
-    """The entry that `line` holds, None if it is no object with a MESSAGE."""
+    """The entry that `line` holds, None if it is not an object with a MESSAGE."""
     if '"MESSAGE"' not in line:
         return None
     try:

@@ -70,7 +70,7 @@ class LogFile:
 
 
 def open_log(path: str) -> LogFile:
-    """Raises OSError; also for what is no file."""
+    """Raises OSError; also for what is not a file."""
     raw = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     try:
         if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
