@@ -6,12 +6,12 @@ much of it as is read with ease. Everything is made printable here, so no caller
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from smfix.patterns import pattern
 from smfix.report.escape import printable
 
 WIDTH = 80
@@ -92,7 +92,7 @@ def _pieces(text: str, room: int) -> list[str]:
     return lines if lines[0] or len(lines) == 1 else lines[1:]
 
 
-_WORD = re.compile(r" *[^ ]+")
+_WORD = pattern(r" *[^ ]+")
 
 
 def moment(time: datetime | None) -> str:
