@@ -24,7 +24,7 @@ def test_one_sound_image():
         "/sr: 1 image",
         "  a  valid, 16 MiB disk, 3 MiB file",
         "",
-        "1 image: 1 valid; 0 with a size that is no multiple of 512; the longest chain",
+        "1 image: 1 valid; 0 with a size that is not a multiple of 512; the longest chain",
         "has 1 image.",
     ]
 
@@ -35,7 +35,7 @@ def test_one_sound_image():
         ({"hidden": True}, "hidden"),
         ({"in_use": InUse.READ_WRITE}, "open read-write"),
         ({"in_use": InUse.READ_ONLY}, "open read-only"),
-        ({"aligned": False}, "size no multiple of 512"),
+        ({"aligned": False}, "size not a multiple of 512"),
         ({"standing": "parent-missing"}, "parent not here"),
         ({"standing": "ring"}, "its chain is a ring"),
     ],
@@ -91,7 +91,9 @@ def test_what_the_pool_calls_it():
 
 
 def test_no_image():
-    assert scanned.sum_up(()) == "0 images: ; 0 with a size that is no multiple of 512; the longest chain has 0 images."
+    assert (
+        scanned.sum_up(()) == "0 images: ; 0 with a size that is not a multiple of 512; the longest chain has 0 images."
+    )
     assert max(map(len, lines())) <= 80
 
 
@@ -100,4 +102,4 @@ def test_what_is_long_is_folded_under_itself():
     long = CheckedImage(f"/sr/{name}.vhd", Verdict.INVALID, 5 * MIB)
     told = lines(ScannedImage(long, depth=1, virtual_size=16 * MIB, aligned=False))
     assert told[1] == f"    {name}  INVALID, 16 MiB disk, 5 MiB file,"
-    assert told[2] == " " * 42 + "size no multiple of 512"
+    assert told[2] == " " * 42 + "size not a multiple of 512"

@@ -146,7 +146,7 @@ def test_text_draws_the_chain_and_names_what_is_wrong(mount):
     assert lines[at + 3].startswith("    " + LEAF)
     assert "valid" in lines[at + 3]
     assert " ".join(lines[-2:]) == (
-        "3 images: 1 valid, 2 invalid; 1 with a size that is no multiple of 512; the longest chain has 2 images."
+        "3 images: 1 valid, 2 invalid; 1 with a size that is not a multiple of 512; the longest chain has 2 images."
     )
 
 

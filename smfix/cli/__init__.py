@@ -14,6 +14,10 @@ from smfix.cli.console import emit, give_up_stdout, say
 from smfix.cli.options import EPILOG
 from smfix.model import Exit
 
+_ABOUT = """From a XenServer / XCP-ng storage log to repaired, re-validated, undoable VHD disks.
+
+`smfix demo` shows it on throw-away disks; `smfix from-log --dry-run` says what it would do on this host.
+"""
 _SHIELDED = 130  # what typer makes of an interrupt that it meets before we do
 
 
@@ -79,7 +83,7 @@ def application(asked: str | None = None) -> typer.Typer:
 
     What the others need is not imported: that is half of the start-up.
     """
-    app = _empty("smfix", "From a XenServer / XCP-ng storage log to repaired, re-validated, undoable VHD disks.")
+    app = _empty("smfix", _ABOUT)
     app.callback(invoke_without_command=False)(_root)
     every = _COMMANDS | _LAST
     if asked in every:

@@ -29,8 +29,8 @@ def report(
 ) -> int:
     """Merge the outputs of many hosts: which SR, which cause, since when, what was repaired and what is left.
 
-    A disk that several hosts see counts once. Hosts whose output says that they could not be reached, or cannot be
-    read, are named; the rest goes on. Reads files only, asks no host.
+    A disk that several hosts see counts once. Hosts that could not be reached, or whose output cannot be read, are
+    named; the others are reported all the same. Reads files only, asks no host.
     """
     page = page_wanted(html, include_data=False)
     fleet = reading.find(names)

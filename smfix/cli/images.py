@@ -100,7 +100,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
 ) -> int:
     """Diagnose, plan, repair and re-validate the named images.
 
-    Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
+    Without --yes: on a terminal each plan is shown and you are asked, otherwise nothing is changed.
     """
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)

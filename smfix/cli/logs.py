@@ -79,7 +79,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
 ) -> int:
     """Read SMlog, find each damaged VHD, plan, repair, re-validate, report.
 
-    Without --yes on a terminal each plan is shown and asked about; elsewhere nothing is changed.
+    Without --yes: on a terminal each plan is shown and you are asked, otherwise nothing is changed.
     """
     left = pipeline.left_srs(leave_sr or ())
     if follow and verbose:

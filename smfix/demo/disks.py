@@ -116,7 +116,7 @@ _LOST = "primary footer invalid: invalid cookie"
 DISKS = (
     Disk(
         "5b0c1a7e-3a52-4a05-9f0e-6d1f6e0b7c11",
-        "leaf of the disk below; its length is no multiple of 512",
+        "leaf of the disk below; its length is not a multiple of 512",
         {0: range(64), 3: (7, 2000, 4095)},
         _odd_length,
         "error reading primary footer: -22",

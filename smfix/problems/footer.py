@@ -355,7 +355,7 @@ IN_USE = Problem(
 PRIMARY = (
     Problem(
         "VHD102",
-        "file size is no multiple of 512",
+        "file size is not a multiple of 512",
         "The file is {size:,} bytes long, {over} more than whole sectors: no footer can be read at its end.",
         ERROR,
         SAFE,

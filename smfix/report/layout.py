@@ -38,6 +38,11 @@ def columns(width: int) -> Iterator[None]:
         _Paper.width = before
 
 
+def terminal() -> int:
+    """Columns that there are: for what is no prose."""
+    return _Paper.width
+
+
 def prose() -> int:
     """Columns that prose takes."""
     return min(_Paper.width, READABLE)

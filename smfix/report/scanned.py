@@ -12,7 +12,7 @@ from smfix.model import CheckedImage, InUse, ScannedImage, Severity, Verdict
 from smfix.report import exitcode
 from smfix.report.escape import printable
 from smfix.report.jsondoc import finding, names
-from smfix.report.layout import counted, prose, wrapped
+from smfix.report.layout import counted, terminal, wrapped
 
 TIES = {
     "parent-missing": "parent not here",
@@ -25,7 +25,7 @@ _BELOW = " " * 5
 
 
 def text(images: Sequence[ScannedImage]) -> str:
-    """Folder by folder, chain by chain: one line an image, and a sum. As wide as prose where names allow."""
+    """Folder by folder, chain by chain: one line an image, and a sum. As wide as the terminal where names allow."""
     parts: list[str] = []
     for folder, group in groupby(images, key=lambda image: dirname(image.checked.path)):
         here = list(group)
@@ -54,7 +54,7 @@ def _listed(head: str, items: Sequence[str]) -> str:
     """`head` and behind it the items, folded between them and not within."""
     lines = [head + items[0]]
     for item in items[1:]:
-        if len(lines[-1]) + len(item) + 3 <= prose():  # with a comma on either side
+        if len(lines[-1]) + len(item) + 3 <= terminal():  # with a comma on either side
             lines[-1] += f", {item}"
         else:
             lines[-1] += ","
@@ -75,7 +75,7 @@ def words(image: ScannedImage) -> list[str]:
     if checked.size is not None:
         words.append(f"{amount(checked.size)} file")
     if image.aligned is False:
-        words.append("size no multiple of 512")
+        words.append("size not a multiple of 512")
     if image.standing in TIES:
         words.append(TIES[image.standing])
     return words
@@ -101,7 +101,7 @@ def sum_up(images: Sequence[ScannedImage]) -> str:
     askew = sum(image.aligned is False for image in images)
     deepest = max((image.depth + 1 for image in images), default=0)
     longest = f"the longest chain has {counted(deepest, 'image')}"
-    return f"{counted(len(images), 'image')}: {told}; {askew} with a size that is no multiple of 512; {longest}."
+    return f"{counted(len(images), 'image')}: {told}; {askew} with a size that is not a multiple of 512; {longest}."
 
 
 def document(images: Sequence[ScannedImage]) -> dict[str, Any]:
