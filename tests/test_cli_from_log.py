@@ -263,9 +263,8 @@ def test_disks_of_an_sr_that_is_elsewhere_lead_to_its_hosts(world):
 
 def test_verbose_tells_what_was_set_aside_and_why(world):
     world.smlog("[1] 2012-05-15 00:18:35.127755\tcoalesce: EXCEPTION util.SMException, Timed out\n" * 2)
-    told = (
-        "2 reports of trouble were set aside: no damaged VHD.\n   2        the work was stopped or took too long, and"
-    )
+    told = "2 reports of trouble were set aside, because they name no damaged VHD:\n"
+    told += "   2        the work was stopped or took too long, and"
     run = world.run("from-log", world.log, "--verbose")
     assert run.code == 0
     assert told in run.out

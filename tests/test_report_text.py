@@ -171,9 +171,9 @@ def test_older_logs_that_were_not_read_are_named():
 
 
 def test_what_was_set_aside():
-    assert text.set_aside(reading()) == "0 reports of trouble were set aside: no damaged VHD."
+    assert text.set_aside(reading()) == "No report of trouble was set aside."
     assert text.set_aside(reading(noise=(("a lock was busy", 1),))) == (
-        "1 report of trouble was set aside: no damaged VHD.\n   1        a lock was busy"
+        "1 report of trouble was set aside, because it names no damaged VHD:\n   1        a lock was busy"
     )
 
 

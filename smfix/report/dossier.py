@@ -336,5 +336,9 @@ def timeline(reading: LogReading, cards: Sequence[Card]) -> Timeline | None:
         # Wide enough to be seen, and inside at both ends; a clock that jumped back may swap the two.
         left, right = min(start, end), max(start, end)
         width = max(right - left, NARROWEST)
-        marks.append(Mark(card, number, span(card.first, card.last), min(left, 1000 - width), width))
-    return Timeline(span(first, last), tuple(sorted(marks, key=lambda mark: mark.start)))
+        marks.append(Mark(card, number, span(_second(begun), _second(ended)), min(left, 1000 - width), width))
+    return Timeline(span(_second(first), _second(last)), tuple(sorted(marks, key=lambda mark: mark.start)))
+
+
+def _second(time: datetime) -> datetime:
+    return time.replace(microsecond=0)

@@ -79,7 +79,10 @@ def log_read(reading: LogReading) -> str:
 def set_aside(reading: LogReading) -> str:
     """What looked like trouble in the logs and is no damaged VHD: how many reports, and why."""
     total = sum(count for _, count in reading.noise)
-    head = f"{counted(total, 'report')} of trouble {'was' if total == 1 else 'were'} set aside: no damaged VHD."
+    if not total:
+        return "No report of trouble was set aside."
+    were = "was set aside, because it names" if total == 1 else "were set aside, because they name"
+    head = f"{counted(total, 'report')} of trouble {were} no damaged VHD:"
     return "\n".join([head, *(row(f"{count:,}", why) for why, count in reading.noise)])
 
 
