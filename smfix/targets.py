@@ -58,8 +58,8 @@ def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequenc
     if sr is not None and is_uuid(sr) and not _is_attached(sr, mounts):
         return Outcome(
             Status.NOT_FOUND,
-            f"its SR is not attached to this host; looked at: {looked}. Run smfix on a host where it is attached, or name "
-            "the mount point with --sr-mount",
+            f"its SR is not attached to this host; looked at: {looked}. Run smfix on a host where it is attached, or "
+            "name the mount point with --sr-mount",
             next=(command(["xe", "pbd-list", f"sr-uuid={sr}", "params=host-uuid,currently-attached"]),),
         )
     asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
