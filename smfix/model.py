@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntFlag
-from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 SECTOR = 512
@@ -98,7 +97,7 @@ class Verdict(Enum):
     UNREADABLE = "unreadable"
 
 
-_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
+_NO_FACTS: Mapping[str, Any] = {}
 
 
 class Finding(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +100,9 @@ def test_exit_bits_are_fscks():
 def test_an_error_names_its_exit_bit(error, bit):
     assert issubclass(error, errors.SmfixError)
     assert error.exit_bit is bit
+
+
+def test_what_a_reader_hands_over_can_be_handed_over():
+    """Readers tell what they have read through a pipe; a finding need not have facts."""
+    finding = Finding("VHD101", "footer missing", "It is gone.", Severity.ERROR, Disposition.SAFE)
+    assert pickle.loads(pickle.dumps(finding)) == finding
