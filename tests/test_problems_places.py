@@ -42,6 +42,7 @@ from smfix.problems.blocks import Orphan, block_shaped, clear_is_nul, forced, or
 from smfix.problems.places import misplaced, shifted
 from smfix.problems.rows import Context
 from smfix.problems.table import row
+from smfix.vhd.image import MARK
 from smfix.vhd.make import sparse
 from smfix.vhd.structs import BLOCK_SIZE, UNUSED
 
@@ -489,7 +490,7 @@ def test_a_block_that_lost_its_entry_and_its_end_is_a_warning(left, footer, behi
     assert "VHD304" not in codes(planned(put(cut, at, bytes(SECTOR))))
 
 
-@pytest.mark.parametrize("padding", [b"", b"0" * 100])
+@pytest.mark.parametrize("padding", [b"", b"0" * 100, MARK])
 def test_a_block_of_which_only_the_bitmap_is_left_is_a_warning_too(padding):
     raw = three()
     block = max((0, 1, 2), key=lambda number: bat_entry(raw, number))

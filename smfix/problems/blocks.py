@@ -163,8 +163,8 @@ def remnant(image: VhdImage, places: list[Orphan]) -> Orphan | None:
     if header is None or not isinstance(image.bat, Sound) or not image.view.growable or header.block_size < PAGE:
         return None
     space, end = header.block_space, min([room(image), *(footer.where.offset for footer in image.tail)])
-    if image.view.read(Extent(end - 1, 1)) == b"0":
-        end -= SECTOR  # the wiki's padding, over what was left of a sector
+    if image.view.read(Extent(end - 1, 1)) == b"0" or image.view.read(Extent(end - SECTOR, SECTOR)) == MARK:
+        end -= SECTOR  # the wiki's padding, over what was left of a sector; tapdisk's mark, where the file ended once
     ends = (place.offset + space for place in places)
     at = max(image.end_of_headers, image.bat.value.highest_end(space, below=image.size), *ends)
     for spot in dict.fromkeys((round_up(at + header.bitmap_size, PAGE) - header.bitmap_size, at)):
