@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,8 @@ from images import (
     with_end,
 )
 from smfix.model import Disposition, Reason, Refusal
+from smfix.problems import doubt
+from smfix.problems.footer import BLOCKS_OF_2_TIB
 from smfix.problems.rows import Context
 from smfix.problems.table import row
 from smfix.vhd.make import ParentRef, sparse
@@ -306,6 +309,21 @@ def test_two_copies_of_which_neither_has_the_field_make_none():
 def test_a_patched_child_keeps_its_type():
     raw = flipped(child(), 60 + 3, -512)
     assert footer_of(repaired(raw, "VHD106")) == footer_of(child())
+
+
+@pytest.mark.parametrize("entries", [64, BLOCKS_OF_2_TIB])
+def test_a_copy_that_is_noise_is_no_witness(entries):
+    """Its values are any, and a checksum that adds up bytes soon fits one of them to a size that is wrong too."""
+    rng = random.Random(entries)
+    sound = sparse(DISK_SIZE, UUID, {1: some(1, PARTIAL)}, bat_blocks=entries, timestamp=1000).to_bytes()
+    header = header_of(sound)
+    for _ in range(60):
+        footer = replace(footer_of(sound), uuid=rng.randbytes(16), timestamp=rng.getrandbits(31)).sealed()
+        end = bytearray(footer.encode())
+        end[48 + rng.randrange(8)] ^= 1 << rng.randrange(8)
+        raw = rng.randbytes(512) + sound[512:-512] + bytes(end)
+        made = doubt._patched(seen(raw), header, CONTEXT)
+        assert made is None or made.current_size == DISK_SIZE
 
 
 # --------------------------------------------------------------------------- VHD106: a footer left between blocks

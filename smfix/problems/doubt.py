@@ -40,6 +40,19 @@ COMBINATIONS = 4096
 IN_GAPS = 8
 """Footers left between blocks that are weighed at most."""
 _FIELDS = tuple(name for name in Footer.__slots__ if name != "checksum")
+_FREE = (
+    "timestamp",
+    "creator_app",
+    "creator_version",
+    "creator_os",
+    "original_size",
+    "current_size",
+    "geometry",
+    "uuid",
+)
+"""Fields whose value no rule fixes."""
+BENT = 2
+"""Fields with one allowed value that a damaged copy may have wrong: with more it is no footer any more."""
 _IDLE = {"timestamp", "original_size", "creator_os", "saved"}
 """Fields that change neither what the guest reads nor what the storage manager does."""
 
@@ -165,14 +178,12 @@ def _state(footer: Footer | None, origin: dict[str, str], missing: list[_Lack]) 
 def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None:
     """The footer that both damaged copies together leave: each field from one of them, or the only value allowed.
 
-    The checksum that either copy still holds arbitrates; nothing in the image may speak against the result.
+    The checksum that either copy still holds arbitrates; nothing in the image may speak against the result. It adds up
+    bytes, so that a wrong value here hides a wrong one there once in some hundred times: what is no footer any more is
+    no witness, and size and geometry have to say the same.
     """
     raws = [f.raw for f in (image.end, image.backup) if isinstance(f, Damaged) and len(f.raw) >= SHORT_FOOTER_SIZE]
-    if not raws:
-        return None
-    copies = [structs.parse_footer(raw) for raw in raws]
     has_parent = header.parent_uuid != NULL_UUID or any(loc.code for loc in header.locators)
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
     only: dict[str, Any] = {
         "cookie": FOOTER_COOKIE,
         "features": 2,
@@ -182,21 +193,42 @@ def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None
         "saved": 0,
         "reserved": bytes(426),
     }
+    copies = [
+        copy
+        for copy in map(structs.parse_footer, raws)
+        if sum(getattr(copy, name) != value for name, value in only.items()) <= BENT
+    ]
+    if not copies:
+        return None
+    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    whole = header.max_bat_size * header.block_size
     open_ = {name: {getattr(copy, name) for copy in copies} for name in _FIELDS if name not in only}
-    open_["hidden"] = {0, 1}
-    open_["current_size"] |= {header.max_bat_size * header.block_size}
+    open_["hidden"] = {1} if context.children else open_["hidden"] & {0, 1} or {0}
+    if header.max_bat_size != BLOCKS_OF_2_TIB:  # else it is the size that a disk may grow to
+        open_["current_size"] |= {whole}
     open_["uuid"] |= named
     open_["geometry"] |= {geometry_for(size) for size in open_["current_size"]}
     found: set[Footer] = set()
     for values in islice(product(*open_.values()), COMBINATIONS):
         footer = replace(copies[0], **only, **dict(zip(open_, values, strict=True))).sealed()
-        if any(footer.checksum == copy.checksum for copy in copies):
+        if any(footer.checksum == copy.checksum for copy in copies) and _agrees(footer, copies, whole):
             found.add(footer)
     allowed = {replace(copy, **only).sealed() for copy in copies}
     if len(copies) == 2 and allowed == {copy.sealed() for copy in copies} and len(allowed) == 1:
         found |= allowed  # only the checksums are wrong
     fitting = [footer for footer in found if not contradictions(inspect(image.view, by=footer))]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _agrees(footer: Footer, copies: list[Footer], whole: int) -> bool:
+    """The size and the geometry of `footer` say the same, and not one of them alone.
+
+    Both stand in a copy, or the size is that of the `whole` BAT; or all that is not fixed anyway is as in one copy.
+    """
+    if any(all(getattr(footer, name) == getattr(copy, name) for name in _FREE) for copy in copies):
+        return True
+    seen = footer.current_size == whole or any(footer.geometry == copy.geometry for copy in copies)
+    return seen and footer.geometry == geometry_for(footer.current_size)
 
 
 def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str, str], list[_Lack]]:
