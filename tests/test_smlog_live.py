@@ -194,3 +194,17 @@ def test_more_disks_than_there_can_be_are_not_asked_for(monkeypatch):
 def test_nothing_fed_is_nothing_told():
     assert Log().wait() == []
     assert Log().reader.settled == 0
+
+
+def test_a_deletion_is_proved_once_the_process_has_gone_on():
+    deleting = syslog("Deleting unlinked VDI *1d994938(40.000G/14.271G)", 9, "SMGC")
+    log = Log().feed(syslog(f"=== SR {SR}: gc ===", 9, "SMGC")).feed(RECORD).feed(deleting)
+    assert len(log.wait()) == 1
+    assert log.feed(syslog("lock: released /var/lock/sm/x/sr", 9)).wait(60) == []
+    (proof,) = log.feed(syslog(f"Starting asynch srUpdate for SR {SR}", 9, "SMGC")).wait()
+    assert proof.vdi == VDI[:8]
+
+    log = Log().feed(RECORD).feed(deleting)
+    log.wait()
+    log.feed(syslog("gc: EXCEPTION <class 'util.SMException'>, os.unlink(/x.vhd) failed", 9, "SMGC")).wait()
+    assert log.feed(syslog("No work, exiting", 9, "SMGC")).wait() == []

@@ -18,6 +18,9 @@ def proofs_of(lines: list[str], number: int = 1, wanted=None) -> list[tuple[str,
 
 
 DELETING = gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?)")
+WENT_ON = gc(f"Starting asynch srUpdate for SR {SR}")
+# What a garbage collector says between a failure and its EXCEPTION: the SR's trees, however many.
+LEAVING = [gc("GC process exiting, no work left"), gc("In cleanup"), *[gc("        *3f994938(8.000M/2.004M?)")] * 300]
 VANISHED = gc(f"VDI {A}(1.000G/2.000M) disappeared since last scan")
 GONE = (A, None, Strength.GONE, 1)
 
@@ -36,10 +39,19 @@ GONE = (A, None, Strength.GONE, 1)
         ([said(f"['/sbin/lvremove', '-f', '{LV}']"), OK], [(VDI, SR, Strength.GONE, 2)]),
         ([said(f"['/sbin/lvremove', '-f', '{LV}']"), said("FAILED in")], []),
         ([said(f"['/sbin/lvremove', '-f', '{LV}', 'x']"), OK], []),
-        ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?)")], [(A, None, Strength.GONE, 1)]),
+        ([DELETING, WENT_ON], [GONE]),
+        ([DELETING, said("['/usr/bin/vhd-util', 'scan', '-f', '-m', '/x/*.vhd']"), gc("tag: EXCEPTION x, y")], [GONE]),
+        ([DELETING, gc("Coalescing *3f994938(1G) -> *2e994938(1G)"), gc("coalesce: EXCEPTION x, y")], [GONE]),
+        ([DELETING, gc("No work, exiting")], [GONE]),
+        ([DELETING], [GONE]),
         ([gc(f"Deleting unlinked VDI *OLD_{A[:4]}(1.000G/2.000M?)")], []),
         ([gc(f"VDI {A}[VHD](1.000G//2.000M|n) disappeared since last scan")], [(A, None, Strength.GONE, 1)]),
+        ([DELETING, gc("In cleanup")], [GONE]),
+        ([DELETING, gc(f"=== SR {SR}: gc ==="), gc("gc: EXCEPTION x, y")], [GONE]),
+        ([DELETING, gc("gc: EXCEPTION x, y", at="Aug 12 12:00:00")], [GONE]),
         # announced, and then it failed
+        ([DELETING, *LEAVING, gc("gc: EXCEPTION <class 'util.SMException'>, os.unlink(/x.vhd) failed")], []),
+        ([DELETING, *LEAVING, gc("Aborted")], []),
         ([DELETING, gc("gc: EXCEPTION <class 'util.SMException'>, os.unlink(/x.vhd) failed")], []),
         ([DELETING, said("['/sbin/lvremove', '-f', '/dev/x']"), said("FAILED in util.pread: (rc 5) stdout: ''")], []),
         ([DELETING, gc("Deleting unlinked VDI *99999999(1G)"), gc("gc: EXCEPTION <class 'x'>, y")], [GONE]),
@@ -50,7 +62,7 @@ GONE = (A, None, Strength.GONE, 1)
         ([VANISHED, gc("SR 7a14 ('nfs') (0 VDIs in 0 VHD trees): no changes")], []),
         ([VANISHED, gc("SR 7a14 ('nfs') (3 VDIs in 1 VHD trees): no changes"), gc("(0 VDIs in 0 VHD trees)")], [GONE]),
         ([gc("Found 1 VDIs for deletion:")], []),
-        ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?) not", at="Aug  9 12:00:00")], [(A, None, Strength.GONE, 1)]),
+        ([gc(f"Deleting unlinked VDI *{A}(1.000G/2.000M?) not", at="Aug  9 12:00:00")], [GONE]),
         ([said("['check']")], []),
     ],
 )

@@ -150,8 +150,11 @@ def parse_line(raw: bytes, at: Position) -> Line:
 class Window:
     """The blocks at hand, in order. Positions stay valid while their block is in the window.
 
-    `start` is the place (bytes) of the window's first byte in the logical text of all logs.
+    `start` is the place (bytes) of the window's first byte in the logical text of all logs. `grows`: more may be
+    written behind the last line.
     """
+
+    grows = False
 
     def __init__(self, start: int = 0, engine: Engine | None = None) -> None:
         self._engine = engine or PlainEngine()

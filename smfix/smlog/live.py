@@ -42,6 +42,8 @@ class _Hit:
 class _Growing(Window):
     """A window whose newest block takes in more lines: a tail hands on a few at a time."""
 
+    grows = True
+
     def extend(self, data: bytes) -> int:
         """The newest block (its data a bytearray) grows by `data`, whole lines; its serial number."""
         block = self._blocks[-1]

@@ -19,14 +19,17 @@ from smfix.patterns import pattern
 from smfix.smlog.events import Quote, Voice, quote, voice
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import UUID, VDI_NAME, image_path, short_name
-from smfix.smlog.processes import same_run, sr_of
+from smfix.smlog.processes import same_run, sr_of, starts_run
 from smfix.smlog.records import arguments, subject, succeeded
 
 _COALESCE_LINES = 400  # of a process between its coalesce and the relinking
-_DELETION_LINES = 12  # of a process from the announcement of a deletion to its failure
+_DELETION_LINES = 2000  # of a process behind the announcement of a deletion; before it fails it prints the SR's trees
 _SCAN_LINES = 200  # of a process around what it says of a scan
-_DELETING = "Deleting unlinked VDI "
-_FAILURE = pattern(r"FAILED|EXCEPTION|failed")
+_FAILURE = pattern(r"FAILED|EXCEPTION|failed|Aborted")
+# What a garbage collector does next only where the deletion went through.
+_WENT_ON = pattern(
+    r"Deleting unlinked VDI |srUpdate for SR |vhd-util['\"], ['\"]scan['\"]|[Cc]oalescing [*0-9a-f]|No work, exiting"
+)
 _SCAN_ERROR = pattern(r"[Ss]can[ -]error")
 _COUNTED = pattern(r"\((?P<vdis>[0-9]+) VDIs in [0-9]+ \w+ trees\)")
 
@@ -96,14 +99,20 @@ def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted, 
 
 
 def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
-    """Said before it is done: what the process says next may be that it failed."""
+    """Said before it is done: no proof where the process says that something failed before it goes on.
+
+    In a log that is still written to it has to go on; in one that ends there, the last word on the disk stands.
+    """
     short = short_name(found["short"])
     if short.temporary or not _wants(wanted, short.digits):
         return []
     for other in islice(window.of_process_after(line), _DELETION_LINES):
-        if _DELETING in other.text:
+        if _WENT_ON.search(other.text) or starts_run(other) or not same_run(line.stamp, other.stamp):
             break
         if _FAILURE.search(other.text):
+            return []
+    else:
+        if window.grows:
             return []
     return [_short_proof(window, line, short.digits, Strength.GONE, (line,), origin)]
 
