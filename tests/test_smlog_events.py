@@ -43,6 +43,7 @@ def test_the_exception_takes_over_what_the_check_said():
         ("could not find parent /x.vhd", ("parent-missing",)),
         ("", ()),
         ("cannot stat /x: 2", ()),
+        ("error reading primary footer: -5", ()),
     ],
 )
 def test_what_is_no_damage_needs_an_exception(stdout, kinds):
