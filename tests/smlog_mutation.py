@@ -84,8 +84,10 @@ def read(text: bytes, chance: random.Random) -> Register:
 
 
 def names(gathered: Gathering) -> Iterator[str]:
-    """Everything by which an incident names a disk."""
-    yield from (name for name in (gathered.vdi, gathered.sr, gathered.path, *gathered.candidates) if name)
+    """Everything by which an incident names a disk; of a volume's path the volume: its group is named after the SR."""
+    path = gathered.path or ""
+    path = path.removeprefix(f"/dev/VG_XenStorage-{gathered.sr}/")
+    yield from (name for name in (gathered.vdi, gathered.sr, path, *gathered.candidates) if name)
 
 
 def run(lines: int, seed: int) -> tuple[int, int]:

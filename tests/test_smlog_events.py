@@ -222,7 +222,10 @@ def test_scan_errors():
     assert brief([said(SCAN.replace("-22", "-2"))]) == []
     assert brief([said(SCAN.replace(PATH, "/etc/fstab"))]) == []
     bare = said(SCAN.replace(PATH, f"VHD-{VDI}"))
-    assert brief([gc(f"=== SR {SR}: gc ==="), bare]) == [(VDI, SR, None, ("scan-error",))]
+    assert brief([gc(f"=== SR {SR}: gc ==="), bare]) == [(VDI, SR, LV, ("scan-error",))]
+    assert brief([bare]) == [(VDI, None, None, ("scan-error",))]
+    file = said(SCAN.replace(PATH, f"{VDI}.vhd"))  # which folder is mounted where is another question
+    assert brief([gc(f"=== SR {SR}: gc ==="), file]) == [(VDI, SR, None, ("scan-error",))]
     assert brief([said(SCAN.replace(PATH, RESOURCE))]) == [("", None, RESOURCE, ("scan-error",))]
 
 

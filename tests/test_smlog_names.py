@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from smfix.smlog.names import VDI_NAME, image_path, image_paths, is_uuid, linstor_volume, short_name
+from smfix.smlog.names import VDI_NAME, image_path, image_paths, is_uuid, linstor_volume, short_name, volume_path
 from smlog_text import LV, PATH, SR, VDI
 
 MAPPER = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}"
@@ -106,3 +106,11 @@ def test_short_names_of_every_era(name, digits, temporary):
 @pytest.mark.parametrize("name", ["*1d99493(40.00G)", "OLD_b54(1G)", "(40G)", "xyz12345(1G)", "1d994938(40(G)"])
 def test_what_is_no_short_name(name):
     assert not re.fullmatch(VDI_NAME, name)
+
+
+def test_the_path_of_a_volume():
+    assert volume_path(f"VHD-{VDI}", SR) == LV
+    assert volume_path(f"VHD-OLD_{VDI}", SR) == LV.replace("VHD-", "VHD-OLD_")
+    assert volume_path(f"VHD-{VDI}", None) is None
+    assert volume_path(f"{VDI}.vhd", SR) is None
+    assert volume_path(f"/x/VHD-{VDI}", SR) is None

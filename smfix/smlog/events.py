@@ -25,6 +25,7 @@ from smfix.smlog.names import (
     image_paths,
     linstor_volume,
     short_name,
+    volume_path,
 )
 from smfix.smlog.processes import run_before, same_run, sr_of, srs_named, started_between
 from smfix.smlog.records import RECORD_LINES, Record, read_record
@@ -234,7 +235,8 @@ class EventReader:
         if image is None:
             return
         if image.sr is None and not linstor_volume(image.path):
-            image = image._replace(path="", sr=sr_of(self._window, line))
+            sr = sr_of(self._window, line)
+            image = image._replace(path=volume_path(image.path, sr) or "", sr=sr)
         weight = Weight.DAMAGE if int(found["code"]) == -22 else Weight.STORAGE
         failure = self._failure(line, image, ("scan-error",), weight, [line])
         self._remember(failure)

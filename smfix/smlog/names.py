@@ -87,6 +87,11 @@ def linstor_volume(path: str) -> bool:
     return _DRBD.match(path) is not None
 
 
+def volume_path(name: str, sr: str | None) -> str | None:
+    """The path of the volume called `name` on an LVM SR: its group is named after the SR. None for other names."""
+    return f"/dev/VG_XenStorage-{sr}/{name}" if sr is not None and _LV_NAME.match(name) else None
+
+
 def image_paths(text: str) -> Iterator[ImagePath]:
     """Every image path in `text`, in order."""
     for found in _PATH.finditer(text):
