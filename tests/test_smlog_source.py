@@ -24,6 +24,7 @@ from smfix.smlog import parts as parts_module
 from smfix.smlog import source as source_module
 from smfix.smlog import sweep as sweep_module
 from smfix.smlog import workers as workers_module
+from smfix.smlog.lines import Block, Position, parse_line
 from smfix.smlog.source import read_logs
 from smlog_corpus import TRUTHS, as_truth, log_of
 from smlog_text import PATH, SR, SR2, VDI, VDI2, X, check, corrupted, failed, gc, said
@@ -273,6 +274,65 @@ def test_zones_nobody_knows(log, tz):
 def test_years_that_are_none(log, year):
     with pytest.raises(UsageError, match="--year"):
         read(log, year=year)
+
+
+WITHOUT_A_TIME = {
+    "prose": "lock: released /var/lock/sm/1/sr",
+    "a dump": "Timestamp           : Fri Nov 27 20:29:30 2026",
+    "clocks": "12:00:00 [T 12:00:00",
+    "nothing": "",
+    "far behind": "x" * 3000,
+}
+
+
+@pytest.mark.parametrize("line", WITHOUT_A_TIME.values(), ids=list(WITHOUT_A_TIME))
+def test_the_first_and_the_last_time_behind_and_before_any_text_without_one(tmp_path, monkeypatch, line):
+    monkeypatch.setattr("smfix.smlog.blocks.BLOCK", 40_000)
+    day = [gc("x", at=f"Aug {day} 12:00:00") for day in (10, 11, 12)]
+    path = tmp_path / "SMlog"
+    path.write_bytes(text_of([*[line] * 450, *day, *[line] * 450]))
+    reading = read(path)
+    assert (reading.first.day, reading.last.day) == (10, 12)
+    path.write_bytes(text_of([line] * 450))
+    assert read(path).first is None
+
+
+def test_the_first_and_the_last_time_of_a_journal(tmp_path):
+    entry = '{"__REALTIME_TIMESTAMP":"%d","MESSAGE":"[1] In cleanup"}'
+    path = tmp_path / "SMlog"
+    path.write_bytes(text_of([*["-- x --"] * 300, *[entry % (day * 86_400_000_000) for day in (1, 2)], *["--"] * 3000]))
+    reading = read(path)
+    assert (reading.first.day, reading.last.day) == (2, 3)
+
+
+def test_a_line_is_asked_for_its_time_once_and_so_many_are(monkeypatch):
+    asked = []
+    parse = parts_module.parse_line
+    monkeypatch.setattr(parts_module, "parse_line", lambda raw, at: asked.append(len(raw)) or parse(raw, at))
+    for wanted, text in ((1, b"x 12:00:00" * 1000), (501, b"x 12:00:00\n" * 10_000), (0, b"12:00:00\n" * 1000)):
+        block = Block(text, len(text), 0, 1, text.count(b"\n"))
+        for which in (parts_module._first_stamp, parts_module._last_stamp):
+            assert which(block) is None
+            assert len(asked) == wanted
+            asked.clear()
+
+
+LINES = [
+    gc("x", at="Aug 10 12:00:00"), gc("Timestamp : Nov 27 20:29:30", at="Aug 11 12:00:00"), "\0" * 300, "x" * 5000, "",
+    '{"__REALTIME_TIMESTAMP":"86400000000","MESSAGE":"[1] In cleanup"}', '{"__REALTIME_TIMESTAMP":"12:00:00"}', "> ",
+    "> " + gc("x", at="Aug 12 12:00:00"), "Timestamp : Fri Nov 27 20:29:30 2026", " 12:00:00",
+    "[1] 2012-05-15 00:18:35\tx", "[20121031T18:06:12.123Z|error|xen1|x|VDI.copy] failed",
+    "<150>1 2026-05-01T10:00:00.123456+02:00 xen1 SM - - - [1] x",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=30), st.booleans())
+def test_the_first_and_the_last_time_are_those_of_every_line(lines, is_whole):
+    text = text_of(lines) if is_whole else text_of(lines)[:-1]
+    block = Block(text, len(text), 0, 1, text.count(b"\n"))
+    stamps = [stamp for line in lines if (stamp := parse_line(line.encode(), Position(0, 0)).stamp)]
+    assert parts_module._first_stamp(block) == (stamps[0] if stamps else None)
+    assert parts_module._last_stamp(block) == (stamps[-1] if stamps else None)
 
 
 def test_since_and_until(tmp_path):

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from smfix.errors import Unreadable
+from smfix.patterns import pattern
 from smfix.smlog.archives import Log
 from smfix.smlog.blocks import BLOCK, Cutter
-from smfix.smlog.engine import Engine
-from smfix.smlog.lines import REACH_AHEAD, REACH_BACK, Block, Position, parse_line
+from smfix.smlog.engine import Data, Engine
+from smfix.smlog.lines import LINE_LIMIT, REACH_AHEAD, REACH_BACK, Block, Position, parse_line
 from smfix.smlog.stamps import Stamp
 from smfix.smlog.sweep import Event, Looking, Memory, Sweep, Tally
 from smfix.smlog.unpack import Damaged
@@ -25,7 +26,11 @@ from smfix.smlog.unpack import Damaged
 _UNPACKS_TO = 12  # times its size, when the work is divided
 _PACKED_COSTS = 3  # times what plain text costs, byte for byte
 _ROOM = 1 << 50  # places of one part; half of them for the text before it
-_STAMPED_WITHIN = 200  # lines searched for a log's first and last time
+# A log's first and last time. What every prefix's time holds (the literal comes first, for speed), and a journal's.
+_CLOCK = pattern(rb":(?<=[T ][0-9]{2}:)[0-5][0-9]:[0-9]{2}")
+_JOURNALS = b"__REALTIME_TIMESTAMP"
+_TRIED = 500  # lines of a block with one of these that turns out to be no prefix's
+_FIRST_STRIDE, _WIDER = 4 << 10, 8  # bytes looked through for the last time: so many, then eight times as many, ...
 
 
 class Segment(NamedTuple):
@@ -378,24 +383,52 @@ def _note(view: Seen, block: Block) -> None:
 
 
 def _first_stamp(block: Block) -> Stamp | None:
-    offset = 0
-    for _ in range(_STAMPED_WITHIN):
-        end = block.data.find(b"\n", offset, block.size) + 1 or block.size
-        if stamp := parse_line(bytes(block.data[offset:end]), Position(0, 0)).stamp:
+    data, offset = block.data, 0
+    tries = iter(range(_TRIED))
+    for hit in _times_in(data, 0, block.size):
+        if hit < offset:
+            continue  # of a line that was asked
+        offset = data.find(b"\n", hit, block.size) + 1 or block.size
+        if stamp := _stamp_at(data, hit, offset):
             return stamp
-        offset = end
-        if offset >= block.size:
+        if next(tries, None) is None:
             break
     return None
 
 
 def _last_stamp(block: Block) -> Stamp | None:
-    end = block.size
-    for _ in range(_STAMPED_WITHIN):
-        start = block.data.rfind(b"\n", 0, end - 1) + 1
-        if stamp := parse_line(bytes(block.data[start:end]), Position(0, 0)).stamp:
-            return stamp
-        end = start
-        if end <= 0:
-            break
+    """It is mostly in the last line: so the block is looked through from its end, in pieces of whole lines."""
+    data, stop, stride = block.data, block.size, _FIRST_STRIDE
+    tries = iter(range(_TRIED))
+    while stop > 0:
+        start = data.rfind(b"\n", 0, stop - stride) + 1 if stop > stride else 0
+        end = stop
+        for hit in reversed([*_times_in(data, start, stop)]):
+            if hit >= end:
+                continue
+            if stamp := _stamp_at(data, hit, data.find(b"\n", hit, end) + 1 or end):
+                return stamp
+            if next(tries, None) is None:
+                return None
+            end = data.rfind(b"\n", start, hit) + 1
+        stop, stride = start, stride * _WIDER
     return None
+
+
+def _times_in(data: Data, start: int, stop: int) -> Iterator[int]:
+    """Where in ``data[start:stop]`` a line may carry a time, in their order."""
+    journal = data.find(_JOURNALS, start, stop)
+    for found in _CLOCK.finditer(data, start, stop):
+        while 0 <= journal < found.start():
+            yield journal
+            journal = data.find(_JOURNALS, journal + 1, stop)
+        yield found.start()
+    while journal >= 0:
+        yield journal
+        journal = data.find(_JOURNALS, journal + 1, stop)
+
+
+def _stamp_at(data: Data, hit: int, end: int) -> Stamp | None:
+    """The time of the line that holds byte `hit` and ends at `end`."""
+    start = data.rfind(b"\n", 0, hit) + 1
+    return parse_line(bytes(data[start : min(end, start + LINE_LIMIT)]), Position(0, 0)).stamp
