@@ -124,6 +124,23 @@ def test_a_daemon_that_is_told_of_late():
     assert sr_of(window, line_at(window, 1)) == SR
 
 
+@pytest.mark.parametrize(("back", "found"), [(1000, SR), (899, None), (500, None)])
+def test_no_handover_reaches_further_than_a_search(monkeypatch, back, found):
+    """What a part of a log has in front of it is as much as one search reaches: so many searches reach no further."""
+    monkeypatch.setattr("smfix.smlog.lines.REACH_BACK", back)
+    started, passed = gc(f"=== SR {SR}: gc ===", 1), gc("New PID [26919]", 1)
+    rest = 900 - len(started) - len(passed) - 2
+    assert sr_at_end(started, "x" * (rest // 2 - 1), passed, "x" * (rest - rest // 2 - 1), END) == found
+
+
+def test_no_handover_that_is_told_of_late_reaches_further_than_a_search(monkeypatch):
+    lines = [gc(f"=== SR {SR}: gc ===", 1), END, "x" * 400, gc("New PID [26919]", 2), "x" * 400, gc("New PID [2]", 1)]
+    window = window_of(lines)
+    assert sr_of(window, line_at(window, 2)) == SR
+    monkeypatch.setattr("smfix.smlog.lines.REACH_AHEAD", 600)
+    assert sr_of(window, line_at(window, 2)) is None
+
+
 def test_a_daemon_of_another_day_is_another():
     lines = [gc(f"=== SR {SR}: gc ===", 1, at="Aug  1 12:00:00"), gc("New PID [26919]", 1, at="Aug  1 12:00:00"), END]
     assert sr_at_end(*lines) is None

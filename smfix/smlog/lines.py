@@ -262,6 +262,11 @@ class Window:
         """Where the line starts in the logical text of all logs (bytes)."""
         return self._starts[at.block - self._first] + at.offset
 
+    def reached_from(self, at: Position) -> range:
+        """The places (bytes) that a search from the line at `at` reaches."""
+        place = self.place(at)
+        return range(place - REACH_BACK, place + REACH_AHEAD + 1)
+
     def line_end(self, at: Position) -> int:
         """The offset in its block right behind the line that starts at `at`."""
         return self._line_end(self.block(at.block), at.offset)

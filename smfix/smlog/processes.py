@@ -125,14 +125,18 @@ def sr_of(window: Window, line: Line) -> str | None:
     """The SR on which the process that wrote `line` works: the last one that its run has named.
 
     None where it named none, or two in one line. A daemonised garbage collector inherits the SR of
-    the process it came from.
+    the process it came from. However often work was handed over: nothing counts that one search from `line` on
+    does not reach.
     """
+    within = window.reached_from(line.at)
     for _ in range(_HANDOVERS):
         for other in run_before(window, line):
+            if window.place(other.at) not in within:
+                return None
             named = srs_named(other.text)
             if named and (other.ident == "SMGC" or _is_recent(other, line)):
                 return named.pop() if len(named) == 1 else None
-        origin = _handed_over_by(window, line)
+        origin = _handed_over_by(window, line, within)
         if origin is None:
             return None
         line = origin
@@ -144,12 +148,12 @@ def _is_recent(other: Line, line: Line) -> bool:
     return gap is None or gap <= LENT
 
 
-def _handed_over_by(window: Window, line: Line) -> Line | None:
-    """The line with which another process passed its work on to the one that wrote `line`."""
+def _handed_over_by(window: Window, line: Line, within: range) -> Line | None:
+    """The line, at a place `within`, with which another process passed its work on to the one that wrote `line`."""
     needles = (b"PID [%d]" % line.pid,) if line.pid is not None else ()  # rare, other than the lines of the pid itself
     for near in (window.naming_before, window.naming_after):  # their order can be reversed
         for other in near(line.at, needles):
-            if not same_run(other.stamp, line.stamp):
+            if window.place(other.at) not in within or not same_run(other.stamp, line.stamp):
                 break
             if _passes_to(other) == line.pid and other.host == line.host:
                 return other
