@@ -531,6 +531,26 @@ def test_what_a_part_cannot_know_changes_nothing(tmp_path, small, monkeypatch, w
     )
 
 
+@pytest.mark.parametrize("what", ["a line of any length", "a hole"])
+def test_what_lies_in_front_of_a_part(tmp_path, small, monkeypatch, what):
+    """Behind a line of any length, or before a hole: as much as a search reaches."""
+    monkeypatch.setattr(parts_module, "BLOCK", 1000)
+    path = tmp_path / "SMlog"
+    with path.open("wb") as file:
+        if what == "a hole":
+            file.write(text_of([*quiet(200), check(), "one line"]))
+            file.seek(1 << 20)
+        else:
+            file.write(text_of([*quiet(200), "z" * 9000, check()]))
+        file.write(text_of([*quiet(5), corrupted(pid=5), *quiet(20)]))
+        file.truncate(2 << 20)
+    cut = path.read_bytes().index(corrupted(pid=5).encode())
+    monkeypatch.setattr(parts_module, "_cut", lambda *_: cut)
+    for count in (1, 2):
+        ways(monkeypatch, count)
+        assert [one.vdi.text for one in read(path).incidents] == [VDI]
+
+
 def test_verdicts_of_a_terminal_on_both_sides_of_a_cut(tmp_path, small, monkeypatch):
     monkeypatch.setattr("smfix.smlog.streams.LARGEST_PASTE", 0)
     verdict = ["primary footer invalid: invalid cookie", f"{PATH} appears invalid; dumping metadata"]

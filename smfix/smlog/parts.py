@@ -8,6 +8,7 @@ that only an earlier part knows, the count is relative until :func:`placed` has 
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -169,20 +170,22 @@ def _cut(log: Log, segment: Segment, goal: int) -> int | None:
     if log.path is None:
         return segment.begin if 2 * goal < cost(log) else None
     end = log.size if segment.end is None else segment.end
-    cut = _line_start(log, segment.begin + max(0, goal))
+    begin = segment.begin + max(0, goal)
+    cut = _line_start(log, begin, begin + BLOCK)
     return cut if cut is not None and segment.begin <= cut < end else None
 
 
-def _line_start(log: Log, goal: int) -> int | None:
-    """Where the first line behind byte `goal` of a plain log starts; None if none does nearby."""
-    stream = log.open()
+def _line_start(log: Log, goal: int, limit: int) -> int | None:
+    """Where the first line behind byte `goal` of a plain log starts; None if none does before byte `limit`."""
+    piece, buffer = _Piece(log, max(0, goal - 1), limit), bytearray(BLOCK)
     try:
-        stream.seek(max(0, goal - 1))
-        data = stream.read(BLOCK)
+        while count := piece.readinto(memoryview(buffer)):
+            found = buffer.find(b"\n", 0, count)
+            if found >= 0:
+                return piece.offset - count + found + 1
     except OSError as error:
         raise Unreadable(f"{log.name}: {error.strerror}") from error
-    at = data.find(b"\n")
-    return None if at < 0 else max(0, goal - 1) + at + 1
+    return None
 
 
 # --------------------------------------------------------------------------- one part
@@ -261,12 +264,12 @@ def _open(log: Log, segment: Segment) -> Any:
 
 
 class _Piece:
-    """Bytes `begin` to `end` of the plain `log`. Holes are passed over, not read."""
+    """Bytes `begin` to `end` of the plain `log`. Holes are passed over, not read. `offset` is where it has come to."""
 
     def __init__(self, log: Log, begin: int, end: int | None) -> None:
         self._name = log.name
         self._stream: Any = log.open()
-        self._offset = begin
+        self.offset = begin
         self._end = end
         self._given = 0  # bytes
         self._runs = [(0, begin)]  # from which of them on which offsets of the log were given: holes lie between
@@ -274,22 +277,22 @@ class _Piece:
     def readinto(self, view: memoryview) -> int:
         """Fill `view`; 0 at the end."""
         while True:
-            room = len(view) if self._end is None else min(len(view), self._end - self._offset)
+            room = len(view) if self._end is None else min(len(view), self._end - self.offset)
             if room <= 0:
                 return 0
-            self._stream.seek(self._offset)
+            self._stream.seek(self.offset)
             count = int(self._stream.readinto(view[:room]))
-            self._offset += count
+            self.offset += count
             if count < room or view[0] or view[count - 1] or bytes(view[:count]).strip(b"\0"):
                 self._given += count
                 return count
-            data = self._stream.next_data(self._offset)
+            data = self._stream.next_data(self.offset)
             if data is None or (self._end is not None and data >= self._end):
                 return 0
-            if data <= self._offset:
+            if data <= self.offset:
                 self._given += count
                 return count
-            self._offset = data
+            self.offset = data
             self._runs.append((self._given, data))
 
     def again(self, at: int, view: memoryview) -> None:
@@ -334,22 +337,28 @@ def _tail(reading: Reading, index: int, end: int | None, need: int) -> list[Bloc
     """The last blocks of a log before `end`, of at least `need` bytes where it has as many."""
     log = reading.logs[index]
     cutter = Cutter(reading.engine, [])
-    if log.path is not None:
-        stop = log.size if end is None else end
-        start = _line_start(log, stop - need) if stop > need else 0
-        if start is None or start >= stop:
-            return []
-        return list(cutter.cut(_Piece(log, start, stop), index))
+    if log.path is None:
+        return _last(cutter.cut(log.open(), index), need)
+    stop = log.size if end is None else end
+    back = need + LINE_LIMIT  # so the line is whole that `need` ends in
+    while True:
+        start = _line_start(log, stop - back, stop) if back < stop else 0
+        tail = [] if start is None else _last(cutter.cut(_Piece(log, start, stop), index), need)
+        if back >= stop or sum(block.size for block in tail) >= need:
+            return tail
+        back *= 2  # a hole lies there, and is passed over; or one line
+
+
+def _last(blocks: Iterator[Block], need: int) -> list[Block]:
+    """The last of `blocks`, of at least `need` bytes; those before damage, if they end in it."""
     tail: deque[Block] = deque()
     size = 0
-    try:
-        for block in cutter.cut(log.open(), index):
+    with contextlib.suppress(Damaged):
+        for block in blocks:
             tail.append(block)
             size += block.size
             while size - tail[0].size >= need:
                 size -= tail.popleft().size
-    except Damaged:
-        pass
     return list(tail)
 
 
