@@ -12,8 +12,8 @@ from smfix.smlog.engine import PlainEngine
 from smfix.smlog.events import Failure
 from smfix.smlog.lines import Block
 from smfix.smlog.proofs import Proof, Strength
-from smfix.smlog.sweep import Looking, Memory, Sweep, recall
-from smlog_text import LV, PATH, SR, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
+from smfix.smlog.sweep import Looking, Memory, Sweep, in_question, recall
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
 
 MAPPER = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}"
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
@@ -35,19 +35,19 @@ def test_any_blocks_tell_the_same(per_block):
 
 
 def test_proofs_only():
-    wanted = {VDI2[:8]}
+    wanted = in_question([(VDI2, SR)])
     sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=wanted)
     found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
     assert [(type(event), event.vdi) for event in found] == [(Proof, VDI2)]
-    assert wanted == {VDI2[:8]}
+    assert list(wanted) == [VDI2[:8]]
 
 
 def test_vdis_that_were_reported_before():
-    wanted = {VDI2[:8]}
+    wanted = in_question([(VDI2, SR)])
     sweep = Sweep(PlainEngine(), wanted=wanted)
     found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
     assert [event.vdi for event in found if isinstance(event, Proof)] == [VDI2, VDI]
-    assert wanted == {VDI[:8], VDI2[:8]}
+    assert wanted == {VDI[:8]: (VDI, SR), VDI2[:8]: (VDI2, SR)}
 
 
 def test_the_first_proof_after_each_report_is_told():
@@ -72,6 +72,29 @@ def test_a_coalesce_is_asked_only_where_no_check_said_it_before():
     assert len(events_of([*RUN, *other, *RELINK])) == 6
     assert len(events_of([*RUN, *other, check(), OK, *RELINK])) == 7
     assert len(events_of([*RUN, *other, check(), OK, check(OTHER), OK, *RELINK])) == 6
+
+
+@pytest.mark.parametrize("twin", [PATH.replace(SR, SR2), PATH.replace("058e", "ffff")], ids=["other SR", "same digits"])
+def test_a_check_of_a_namesake_says_nothing_of_a_coalesce(twin):
+    """Two disks whose UUIDs start alike, or one UUID on two SRs: a coalesce names eight digits."""
+    strengths = [Strength.CHECKED, Strength.CHECKED]
+    assert [event.strength for event in proofs([*RUN, check(twin), OK, *RELINK])] == strengths
+    namesake = [line.replace(PATH, twin) for line in RUN]
+    assert [event.strength for event in proofs([*RUN, *namesake, check(twin), OK, *RELINK])] == strengths
+    assert [event.strength for event in proofs([*RUN, *RUN, check(), OK, *RELINK])] == [Strength.CHECKED]
+
+
+def proofs(lines):
+    return [event for event in events_of(lines) if isinstance(event, Proof)]
+
+
+def test_a_memory_takes_no_namesake_for_the_disk():
+    lines = [check(PATH.replace(SR, SR2)), OK, *RELINK]
+    for per_block in (1, 100):
+        memory = remembered(lines, per_block)
+        for asked in ([(VDI, SR)], [(VDI, SR), (VDI, SR2)], [(VDI[:8], SR)]):
+            assert len(list(recall(PlainEngine(), memory, asked))) == 2
+        assert len(list(recall(PlainEngine(), memory, [(VDI, SR2)]))) == 1
 
 
 def test_the_commands_that_are_remembered_are_bounded(monkeypatch):
@@ -198,7 +221,7 @@ def remembered(lines, per_block, *, close_at=None, can_be_read_again=True):
 
 
 def searched(lines, per_block, wanted):
-    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=set(wanted))
+    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=in_question(wanted))
     found = [event for block in blocks_of(lines, per_block) for event in sweep.feed(block)]
     return found + list(sweep.finish())
 
@@ -211,19 +234,19 @@ PROVING = [
 
 
 @pytest.mark.parametrize("per_block", [1, 3, 100])
-@pytest.mark.parametrize("wanted", [{VDI[:8]}, {VDI2[:8]}, {VDI[:8], VDI2[:8]}, {"00000000"}])
+@pytest.mark.parametrize("wanted", [[(VDI, SR)], [(VDI2, SR)], [(VDI, SR), (VDI2, None)], [("0" * 8, None)]])
 def test_a_memory_answers_as_a_second_pass_would(per_block, wanted):
     memory = remembered(PROVING, per_block)
     assert memory.holds
-    told = list(recall(PlainEngine(), memory, frozenset(wanted)))
+    told = list(recall(PlainEngine(), memory, wanted))
     assert told == searched(PROVING, per_block, wanted)
-    assert bool(told) == ("00000000" not in wanted)
+    assert bool(told) == (("0" * 8, None) not in wanted)
 
 
 def test_a_memory_tells_nothing_of_the_next_part():
     memory = remembered([*PROVING, check(OTHER, "-i"), check(OTHER), OK], 1, close_at=2)
-    assert [event.strength for event in recall(PlainEngine(), memory, frozenset({VDI2[:8]}))] == [Strength.CHECKED]
-    assert not list(recall(PlainEngine(), memory, frozenset({VDI[:8]})))
+    assert [event.strength for event in recall(PlainEngine(), memory, [(VDI2, SR)])] == [Strength.CHECKED]
+    assert not list(recall(PlainEngine(), memory, [(VDI, SR)]))
 
 
 def test_a_memory_that_cannot_hold_says_so(monkeypatch):

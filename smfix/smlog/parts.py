@@ -21,7 +21,7 @@ from smfix.smlog.blocks import BLOCK, Cutter
 from smfix.smlog.engine import Data, Engine
 from smfix.smlog.lines import LINE_LIMIT, REACH_AHEAD, REACH_BACK, Block, Position, parse_line
 from smfix.smlog.stamps import Stamp
-from smfix.smlog.sweep import Event, Looking, Memory, Sweep, Tally
+from smfix.smlog.sweep import Event, InQuestion, Looking, Memory, Sweep, Tally
 from smfix.smlog.unpack import Damaged
 
 _UNPACKS_TO = 12  # times its size, when the work is divided
@@ -195,7 +195,7 @@ def read_part(
     reading: Reading,
     part: Part,
     looking: Looking,
-    wanted: set[str],
+    wanted: InQuestion,
     seen: dict[int, Seen],
     memories: list[Memory] | None = None,
 ) -> Iterator[Event]:

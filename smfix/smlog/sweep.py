@@ -31,6 +31,10 @@ class Tally(NamedTuple):
 
 
 Event = Failure | Proof | Tally
+Disk = tuple[str, str | None]
+"""A VDI as it was reported (a full UUID, or a prefix), and its SR."""
+InQuestion = dict[str, Disk | None]
+"""By the first eight digits: the disk that was reported with these; None where they are several."""
 _EIGHT_DIGITS = pattern(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")
 _PROOF_BEFORE, _PROOF_BEHIND = 100, 4000  # bytes around an anchor in which a VDI is named
 _MOST_WANTED = 100_000  # VDIs in question; a log that names more is no log
@@ -75,6 +79,19 @@ def _keys_of(digits: str) -> set[bytes]:
     return {f"{kind}{digits}"[:8].encode("ascii") for kind in _KINDS_OF_NAME}
 
 
+def in_question(disks: Iterable[Disk], known: InQuestion | None = None) -> InQuestion:
+    """`disks` by their digits; `known`, if any, grows by them."""
+    found: InQuestion = {} if known is None else known
+    for disk in disks:
+        digits = disk[0][:8]
+        if digits in found:
+            if found[digits] != disk:
+                found[digits] = None
+        elif len(found) < _MOST_WANTED:
+            found[digits] = disk
+    return found
+
+
 class Looking(Enum):
     """What a pass looks for."""
 
@@ -84,7 +101,10 @@ class Looking(Enum):
 
 @dataclass(slots=True)
 class _Proved:
-    """What has been proved of one VDI since its last report, and by which commands."""
+    """What has been proved since the last report, and by which commands: of one VDI, or of more that share its digits.
+
+    `strengths`: of the one disk that was reported with these digits, if it is one.
+    """
 
     keys: set[tuple[object, ...]] = field(default_factory=set)
     strengths: set[Strength] = field(default_factory=set)
@@ -153,8 +173,8 @@ class Sweep:
 
     `place` is where the first block lies in the logical text of all logs (bytes); events before
     `begin`, and in what is fed after `close`, belong to somebody else's pass and are not told. Of
-    what proves the same of a VDI, the first after each report is told. `wanted` are the VDIs (eight
-    digits) that were reported so far; the pass adds to it. A `memory` is filled.
+    what proves the same of a VDI, the first after each report is told. `wanted` are the VDIs that were
+    reported so far; the pass adds to it. A `memory` is filled.
     """
 
     def __init__(
@@ -162,7 +182,7 @@ class Sweep:
         engine: Engine,
         *,
         looking: Looking = Looking.BOTH,
-        wanted: set[str] | None = None,
+        wanted: InQuestion | None = None,
         origin: int = 0,
         place: int = 0,
         begin: int = 0,
@@ -176,7 +196,7 @@ class Sweep:
         self._origin = origin
         self._begin = begin
         self._end: int | None = None
-        self._wanted = set() if wanted is None else wanted
+        self._wanted: InQuestion = {} if wanted is None else wanted
         self._volumes = bool(self._wanted) or memory is not None  # whether a VDI in question may be one
         self._keys = {*_ALWAYS, *(key for digits in self._wanted for key in _keys_of(digits))}
         self._proved: dict[str, _Proved] = {}
@@ -326,7 +346,8 @@ class Sweep:
                 self._told.clear()
             self._told.add(command)
             proved.commands.add(command)
-            proved.strengths.add(proof.strength)
+            if (proof.vdi, proof.sr) == self._wanted[proof.vdi[:8]]:  # and not a namesake
+                proved.strengths.add(proof.strength)
         if key not in proved.keys:
             proved.keys.add(key)
             yield from self._tell(proof)
@@ -335,8 +356,9 @@ class Sweep:
         if isinstance(event, Failure) and event.vdi:
             digits = event.vdi[:8]
             self._volumes |= event.path is None or _FILES not in event.path
-            if digits not in self._wanted and len(self._wanted) < _MOST_WANTED:
-                self._wanted.add(digits)
+            is_new = digits not in self._wanted
+            in_question([(event.vdi, event.sr)], self._wanted)
+            if is_new and digits in self._wanted:
                 self._keys.update(_keys_of(digits))
             if proved := self._proved.pop(digits, None):
                 self._told -= proved.commands
@@ -360,12 +382,12 @@ class Sweep:
             memory.spare += [data for block in self._window.around(serial) if (data := block.let_go()) is not None]
 
 
-def recall(engine: Engine, memory: Memory, wanted: frozenset[str]) -> Iterator[Event]:
-    """What a part, whose `memory` this is, proves of the VDIs `wanted` (eight digits)."""
+def recall(engine: Engine, memory: Memory, asked: Iterable[Disk]) -> Iterator[Event]:
+    """What a part, whose `memory` this is, proves of the disks `asked`."""
     sweep = Sweep(
         engine,
         looking=Looking.PROOFS,
-        wanted=set(wanted),
+        wanted=in_question(asked),
         origin=memory.origin,
         place=memory.place,
         begin=memory.begin,

@@ -18,7 +18,7 @@ from smfix.errors import Unreadable
 from smfix.readers import Asked, Reader, Tell
 from smfix.smlog.events import Failure
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
-from smfix.smlog.sweep import Event, Looking, Memory, recall
+from smfix.smlog.sweep import Disk, Event, InQuestion, Looking, Memory, in_question, recall
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
 _READ_MEANWHILE = 16 << 20  # bytes that are read here before the other processes are there, and have remembered theirs
@@ -26,8 +26,6 @@ _AT_ONCE = 64  # events handed over together
 _PIPE = 1 << 20  # bytes of a pipe that may wait
 
 Take = Callable[[Event], None]
-Disk = tuple[str, str | None]
-"""A VDI as it was reported (a full UUID, or a prefix), and its SR."""
 
 
 def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozenset[str] | None]) -> dict[int, Seen]:
@@ -64,18 +62,18 @@ def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozen
     return seen
 
 
-def _asked(earlier: list[_Result], part: _Result, still_open: frozenset[str] | None) -> frozenset[str]:
-    """The VDIs that `earlier` parts reported, and about which `part` may prove what it has not told."""
+def _asked(earlier: list[_Result], part: _Result, still_open: frozenset[str] | None) -> frozenset[Disk]:
+    """The disks that `earlier` parts reported, and about which `part` may prove what it has not told."""
     reported = frozenset[Disk]().union(*(result.reported for result in earlier))
     if still_open is None:
-        return frozenset(vdi[:8] for vdi, _ in reported)
-    return frozenset(vdi[:8] for vdi, _ in reported - part.reported) & still_open
+        return reported
+    return frozenset(disk for disk in reported - part.reported if disk[0][:8] in still_open)
 
 
 def _second_pass(
-    reading: Reading, group: list[Part], asked: frozenset[str], take: Take, lines_before: dict[int, int]
+    reading: Reading, group: list[Part], asked: frozenset[Disk], take: Take, lines_before: dict[int, int]
 ) -> None:
-    """What `group` proves of the VDIs `asked`, looked for once more."""
+    """What `group` proves of the disks `asked`, looked for once more."""
     pieces = divide(reading, group, _ways(reading)) if _sizes_hold(reading) else [group]
     lines = dict(lines_before)
     with _side_by_side(reading, [_Task(Looking.PROOFS, piece, asked) for piece in pieces]) as readers:
@@ -97,11 +95,11 @@ def _sizes_hold(reading: Reading) -> bool:
 
 
 class _Task(NamedTuple):
-    """What one process reads: which parts, for what, about which VDIs from the start; whether it is asked later."""
+    """What one process reads: which parts, for what, about which disks from the start; whether it is asked later."""
 
     looking: Looking
     parts: list[Part]
-    wanted: frozenset[str] = frozenset()
+    wanted: frozenset[Disk] = frozenset()
     remember: bool = False
 
 
@@ -119,8 +117,8 @@ class _Reading(Protocol):
     def result(self, take: Take) -> _Result:
         """Read; every event goes to `take`."""
 
-    def recall(self, asked: frozenset[str], take: Take) -> None:
-        """What proves the incidents of the VDIs `asked` over."""
+    def recall(self, asked: frozenset[Disk], take: Take) -> None:
+        """What proves the incidents of the disks `asked` over."""
 
 
 @contextlib.contextmanager
@@ -148,7 +146,7 @@ class _Here:
     def result(self, take: Take) -> _Result:
         """Read; every event goes to `take`."""
         task = self._task
-        wanted = set(task.wanted)
+        wanted: InQuestion = in_question(task.wanted)
         reported: set[Disk] = set()
         seen: dict[int, Seen] = {}
         for part in task.parts:
@@ -160,8 +158,8 @@ class _Here:
         remembers = task.remember and all(memory.holds for memory in self._memories)
         return _Result(seen, frozenset(reported), remembers)
 
-    def recall(self, asked: frozenset[str], take: Take) -> None:
-        """What proves the incidents of the VDIs `asked` over."""
+    def recall(self, asked: frozenset[Disk], take: Take) -> None:
+        """What proves the incidents of the disks `asked` over."""
         for memory in self._memories:
             for event in recall(self._reading.engine, memory, asked):
                 take(event)
@@ -178,8 +176,8 @@ class _Elsewhere:
         result: _Result = self._received(take)
         return result
 
-    def recall(self, asked: frozenset[str], take: Take) -> None:
-        """What proves the incidents of the VDIs `asked` over. Raises Unreadable where it could not read."""
+    def recall(self, asked: frozenset[Disk], take: Take) -> None:
+        """What proves the incidents of the disks `asked` over. Raises Unreadable where it could not read."""
         self._reader.ask(asked)
         self._received(take)
 
