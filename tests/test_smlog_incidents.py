@@ -195,6 +195,11 @@ def test_from_the_lines():
     assert brief([*RUN, check(PATH, "-B"), OK]) == [(VDI, SR, 1, True)]
     assert brief([*RUN, check(), OK, *shift(RUN, 5)]) == [(VDI, SR, 2, False)]
     assert brief([check(), OK, *RUN]) == [(VDI, SR, 1, False)]
+    # A terminal's verdict has its time from the line before it, and comes behind what that line proves.
+    verdict = ["primary footer invalid: invalid cookie", f"{PATH} appears invalid; dumping metadata"]
+    gone = [gc(f"=== SR {SR}: gc ==="), gc(f"Deleting unlinked VDI *{VDI[:8]}(1G)")]
+    assert brief([*RUN, *gone]) == [(VDI, SR, 1, True)]
+    assert brief([*RUN, *gone, *verdict]) == [(VDI, SR, 1, False)]
 
 
 # --------------------------------------------------------------------------- the finished value

@@ -217,7 +217,7 @@ class EventReader:
             failure = self._judge(verdict, dated, head)
             if failure is not None and failure.weight is Weight.DAMAGE:
                 pid = dated.pid if dated is line else None
-                yield failure._replace(copy=failure.copy or transfer, pid=pid)
+                yield failure._replace(place=self._window.place(line.at), copy=failure.copy or transfer, pid=pid)
 
     def _dated(self, line: Line) -> Line:
         """The nearest line above that carries a time: an unprefixed line is from then."""
