@@ -13,7 +13,7 @@ from smfix.smlog.events import Failure, Quote
 from smfix.smlog.incidents import KINDS, Register, incident
 from smfix.smlog.proofs import Proof, Strength
 from smfix.smlog.stamps import Stamp
-from smlog_text import PATH, SR, SR2, VDI, VDI2, check, corrupted, failed, gc, incidents_of, said
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, check, corrupted, failed, gc, incidents_of, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 RUN = [check(), *failed(DUMP), corrupted()]
@@ -155,6 +155,9 @@ def test_reports_without_a_pid():
         (EVENT, PROOF._replace(place=50), False),
         (EVENT, PROOF._replace(strength=Strength.CHECKED_FAST), True),
         (EVENT, PROOF._replace(strength=Strength.GONE), True),
+        (EVENT, PROOF._replace(strength=Strength.REMOVED), False),
+        (EVENT._replace(path=LV), PROOF._replace(strength=Strength.REMOVED), True),
+        (EVENT._replace(path=None), PROOF._replace(strength=Strength.REMOVED), True),
         (EVENT, PROOF._replace(vdi=VDI2), False),
         (EVENT, PROOF._replace(vdi=VDI[:8] + VDI2[8:]), False),
         (EVENT, PROOF._replace(sr=SR2), False),
@@ -168,6 +171,7 @@ def test_reports_without_a_pid():
         (EVENT._replace(kinds=("bat-invalid",)), PROOF._replace(strength=Strength.CHECKED_FAST), False),
         (EVENT._replace(kinds=("coalesce-corrupted",)), PROOF._replace(strength=Strength.CHECKED_FAST), False),
         (EVENT._replace(kinds=("parent-missing",)), PROOF._replace(strength=Strength.GONE), False),
+        (EVENT._replace(kinds=("parent-missing",), path=LV), PROOF._replace(strength=Strength.REMOVED), False),
         (EVENT._replace(kinds=("parent-missing",)), PROOF, True),
     ],
 )

@@ -36,7 +36,7 @@ GONE = (A, None, Strength.GONE, 1)
         ([check()], []),
         ([check("/etc/fstab"), OK], []),
         ([said(f"['/usr/sbin/vhd-util', 'check', '-n', '{PATH}']"), said("SUCCESS")], [(VDI, SR, Strength.CHECKED, 2)]),
-        ([said(f"['/sbin/lvremove', '-f', '{LV}']"), OK], [(VDI, SR, Strength.GONE, 2)]),
+        ([said(f"['/sbin/lvremove', '-f', '{LV}']"), OK], [(VDI, SR, Strength.REMOVED, 2)]),
         ([said(f"['/sbin/lvremove', '-f', '{LV}']"), said("FAILED in")], []),
         ([said(f"['/sbin/lvremove', '-f', '{LV}', 'x']"), OK], []),
         ([DELETING, WENT_ON], [GONE]),

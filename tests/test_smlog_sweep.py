@@ -187,7 +187,7 @@ def test_a_volume_that_is_removed_soon_after_it_was_reported(per_block, monkeypa
         *removed,
     ]
     assert [(event.vdi, event.strength) for event in events_of(log, per_block) if isinstance(event, Proof)] == [
-        (VDI2, Strength.GONE)
+        (VDI2, Strength.REMOVED)
     ]
 
 
@@ -199,7 +199,7 @@ def test_a_volume_that_is_removed_in_the_block_of_its_report():
     sweep = Sweep(PlainEngine())
     first, second = blocks_of(RUN)[0], blocks_of(log)[0]
     found = [*sweep.feed(first), *sweep._work_off(*sweep._waiting.popleft()), *sweep.feed(second), *sweep.finish()]
-    assert [(event.vdi, event.strength) for event in found if isinstance(event, Proof)] == [(VDI2, Strength.GONE)]
+    assert [(event.vdi, event.strength) for event in found if isinstance(event, Proof)] == [(VDI2, Strength.REMOVED)]
 
 
 # --------------------------------------------------------------------------- memory

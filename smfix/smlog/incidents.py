@@ -14,7 +14,7 @@ from datetime import datetime
 
 from smfix.model import Evidence, Incident, State, VdiRef
 from smfix.smlog.events import Failure, Quote, Voice, bounded
-from smfix.smlog.names import linstor_volume
+from smfix.smlog.names import FILES, linstor_volume
 from smfix.smlog.processes import same_run
 from smfix.smlog.proofs import Proof, Strength
 
@@ -111,7 +111,9 @@ class Gathering:
             return False
         if proof.strength is Strength.CHECKED:
             return True
-        if proof.strength is Strength.GONE:
+        if proof.strength is Strength.REMOVED and self.path is not None and FILES in self.path:
+            return False  # its name is a namesake's: no file is a volume
+        if proof.strength in {Strength.GONE, Strength.REMOVED}:
             return "parent-missing" not in self.kinds
         return bool(self.kinds - _UNSPECIFIC) and "bat-invalid" not in self.kinds
 

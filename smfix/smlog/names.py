@@ -20,6 +20,7 @@ _MAPPER = pattern(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCO
 _PATH = pattern(r"/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
 _FILE_NAME = pattern(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache)(?P<new>\.new)?)?\Z")
 _LV_NAME = pattern(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
+FILES = "/sr-mount/"  # what lies below it is no volume
 _DRBD = pattern(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 
 

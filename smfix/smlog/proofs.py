@@ -40,6 +40,7 @@ class Strength(Enum):
     CHECKED = "a full check of the image succeeded"
     CHECKED_FAST = "a check without the test for overlaps succeeded"
     GONE = "the image was deleted"
+    REMOVED = "the volume was removed"
 
 
 class Proof(NamedTuple):
@@ -95,7 +96,7 @@ def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted, 
     if success is None:
         return []
     quotes = (quote(window, line), quote(window, success))
-    return [Proof(window.place(line.at), voice(line, origin), image.vdi, image.sr, Strength.GONE, quotes)]
+    return [Proof(window.place(line.at), voice(line, origin), image.vdi, image.sr, Strength.REMOVED, quotes)]
 
 
 def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:

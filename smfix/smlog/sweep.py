@@ -18,6 +18,7 @@ from smfix.patterns import pattern
 from smfix.smlog.engine import Data, Engine, Net
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window
+from smfix.smlog.names import FILES
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
 from smfix.smlog.rules import ANCHORS
 
@@ -66,7 +67,6 @@ _NAMING = tuple((anchor, _NAMED_BY.get(anchor, _anywhere)) for anchor in PROOF_A
 _SHARED = (b"appear", b"err", b"link")
 _REPORTS, _PROOFS, _BOTH = (Net(some, _SHARED) for some in (ANCHORS, PROOF_ANCHORS, ANCHORS + PROOF_ANCHORS))
 _OF_FILES = Net(ANCHORS + PROOF_ANCHORS, _SHARED, without=(b"lvremove",))
-_FILES = "/sr-mount/"  # what lies below it is no volume
 # A device-mapper name starts alike for all: always of interest.
 _ALWAYS = frozenset({b"VG_XenSt"})
 _KINDS_OF_NAME = [
@@ -355,7 +355,7 @@ class Sweep:
     def _tell(self, event: Failure | Proof) -> Iterator[Event]:
         if isinstance(event, Failure) and event.vdi:
             digits = event.vdi[:8]
-            self._volumes |= event.path is None or _FILES not in event.path
+            self._volumes |= event.path is None or FILES not in event.path
             is_new = digits not in self._wanted
             in_question([(event.vdi, event.sr)], self._wanted)
             if is_new and digits in self._wanted:
