@@ -114,6 +114,35 @@ def test_volumes_are_known_by_their_path():
     assert fold(bare._replace(path=PATH), bare._replace(path=PATH)) == [("", SR, PATH, 1), ("", SR, PATH, 1)]
 
 
+def test_a_volume_whose_name_is_known_already():
+    """LINSTOR: a scan gave the UUID, a check the volume. What is reported from then on opens no third incident."""
+    scanned = EVENT._replace(path=None, pid=1)
+    checked = EVENT._replace(vdi="", path=VOLUME, pid=2)
+    named = EVENT._replace(path=VOLUME, pid=2)
+    both = [(VDI, SR, None, 1), (VDI, SR, VOLUME, 1)]
+    assert fold(scanned, checked, named) == both
+    assert fold(scanned, checked, named, *(scanned._replace(pid=pid) for pid in (3, 4, 5))) == [
+        (VDI, SR, None, 4),
+        both[1],
+    ]
+    assert fold(scanned._replace(path=VOLUME), checked) == [(VDI, SR, VOLUME, 2)]
+
+
+def test_what_is_asked_of_a_later_part():
+    register = register_of(EVENT, EVENT._replace(vdi=VDI2, path=None, place=300, pid=8))
+    first, second, volume = (VDI, SR), (VDI2, SR), EVENT._replace(vdi="", path=VOLUME)
+    register.take(volume)
+    assert register.unproved(EVENT.place) == register.reported(EVENT.place) == set()
+    assert register.unproved(250) == register.reported(250) == {first}
+    assert register.unproved(350) == register.reported(350) == {first, second}
+    register.take(PROOF)
+    assert register.unproved(350) == {second}
+    assert register.unproved(150) == {first}, "a part that begins before the proof may hold an earlier one"
+    register.take(EVENT._replace(place=400, pid=9))
+    assert register.unproved(350) == {second}
+    assert register.reported(350) == {first, second}
+
+
 def test_what_names_nothing_is_left_out():
     register = register_of(EVENT._replace(vdi="", path=None))
     assert (register.found, register.left_out) == ([], 1)

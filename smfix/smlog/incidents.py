@@ -14,7 +14,7 @@ from datetime import datetime
 
 from smfix.model import Evidence, Incident, State, VdiRef
 from smfix.smlog.events import Failure, Quote, Voice, bounded
-from smfix.smlog.names import FILES, linstor_volume
+from smfix.smlog.names import FILES, Disk, linstor_volume
 from smfix.smlog.processes import same_run
 from smfix.smlog.proofs import Proof, Strength
 
@@ -127,9 +127,17 @@ class Register:
         self._by_digits: dict[str, list[Gathering]] = {}
         self._by_path: dict[str, Gathering] = {}  # of images whose path names no VDI
 
-    def open_vdis(self) -> frozenset[str]:
-        """The first eight digits of the VDIs whose incidents nothing has proved over so far."""
-        return frozenset(one.vdi[:8] for one in self.found if one.proof is None and one.vdi)
+    def unproved(self, place: int) -> frozenset[Disk]:
+        """The disks that were last reported before `place`, and nothing has proved sound up to there."""
+        return frozenset(
+            (one.vdi, one.sr)
+            for one in self.found
+            if one.vdi and one.last and one.last.place < place and (one.proof is None or one.proof.place >= place)
+        )
+
+    def reported(self, place: int) -> frozenset[Disk]:
+        """The disks that were reported before `place`."""
+        return frozenset((one.vdi, one.sr) for one in self.found if one.vdi and one.first and one.first.place < place)
 
     def take(self, event: Failure | Proof) -> None:
         """File a report, or settle what a proof covers."""
@@ -141,8 +149,10 @@ class Register:
         one = self._of(event) or self._open(event)
         if one is None:
             self.left_out += 1
-        else:
-            one.add(event)
+            return
+        one.add(event)
+        if event.path and linstor_volume(event.path):
+            self._by_path.setdefault(event.path, one)
 
     def _open(self, event: Failure) -> Gathering | None:
         if not event.vdi and not event.path:
@@ -153,8 +163,6 @@ class Register:
         gathered = Gathering(event.vdi, event.sr, event.path, event.voice, event.copy, event.format)
         self.found.append(gathered)
         namesakes.append(gathered)
-        if event.path and linstor_volume(event.path):
-            self._by_path[event.path] = gathered
         return gathered
 
     def _of(self, event: Failure) -> Gathering | None:
@@ -167,8 +175,8 @@ class Register:
         if not event.vdi:
             return None
         fitting = [one for one in self._by_digits.get(event.vdi[:8], ()) if _is_one(one, event)]
-        if len(fitting) > 1:
-            fitting = [one for one in fitting if one.sr == event.sr and one.vdi == event.vdi]
+        if len(fitting) > 1:  # more than one is exact where a volume found a name that was known
+            fitting = [one for one in fitting if one.sr == event.sr and one.vdi == event.vdi][:1]
         if len(fitting) != 1:
             return None
         if len(event.vdi) > len(fitting[0].vdi):

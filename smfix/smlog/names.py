@@ -23,6 +23,9 @@ _LV_NAME = pattern(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUI
 FILES = "/sr-mount/"  # what lies below it is no volume
 _DRBD = pattern(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 
+Disk = tuple[str, str | None]
+"""A VDI as it was reported (a full UUID, or a prefix), and its SR."""
+
 
 class ImagePath(NamedTuple):
     """An image as a path names it.

@@ -17,6 +17,7 @@ from smfix.smlog.archives import Log, Stored
 from smfix.smlog.engine import fastest_engine
 from smfix.smlog.events import Failure
 from smfix.smlog.incidents import Register, incident
+from smfix.smlog.names import Disk
 from smfix.smlog.parts import Reading, Seen
 from smfix.smlog.proofs import Proof
 from smfix.smlog.stamps import Calendar, Localize
@@ -63,7 +64,7 @@ def read_logs(
     logs = [log for members in found.sets for log in members]
     reading = Reading(logs, _indexes(found.sets), fastest_engine(), _reporter(progress, logs))
     collected = _Collected(keep=span.is_bounded)
-    seen = read_everything(reading, collected.take, collected.open_vdis)
+    seen = read_everything(reading, collected.take, collected.unproved)
     views = [seen.get(index, Seen()) for index in range(len(logs))]
     calendars = [Calendar(localize, log.written, view.last, year) for log, view in zip(logs, views, strict=True)]
 
@@ -134,9 +135,9 @@ class _Collected:
         if self._events is not None and len(self._events) < _MOST_KEPT:
             self._events.append(event)
 
-    def open_vdis(self) -> frozenset[str] | None:
-        """As the register says; None where a span may drop what it goes by."""
-        return self.register.open_vdis() if self._events is None else None
+    def unproved(self, place: int) -> frozenset[Disk]:
+        """What is asked of a part that begins at `place`: with a span more, for it may drop what was reported since."""
+        return self.register.unproved(place) if self._events is None else self.register.reported(place)
 
     def within(self, span: _Span, time_of: Callable[[Failure], datetime | None]) -> Register:
         """The incidents reported within `span`. What proves one over counts whenever it is."""

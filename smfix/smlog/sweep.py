@@ -18,7 +18,7 @@ from smfix.patterns import pattern
 from smfix.smlog.engine import Data, Engine, Net
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window
-from smfix.smlog.names import FILES
+from smfix.smlog.names import FILES, Disk
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
 from smfix.smlog.rules import ANCHORS
 
@@ -32,8 +32,6 @@ class Tally(NamedTuple):
 
 
 Event = Failure | Proof | Tally
-Disk = tuple[str, str | None]
-"""A VDI as it was reported (a full UUID, or a prefix), and its SR."""
 InQuestion = dict[str, Disk | None]
 """By the first eight digits: the disk that was reported with these; None where they are several."""
 _EIGHT_DIGITS = pattern(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 from smfix.errors import Unreadable
 from smfix.readers import Asked, Reader, Tell
-from smfix.smlog.events import Failure
+from smfix.smlog.names import Disk
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
-from smfix.smlog.sweep import Disk, Event, InQuestion, Looking, Memory, in_question, recall
+from smfix.smlog.sweep import Event, InQuestion, Looking, Memory, in_question, recall
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
 _READ_MEANWHILE = 16 << 20  # bytes that are read here before the other processes are there, and have remembered theirs
@@ -28,14 +28,13 @@ _PIPE = 1 << 20  # bytes of a pipe that may wait
 Take = Callable[[Event], None]
 
 
-def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozenset[str] | None]) -> dict[int, Seen]:
+def read_everything(reading: Reading, take: Take, unproved: Callable[[int], frozenset[Disk]]) -> dict[int, Seen]:
     """Give every event to `take`; what was seen of each log.
 
     Reports come in order, and with them what proves an incident over that their own part reported. What
-    a later part proves of an earlier one's reports is asked for afterwards, and only for the VDIs (eight
-    digits) that `open_vdis` names before that part: of the part's reader, which remembers where such lines stand,
-    or, where it cannot, in a second pass. A part that reports the same disk has told what it proves of it, unless
-    somebody may drop that report later: then `open_vdis` says None, and all are asked for.
+    a later part proves of an earlier one's reports is asked for afterwards, and only for the disks that `unproved`
+    names, given the place where that part begins: of the part's reader, which remembers where such lines stand,
+    or, where it cannot, in a second pass.
     """
     ways = _ways(reading)
     groups = divide(reading, everything(reading), ways, _READ_MEANWHILE)
@@ -44,30 +43,20 @@ def read_everything(reading: Reading, take: Take, open_vdis: Callable[[], frozen
     tasks = [_Task(Looking.BOTH, group, remember=index > 0) for index, group in enumerate(groups)]
     seen: dict[int, Seen] = {}
     lines_before: list[dict[int, int]] = []
-    still_open: list[frozenset[str] | None] = []
     with _side_by_side(reading, tasks) as readers:
         first: list[_Result] = []
         for reader in readers:
             lines_before.append({index: view.lines for index, view in seen.items()})
-            still_open.append(open_vdis())
             first.append(reader.result(_placing(take, lines_before[-1])))
             _join(seen, first[-1].seen)
         reading.sizes = {index: view.size for index, view in seen.items()}
         for index, reader in enumerate(readers[1:], 1):
-            asked = _asked(first[:index], first[index], still_open[index])
+            asked = unproved(groups[index][0].place)
             if asked and first[index].remembers:
                 reader.recall(asked, _placing(take, lines_before[index]))
             elif asked:
                 _second_pass(reading, groups[index], asked, take, lines_before[index])
     return seen
-
-
-def _asked(earlier: list[_Result], part: _Result, still_open: frozenset[str] | None) -> frozenset[Disk]:
-    """The disks that `earlier` parts reported, and about which `part` may prove what it has not told."""
-    reported = frozenset[Disk]().union(*(result.reported for result in earlier))
-    if still_open is None:
-        return reported
-    return frozenset(disk for disk in reported - part.reported if disk[0][:8] in still_open)
 
 
 def _second_pass(
@@ -104,10 +93,9 @@ class _Task(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What it saw of each log, the disks that it reported, and whether it can be asked about others."""
+    """What it saw of each log, and whether it can be asked about disks that others reported."""
 
     seen: dict[int, Seen]
-    reported: frozenset[Disk]
     remembers: bool
 
 
@@ -147,16 +135,13 @@ class _Here:
         """Read; every event goes to `take`."""
         task = self._task
         wanted: InQuestion = in_question(task.wanted)
-        reported: set[Disk] = set()
         seen: dict[int, Seen] = {}
         for part in task.parts:
             memories = self._memories if task.remember else None
             for event in read_part(self._reading, part, task.looking, wanted, seen, memories):
-                if isinstance(event, Failure) and event.vdi:
-                    reported.add((event.vdi, event.sr))
                 take(event)
         remembers = task.remember and all(memory.holds for memory in self._memories)
-        return _Result(seen, frozenset(reported), remembers)
+        return _Result(seen, remembers)
 
     def recall(self, asked: frozenset[Disk], take: Take) -> None:
         """What proves the incidents of the disks `asked` over."""
