@@ -132,15 +132,19 @@ def test_what_is_asked_of_a_later_part():
     register = register_of(EVENT, EVENT._replace(vdi=VDI2, path=None, place=300, pid=8))
     first, second, volume = (VDI, SR), (VDI2, SR), EVENT._replace(vdi="", path=VOLUME)
     register.take(volume)
-    assert register.unproved(EVENT.place) == register.reported(EVENT.place) == set()
-    assert register.unproved(250) == register.reported(250) == {first}
-    assert register.unproved(350) == register.reported(350) == {first, second}
+    assert register.unproved(EVENT.place) == register.reported(EVENT.place) == {}
+    assert register.unproved(250) == register.reported(250) == {first: 100}
+    assert register.unproved(350) == register.reported(350) == {first: 100, second: 300}
     register.take(PROOF)
-    assert register.unproved(350) == {second}
-    assert register.unproved(150) == {first}, "a part that begins before the proof may hold an earlier one"
+    assert register.unproved(350) == {second: 300}
+    assert register.unproved(150) == {first: 100}, "a part that begins before the proof may hold an earlier one"
     register.take(EVENT._replace(place=400, pid=9))
-    assert register.unproved(350) == {second}
-    assert register.reported(350) == {first, second}
+    assert register.unproved(350) == {second: 300}
+    assert register.unproved(450) == {first: 400, second: 300}
+    assert register.reported(350) == {first: 100, second: 300}
+    named = volume._replace(vdi=VDI2[:8] + VDI[8:], place=10)
+    register = register_of(named, volume._replace(place=300))
+    assert register.unproved(200) == {(named.vdi, SR): 300}, "who reads of a volume does not know for which VDI to look"
 
 
 def test_what_names_nothing_is_left_out():

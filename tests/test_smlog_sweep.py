@@ -35,7 +35,7 @@ def test_any_blocks_tell_the_same(per_block):
 
 
 def test_proofs_only():
-    wanted = in_question([(VDI2, SR)])
+    wanted = in_question({(VDI2, SR): -1})
     sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=wanted)
     found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
     assert [(type(event), event.vdi) for event in found] == [(Proof, VDI2)]
@@ -43,11 +43,11 @@ def test_proofs_only():
 
 
 def test_vdis_that_were_reported_before():
-    wanted = in_question([(VDI2, SR)])
+    wanted = in_question({(VDI2, SR): -1})
     sweep = Sweep(PlainEngine(), wanted=wanted)
     found = [event for block in blocks_of(LOG, 3) for event in sweep.feed(block)] + list(sweep.finish())
     assert [event.vdi for event in found if isinstance(event, Proof)] == [VDI2, VDI]
-    assert wanted == {VDI[:8]: (VDI, SR), VDI2[:8]: (VDI2, SR)}
+    assert {digits: sought.disk for digits, sought in wanted.items()} == {VDI[:8]: (VDI, SR), VDI2[:8]: (VDI2, SR)}
 
 
 def test_the_first_proof_after_each_report_is_told():
@@ -93,8 +93,8 @@ def test_a_memory_takes_no_namesake_for_the_disk():
     for per_block in (1, 100):
         memory = remembered(lines, per_block)
         for asked in ([(VDI, SR)], [(VDI, SR), (VDI, SR2)], [(VDI[:8], SR)]):
-            assert len(list(recall(PlainEngine(), memory, asked))) == 2
-        assert len(list(recall(PlainEngine(), memory, [(VDI, SR2)]))) == 1
+            assert len(list(recall(PlainEngine(), memory, dict.fromkeys(asked, -1)))) == 2
+        assert len(list(recall(PlainEngine(), memory, {(VDI, SR2): -1}))) == 1
 
 
 def test_the_commands_that_are_remembered_are_bounded(monkeypatch):
@@ -146,6 +146,14 @@ def test_blocks_out_of_reach_are_given_back(monkeypatch):
     assert len(sweep.spare) > 5
     found.extend(sweep.finish())
     assert {event.vdi for event in found if isinstance(event, Failure)} == {VDI}
+
+
+def test_behind_a_report_of_a_volume_whose_vdi_is_unknown_all_proofs_are_new():
+    volume = "/dev/drbd/by-res/xcp-volume-1/0"
+    bare = [check(volume, pid=4), *failed(DUMP.replace(PATH, volume), 4)]
+    again = [*RUN, check(), OK, *bare, check(), OK, gc(f"VDI {VDI} disappeared since last scan")]
+    assert kinds(events_of(again))[-4:] == ["Proof", "Failure", "Proof", "Proof"]
+    assert [event.vdi for event in events_of(again) if isinstance(event, Failure)][-1] == ""
 
 
 def test_the_vdis_in_question_are_bounded(monkeypatch):
@@ -221,7 +229,7 @@ def remembered(lines, per_block, *, close_at=None, can_be_read_again=True):
 
 
 def searched(lines, per_block, wanted):
-    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=in_question(wanted))
+    sweep = Sweep(PlainEngine(), looking=Looking.PROOFS, wanted=in_question(dict.fromkeys(wanted, -1)))
     found = [event for block in blocks_of(lines, per_block) for event in sweep.feed(block)]
     return found + list(sweep.finish())
 
@@ -238,15 +246,26 @@ PROVING = [
 def test_a_memory_answers_as_a_second_pass_would(per_block, wanted):
     memory = remembered(PROVING, per_block)
     assert memory.holds
-    told = list(recall(PlainEngine(), memory, wanted))
+    told = list(recall(PlainEngine(), memory, dict.fromkeys(wanted, -1)))
     assert told == searched(PROVING, per_block, wanted)
     assert bool(told) == (("0" * 8, None) not in wanted)
 
 
+def test_a_memory_tells_what_is_proved_since_a_place():
+    lines = [check(), OK, *RUN, check(), OK, check(), OK]
+    memory = remembered(lines, 3)
+    places = [event.place for event in searched(lines, 3, [(VDI, SR)])]
+    reported = [event.place for event in events_of(lines) if isinstance(event, Failure)]
+    assert places == [0]
+    (proof,) = recall(PlainEngine(), memory, {(VDI, SR): reported[-1]})
+    assert proof.place > reported[-1]
+    assert not list(recall(PlainEngine(), memory, {(VDI, SR): 1 << 40}))
+
+
 def test_a_memory_tells_nothing_of_the_next_part():
     memory = remembered([*PROVING, check(OTHER, "-i"), check(OTHER), OK], 1, close_at=2)
-    assert [event.strength for event in recall(PlainEngine(), memory, [(VDI2, SR)])] == [Strength.CHECKED]
-    assert not list(recall(PlainEngine(), memory, [(VDI, SR)]))
+    assert [event.strength for event in recall(PlainEngine(), memory, {(VDI2, SR): -1})] == [Strength.CHECKED]
+    assert not list(recall(PlainEngine(), memory, {(VDI, SR): -1}))
 
 
 def test_a_memory_that_cannot_hold_says_so(monkeypatch):

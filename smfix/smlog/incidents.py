@@ -8,7 +8,7 @@ resolves what was reported before it; a later report reopens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -57,6 +57,7 @@ class Gathering:
     candidates: dict[str, None] = field(default_factory=dict)
     first: Failure | None = None
     last: Failure | None = None
+    called: int = -1  # where the last report stands that names the VDI (its place)
     count: int = 0
     quotes: tuple[Quote, ...] = ()
     runs: dict[tuple[Voice, int], Failure] = field(default_factory=dict)
@@ -78,6 +79,8 @@ class Gathering:
         if self.first is None:
             self.first = event
         self.last = event
+        if event.vdi:
+            self.called = event.place
         self.quotes = bounded((*self.quotes, *event.evidence))
         if event.pid is not None:
             self.runs[event.voice, event.pid] = event
@@ -127,17 +130,20 @@ class Register:
         self._by_digits: dict[str, list[Gathering]] = {}
         self._by_path: dict[str, Gathering] = {}  # of images whose path names no VDI
 
-    def unproved(self, place: int) -> frozenset[Disk]:
-        """The disks that were last reported before `place`, and nothing has proved sound up to there."""
-        return frozenset(
-            (one.vdi, one.sr)
+    def unproved(self, place: int) -> dict[Disk, int]:
+        """The disks that were last reported by their name before `place`, and nothing has proved sound up to there.
+
+        Each with the place of its last report.
+        """
+        return _oldest(
+            ((one.vdi, one.sr), one.last)
             for one in self.found
-            if one.vdi and one.last and one.last.place < place and (one.proof is None or one.proof.place >= place)
+            if one.called < place and (one.proof is None or one.proof.place >= place)
         )
 
-    def reported(self, place: int) -> frozenset[Disk]:
-        """The disks that were reported before `place`."""
-        return frozenset((one.vdi, one.sr) for one in self.found if one.vdi and one.first and one.first.place < place)
+    def reported(self, place: int) -> dict[Disk, int]:
+        """The disks that were reported before `place`, each with the place of its first report."""
+        return _oldest(((one.vdi, one.sr), one.first) for one in self.found if one.first and one.first.place < place)
 
     def take(self, event: Failure | Proof) -> None:
         """File a report, or settle what a proof covers."""
@@ -188,6 +194,15 @@ class Register:
         if vdi[:8] != gathered.vdi[:8]:
             self._by_digits.setdefault(vdi[:8], []).append(gathered)
         gathered.vdi = vdi
+
+
+def _oldest(reports: Iterable[tuple[Disk, Failure | None]]) -> dict[Disk, int]:
+    """The disks that have a name, each with the place of its oldest report."""
+    found: dict[Disk, int] = {}
+    for disk, event in reports:
+        if disk[0] and event is not None:
+            found[disk] = min(event.place, found.get(disk, event.place))
+    return found
 
 
 def _is_near(last: Failure, event: Failure) -> bool:

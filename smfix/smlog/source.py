@@ -135,7 +135,7 @@ class _Collected:
         if self._events is not None and len(self._events) < _MOST_KEPT:
             self._events.append(event)
 
-    def unproved(self, place: int) -> frozenset[Disk]:
+    def unproved(self, place: int) -> dict[Disk, int]:
         """What is asked of a part that begins at `place`: with a span more, for it may drop what was reported since."""
         return self.register.unproved(place) if self._events is None else self.register.reported(place)
 

@@ -8,7 +8,7 @@ for only once there is an incident, and only for the VDIs in question.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
@@ -32,8 +32,17 @@ class Tally(NamedTuple):
 
 
 Event = Failure | Proof | Tally
-InQuestion = dict[str, Disk | None]
-"""By the first eight digits: the disk that was reported with these; None where they are several."""
+
+
+class Sought(NamedTuple):
+    """A disk in question: None where several share its digits. What lies up to `since` (a place) proves nothing."""
+
+    disk: Disk | None
+    since: int = -1
+
+
+InQuestion = dict[str, Sought]
+"""By the first eight digits."""
 _EIGHT_DIGITS = pattern(rb"(?<![0-9a-f])[0-9a-f]{8}(?![0-9a-f])")
 _PROOF_BEFORE, _PROOF_BEHIND = 100, 4000  # bytes around an anchor in which a VDI is named
 _MOST_WANTED = 100_000  # VDIs in question; a log that names more is no log
@@ -77,17 +86,21 @@ def _keys_of(digits: str) -> set[bytes]:
     return {f"{kind}{digits}"[:8].encode("ascii") for kind in _KINDS_OF_NAME}
 
 
-def in_question(disks: Iterable[Disk], known: InQuestion | None = None) -> InQuestion:
-    """`disks` by their digits; `known`, if any, grows by them."""
-    found: InQuestion = {} if known is None else known
-    for disk in disks:
-        digits = disk[0][:8]
-        if digits in found:
-            if found[digits] != disk:
-                found[digits] = None
-        elif len(found) < _MOST_WANTED:
-            found[digits] = disk
+def in_question(asked: Mapping[Disk, int]) -> InQuestion:
+    """The disks `asked`, each with the place since when, by their digits."""
+    found: InQuestion = {}
+    for disk, since in asked.items():
+        put_in_question(found, disk, since)
     return found
+
+
+def put_in_question(found: InQuestion, disk: Disk, since: int = -1) -> None:
+    """`disk` is one of those in question."""
+    digits = disk[0][:8]
+    if (known := found.get(digits)) is not None:
+        found[digits] = Sought(disk if known.disk == disk else None, min(since, known.since))
+    elif len(found) < _MOST_WANTED:
+        found[digits] = Sought(disk, since)
 
 
 class Looking(Enum):
@@ -322,7 +335,8 @@ class Sweep:
             return
         line = self._window.line_around(serial, near.hit)
         for proof in read_proofs(self._window, line, self._wanted, self._origin):
-            if proof.vdi[:8] in self._wanted:  # a coalesce proves two
+            sought = self._wanted.get(proof.vdi[:8])  # a coalesce proves two
+            if sought is not None and proof.place > sought.since:
                 yield from self._prove(proof, near.command)
 
     def _is_checked(self, command: bytes) -> bool:
@@ -344,7 +358,7 @@ class Sweep:
                 self._told.clear()
             self._told.add(command)
             proved.commands.add(command)
-            if (proof.vdi, proof.sr) == self._wanted[proof.vdi[:8]]:  # and not a namesake
+            if (proof.vdi, proof.sr) == self._wanted[proof.vdi[:8]].disk:  # and not a namesake
                 proved.strengths.add(proof.strength)
         if key not in proved.keys:
             proved.keys.add(key)
@@ -355,11 +369,14 @@ class Sweep:
             digits = event.vdi[:8]
             self._volumes |= event.path is None or FILES not in event.path
             is_new = digits not in self._wanted
-            in_question([(event.vdi, event.sr)], self._wanted)
+            put_in_question(self._wanted, (event.vdi, event.sr))
             if is_new and digits in self._wanted:
                 self._keys.update(_keys_of(digits))
             if proved := self._proved.pop(digits, None):
                 self._told -= proved.commands
+        elif isinstance(event, Failure):  # a volume that is known by its path: it may be any of those in question
+            self._proved.clear()
+            self._told.clear()
         if self._is_ours(event.place):
             yield event
 
@@ -380,8 +397,8 @@ class Sweep:
             memory.spare += [data for block in self._window.around(serial) if (data := block.let_go()) is not None]
 
 
-def recall(engine: Engine, memory: Memory, asked: Iterable[Disk]) -> Iterator[Event]:
-    """What a part, whose `memory` this is, proves of the disks `asked`."""
+def recall(engine: Engine, memory: Memory, asked: Mapping[Disk, int]) -> Iterator[Event]:
+    """What a part, whose `memory` this is, proves of the disks `asked`, each since a place."""
     sweep = Sweep(
         engine,
         looking=Looking.PROOFS,

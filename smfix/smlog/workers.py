@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -28,13 +28,13 @@ _PIPE = 1 << 20  # bytes of a pipe that may wait
 Take = Callable[[Event], None]
 
 
-def read_everything(reading: Reading, take: Take, unproved: Callable[[int], frozenset[Disk]]) -> dict[int, Seen]:
+def read_everything(reading: Reading, take: Take, unproved: Callable[[int], Mapping[Disk, int]]) -> dict[int, Seen]:
     """Give every event to `take`; what was seen of each log.
 
     Reports come in order, and with them what proves an incident over that their own part reported. What
     a later part proves of an earlier one's reports is asked for afterwards, and only for the disks that `unproved`
-    names, given the place where that part begins: of the part's reader, which remembers where such lines stand,
-    or, where it cannot, in a second pass.
+    names (each with the place since when), given the place where that part begins: of the part's reader, which
+    remembers where such lines stand, or, where it cannot, in a second pass.
     """
     ways = _ways(reading)
     groups = divide(reading, everything(reading), ways, _READ_MEANWHILE)
@@ -60,7 +60,7 @@ def read_everything(reading: Reading, take: Take, unproved: Callable[[int], froz
 
 
 def _second_pass(
-    reading: Reading, group: list[Part], asked: frozenset[Disk], take: Take, lines_before: dict[int, int]
+    reading: Reading, group: list[Part], asked: Mapping[Disk, int], take: Take, lines_before: dict[int, int]
 ) -> None:
     """What `group` proves of the disks `asked`, looked for once more."""
     pieces = divide(reading, group, _ways(reading)) if _sizes_hold(reading) else [group]
@@ -88,7 +88,7 @@ class _Task(NamedTuple):
 
     looking: Looking
     parts: list[Part]
-    wanted: frozenset[Disk] = frozenset()
+    wanted: Mapping[Disk, int] | None = None
     remember: bool = False
 
 
@@ -105,7 +105,7 @@ class _Reading(Protocol):
     def result(self, take: Take) -> _Result:
         """Read; every event goes to `take`."""
 
-    def recall(self, asked: frozenset[Disk], take: Take) -> None:
+    def recall(self, asked: Mapping[Disk, int], take: Take) -> None:
         """What proves the incidents of the disks `asked` over."""
 
 
@@ -134,7 +134,7 @@ class _Here:
     def result(self, take: Take) -> _Result:
         """Read; every event goes to `take`."""
         task = self._task
-        wanted: InQuestion = in_question(task.wanted)
+        wanted: InQuestion = in_question(task.wanted or {})
         seen: dict[int, Seen] = {}
         for part in task.parts:
             memories = self._memories if task.remember else None
@@ -143,7 +143,7 @@ class _Here:
         remembers = task.remember and all(memory.holds for memory in self._memories)
         return _Result(seen, remembers)
 
-    def recall(self, asked: frozenset[Disk], take: Take) -> None:
+    def recall(self, asked: Mapping[Disk, int], take: Take) -> None:
         """What proves the incidents of the disks `asked` over."""
         for memory in self._memories:
             for event in recall(self._reading.engine, memory, asked):
@@ -161,7 +161,7 @@ class _Elsewhere:
         result: _Result = self._received(take)
         return result
 
-    def recall(self, asked: frozenset[Disk], take: Take) -> None:
+    def recall(self, asked: Mapping[Disk, int], take: Take) -> None:
         """What proves the incidents of the disks `asked` over. Raises Unreadable where it could not read."""
         self._reader.ask(asked)
         self._received(take)
