@@ -314,7 +314,12 @@ class _Piece:
 
 
 def _text_before(reading: Reading, part: Part) -> Iterator[Block]:
-    """Up to REACH_BACK bytes in front of the part; lines are counted back from where they end."""
+    """At least REACH_BACK bytes in front of the part, where there are as many; lines are counted back from their end.
+
+    A report in the part may rest on a complaint that far back, and that on a line further back: the one that names a
+    LINSTOR volume's VDI, or the SR of a volume without a path. That one is not read here. In what the storage manager
+    logs it stands a few lines before the complaint.
+    """
     first = part.segments[0]
     members = reading.sets[part.origin]
     kept: deque[Block] = deque()
