@@ -24,7 +24,7 @@ def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> byt
     * A block without an entry and without a bit of a sound batmap, of which no byte is in the file any more, might
       never have been. Nor might one of which the file's last sector is left: it is as a footer that was overwritten.
     * The only place without an entry (lost, or left so by a crash: `orphans`) might be that of the only block with a
-      wild entry and no place.
+      wild entry, or with another block's, and no place.
     * Where the only footer left says that the disk is larger, and neither header nor batmap could deny it, it may be.
     * Where a sound batmap does not call a block full that it did, the bitmap was asked, whatever it says.
     """
@@ -38,11 +38,12 @@ def other_disk(s: Sample, raw: bytes, orphans: Sequence[tuple[int, int]]) -> byt
     entries = [int.from_bytes(raw[at : at + 4]) for at in spots]
     moved, open_ = _unseen(s, raw, entries)
     other = bytearray(s.sound)
-    places = {at // SECTOR for _, at in found.allocated()}
+    places, counts = {at // SECTOR for _, at in found.allocated()}, Counter(entries)
     wild = [
         n
         for n, entry in enumerate(entries)
-        if entry not in {UNUSED, *places} and (found.bat[n] is None or moved.get(n) == UNUSED)
+        if (found.bat[n] is None or moved.get(n) == UNUSED)
+        and (entry not in {UNUSED, *places} or (entry in places and counts[entry] > 1))
     ]
     if len(wild) == len(open_) == 1 and not orphans:
         moved |= {block: UNUSED for block, _ in open_ if block not in moved}
