@@ -260,6 +260,8 @@ def test_a_memory_tells_what_is_proved_since_a_place():
     (proof,) = recall(PlainEngine(), memory, {(VDI, SR): reported[-1]})
     assert proof.place > reported[-1]
     assert not list(recall(PlainEngine(), memory, {(VDI, SR): 1 << 40}))
+    # What one proves of a disk from its place on, another may need from its own.
+    assert len(list(recall(PlainEngine(), memory, {(VDI, SR): 1, (VDI, SR2): 2}))) == 2
 
 
 def test_a_memory_tells_nothing_of_the_next_part():

@@ -351,6 +351,10 @@ class Sweep:
         return all(proved is not None and proved.strengths & strengths for proved, strengths in asked)
 
     def _prove(self, proof: Proof, command: bytes) -> Iterator[Event]:
+        sought = self._wanted[proof.vdi[:8]]
+        if self._only_proofs and sought.disk is None:  # disks that share their digits, each since another place
+            yield from self._tell(proof)
+            return
         key = (proof.voice, proof.vdi, proof.sr, proof.strength)
         proved = self._proved.setdefault(proof.vdi[:8], _Proved())
         if len(proof.vdi) == 36:
@@ -358,7 +362,7 @@ class Sweep:
                 self._told.clear()
             self._told.add(command)
             proved.commands.add(command)
-            if (proof.vdi, proof.sr) == self._wanted[proof.vdi[:8]].disk:  # and not a namesake
+            if (proof.vdi, proof.sr) == sought.disk:  # and not a namesake
                 proved.strengths.add(proof.strength)
         if key not in proved.keys:
             proved.keys.add(key)
