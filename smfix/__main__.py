@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import suppress
 
+_YOUNG = 10_000  # values that are made before they are looked through for garbage: most are kept, and none is a circle
 _INTERRUPTED, _FAILED = 32, 8  # the contract's bits; smfix.model is not imported yet
 
 
@@ -44,6 +45,7 @@ def _run() -> int:
 def _collect() -> None:
     """Look for garbage from now on, and never among what was imported."""
     gc.freeze()
+    gc.set_threshold(_YOUNG)
     gc.enable()
 
 

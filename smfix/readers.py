@@ -97,6 +97,9 @@ def _begin(
     import pickle
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nothing = os.memfd_create("smfix-nothing", 0)
+    for stream in (1, 2):  # who reads what we print shall not wait for it, and it has nothing to say
+        os.dup2(nothing, stream)
     gc.freeze()  # what its parent has made is not its to collect
     _ENDED.clear()
     if room:

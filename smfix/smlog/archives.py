@@ -11,7 +11,6 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,14 +58,14 @@ class Log(NamedTuple):
     mended: Mended | None = None
 
 
-@dataclass(slots=True)
 class Found:
     """What lies behind the names: sets of logs (each oldest first), databases, what to say."""
 
-    sets: list[list[Log]] = field(default_factory=list)
-    databases: list[Stored] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    logs: int = 0
+    def __init__(self) -> None:
+        self.sets: list[list[Log]] = []
+        self.databases: list[Stored] = []
+        self.notes: list[str] = []
+        self.logs = 0
 
 
 class Descriptor:
@@ -297,12 +296,11 @@ def _is_sane_zip(file: Any) -> bool:
     return members <= _MOST_ZIPPED and directory <= _LONGEST_ZIP_DIRECTORY
 
 
-@dataclass(frozen=True, slots=True)
 class _ZipOpen:
     """Opens one member, each time through a reader of its own."""
 
-    stored: Stored
-    info: Any
+    def __init__(self, stored: Stored, info: Any) -> None:
+        self.stored, self.info = stored, info
 
     def __call__(self) -> Any:
         import zipfile

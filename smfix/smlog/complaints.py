@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
@@ -169,13 +168,13 @@ _IS_VALID = pattern(r"(?<![^\s'\"])(?P<path>/\S{1,500}) is valid\b")
 _NAMES_PATH = pattern(r"(?:opening|open|stat) (?P<path>/[^\s:']{1,500})")
 
 
-@dataclass(slots=True)
 class Verdict(Generic[T]):
     """What vhd-util said of one image. `said` are the lines in which it did."""
 
-    path: str | None = None
-    complaints: list[Complaint] = field(default_factory=list)
-    said: list[T] = field(default_factory=list)
+    def __init__(self, said: Iterable[T] = ()) -> None:
+        self.path: str | None = None
+        self.complaints: list[Complaint] = []
+        self.said = list(said)
 
     @property
     def kinds(self) -> tuple[str, ...]:

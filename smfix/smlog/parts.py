@@ -53,15 +53,15 @@ class Part(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-@dataclass(slots=True)
 class Seen:
     """What a part saw of one log: its first and last time, bytes, lines, why it ended early."""
 
-    first: Stamp | None = None
-    last: Stamp | None = None
-    size: int = 0
-    lines: int = 0
-    failure: str | None = None
+    def __init__(self) -> None:
+        self.first: Stamp | None = None
+        self.last: Stamp | None = None
+        self.size = 0
+        self.lines = 0
+        self.failure: str | None = None
 
 
 _AT_A_TIME = 4  # blocks; they lie within the window's reach, so their text is at hand

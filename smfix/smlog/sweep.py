@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
 from typing import NamedTuple
@@ -110,16 +109,16 @@ class Looking(Enum):
     PROOFS = "what proves the incidents over that an earlier part reported"
 
 
-@dataclass(slots=True)
 class _Proved:
     """What has been proved since the last report, and by which commands: of one VDI, or of more that share its digits.
 
     `strengths`: of the one disk that was reported with these digits, if it is one.
     """
 
-    keys: set[tuple[object, ...]] = field(default_factory=set)
-    strengths: set[Strength] = field(default_factory=set)
-    commands: set[bytes] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.keys: set[tuple[object, ...]] = set()
+        self.strengths: set[Strength] = set()
+        self.commands: set[bytes] = set()
 
 
 class _Near(NamedTuple):
