@@ -68,7 +68,9 @@ def _age(name: str, other: str) -> tuple[int, str] | None:
     """Where `other` stands in the rotated set of `name`: (0, "") is the log itself."""
     if other == name:
         return 0, ""
-    rest = other[len(name) :] if other.startswith(name) else ""
+    if not other.startswith(name):
+        return None
+    rest = other[len(name) :]
     if numbered := _NUMBERED.match(rest):
         return int(numbered["number"]), ""
     if dated := _DATED.match(rest):

@@ -49,6 +49,9 @@ class PlainEngine:
         return data.count(b"\n", start, stop)
 
 
+_PIECE = (
+    128 << 10
+)  # bytes whose lines are counted at once: the ones and zeros shall not drive the text out of the cache
 _LINE_ENDS = bytes(byte == ord("\n") for byte in range(256))
 
 
@@ -66,7 +69,10 @@ class _Vector:
 
         Every byte becomes 1 or 0, and these are added up: three times as fast as going from one to the next.
         """
-        return int(self._sum(self._translate(memoryview(data)[start:stop], _LINE_ENDS)))
+        view, lines = memoryview(data), 0
+        for at in range(start, stop, _PIECE):
+            lines += self._sum(self._translate(view[at : min(at + _PIECE, stop)], _LINE_ENDS))
+        return lines
 
 
 def fastest_engine() -> Engine:
