@@ -108,6 +108,7 @@ class EventReader:
         self._read: set[Position] = set()  # lines that belong to a record already read
         self._complaints: OrderedDict[tuple[str | None, int], list[Failure]] = OrderedDict()
         self._reported: OrderedDict[tuple[str | None, int], int] = OrderedDict()
+        self._asked_last = (Position(-1, 0), 0, False)
 
     def forget(self, serial: int) -> None:
         """Blocks before `serial` have left the window."""
@@ -346,7 +347,7 @@ class EventReader:
             for earlier in self._complaints.get((line.host, line.pid), [])
             if earlier.place >= floor and same_run(earlier.stamp, line.stamp)
         ]
-        while found and started_between(self._window, line, found[0].place):
+        while found and self._started_since(line, found[0].place):
             del found[0]
         return found
 
@@ -374,7 +375,13 @@ class EventReader:
             self._reported.popitem(last=False)
         # Not remembered, or out of reach: asked as far as a search goes, whoever reads.
         floor = max(before, failure.place - REACH_BACK)
-        return failure._replace(fresh=True) if started_between(self._window, line, floor) else failure
+        return failure._replace(fresh=True) if self._started_since(line, floor) else failure
+
+    def _started_since(self, line: Line, place: int) -> bool:
+        """As :func:`started_between` says; of one line the same is mostly asked twice."""
+        if self._asked_last[:2] != (line.at, place):
+            self._asked_last = line.at, place, started_between(self._window, line, place)
+        return self._asked_last[2]
 
     # ---------------------------------------------------------------- events
 
