@@ -156,6 +156,16 @@ def test_behind_a_report_of_a_volume_whose_vdi_is_unknown_all_proofs_are_new():
     assert [event.vdi for event in events_of(again) if isinstance(event, Failure)][-1] == ""
 
 
+def test_what_is_proved_in_front_of_the_part_lets_nothing_pass_untold():
+    gone = gc(f"VDI {VDI} disappeared since last scan")
+    lines = [*RUN, gone, gone]
+    begin = sum(len(line) + 1 for line in lines[:-1])
+    for per_block in (1, 100):
+        sweep = Sweep(PlainEngine(), begin=begin)
+        found = [event for block in blocks_of(lines, per_block) for event in sweep.feed(block)] + list(sweep.finish())
+        assert [(kinds([event]), event.place) for event in found] == [(["Proof"], begin)]
+
+
 def test_the_vdis_in_question_are_bounded(monkeypatch):
     monkeypatch.setattr(sweep_module, "_MOST_WANTED", 0)
     assert not [event for event in events_of(LOG) if isinstance(event, Proof)]

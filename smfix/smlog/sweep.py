@@ -333,6 +333,8 @@ class Sweep:
         if near.hit < done or not self._matters(near):
             return
         line = self._window.line_around(serial, near.hit)
+        if not self._is_ours(self._window.place(line.at)):
+            return  # nor is all of what speaks against it at hand
         for proof in read_proofs(self._window, line, self._wanted, self._origin):
             sought = self._wanted.get(proof.vdi[:8])  # a coalesce proves two
             if sought is not None and proof.place > sought.since:
