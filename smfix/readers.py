@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, BinaryIO
 
 _F_SETPIPE_SZ = 1031
+_PROTOCOL = 5  # of pickle
 _ENDED: list[int] = []
 """The kernel takes some milliseconds to clear a process away, for ever where its storage hangs: nobody waits."""
 Tell = Callable[[object], None]
@@ -55,10 +58,8 @@ class Reader:
 
     def ask(self, question: object) -> None:
         """Ask it something. That it has ended is for :meth:`hear` to say."""
-        import pickle  # only here: few commands fork
-
         with contextlib.suppress(BrokenPipeError):
-            pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
+            _pickle().dump(question, self._questions, _PROTOCOL)
 
     def end(self) -> None:
         """End it. It only reads; after its last word it is gone anyway."""
@@ -82,11 +83,18 @@ def _is_gone(pid: int, how: int) -> bool:
         return True
 
 
-def _next(pipe: BinaryIO) -> Any:
-    import pickle
-
+def _pickle() -> ModuleType:
+    """Only here: few commands fork. Of the module the part in C: what surrounds it takes longer than a report's way."""
     try:
-        return pickle.load(pipe)  # noqa: S301 - between our own processes
+        return importlib.import_module("_pickle")
+    except ImportError:  # another Python
+        return importlib.import_module("pickle")
+
+
+def _next(pipe: BinaryIO) -> Any:
+    pickle = _pickle()
+    try:
+        return pickle.load(pipe)  # between our own processes
     except pickle.UnpicklingError as error:
         raise EOFError from error
 
@@ -94,8 +102,7 @@ def _next(pipe: BinaryIO) -> Any:
 def _begin(
     work: Callable[[Tell, Asked], None], sending: int, hearing: int, room: int
 ) -> None:  # pragma: no cover - in another process
-    import pickle
-
+    dump = _pickle().dump
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nothing = os.memfd_create("smfix-nothing", 0)
     for stream in (1, 2):  # who reads what we print shall not wait for it, and it has nothing to say
@@ -108,4 +115,4 @@ def _begin(
         with contextlib.suppress(OSError):  # pipe-max-size forbids it: then it waits sooner
             fcntl.fcntl(sending, _F_SETPIPE_SZ, room)
     with os.fdopen(sending, "wb", buffering=0) as pipe, os.fdopen(hearing, "rb") as questions:
-        work(lambda value: pickle.dump(value, pipe, pickle.HIGHEST_PROTOCOL), lambda: _next(questions))
+        work(lambda value: dump(value, pipe, _PROTOCOL), lambda: _next(questions))

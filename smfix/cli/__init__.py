@@ -58,10 +58,11 @@ def _root(
         raise typer.Exit
 
 
-def _empty(name: str, text: str) -> typer.Typer:
+def _empty(name: str, text: str, *, completes: bool = True) -> typer.Typer:
     return typer.Typer(
         name=name,
         help=text,
+        add_completion=completes,
         # rich would double the start-up, and its boxes break what people paste.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -83,7 +84,7 @@ def application(asked: str | None = None) -> typer.Typer:
 
     What the others need is not imported: that is half of the start-up.
     """
-    app = _empty("smfix", _ABOUT)
+    app = _empty("smfix", _ABOUT, completes=asked is None)
     app.callback(invoke_without_command=False)(_root)
     every = _COMMANDS | _LAST
     if asked in every:

@@ -30,6 +30,7 @@ _ROOM = 1 << 50  # places of one part; half of them for the text before it
 # A log's first and last time. What every prefix's time holds (the literal comes first, for speed), and a journal's.
 _CLOCK = pattern(rb":(?<=[T ][0-9]{2}:)[0-5][0-9]:[0-9]{2}")
 _JOURNALS = b"__REALTIME_TIMESTAMP"
+_GLANCE = 64 << 10  # bytes read at a time where a line's end is looked for
 _TRIED = 500  # lines of a block with one of these that turns out to be no prefix's
 _FIRST_STRIDE, _WIDER = 4 << 10, 8  # bytes looked through for the last time: so many, then eight times as many, ...
 
@@ -177,7 +178,7 @@ def _cut(log: Log, segment: Segment, goal: int) -> int | None:
 
 def _line_start(log: Log, goal: int, limit: int) -> int | None:
     """Where the first line behind byte `goal` of a plain log starts; None if none does before byte `limit`."""
-    piece, buffer = _Piece(log, max(0, goal - 1), limit), bytearray(BLOCK)
+    piece, buffer = _Piece(log, max(0, goal - 1), limit), bytearray(_GLANCE)
     try:
         while count := piece.readinto(memoryview(buffer)):
             found = buffer.find(b"\n", 0, count)

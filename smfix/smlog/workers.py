@@ -21,7 +21,7 @@ from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, num
 from smfix.smlog.sweep import Event, InQuestion, Looking, Memory, in_question, recall
 
 _WORTH_IT = 48 << 20  # bytes of plain text: below, a second process costs more than it saves
-_READ_MEANWHILE = 24 << 20  # bytes that are read here before the other processes are there, and have remembered theirs
+_READ_MEANWHILE = 8 << 20  # bytes that are read here before the other processes are there, and have remembered theirs
 _AT_ONCE = 64  # events handed over together
 _PIPE = 1 << 20  # bytes of a pipe that may wait
 
