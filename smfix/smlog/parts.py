@@ -66,10 +66,11 @@ class Seen:
 
 
 _AT_A_TIME = 4  # blocks; they lie within the window's reach, so their text is at hand
+_AGAIN_AT_A_TIME = 64  # blocks whose text can be read again
 
 
 class _Stamps:
-    """A log's last time, looked for in its newest blocks only: one in four, and at the end."""
+    """A log's last time, looked for in its newest blocks only: now and then, and at the end."""
 
     def __init__(self) -> None:
         self.last: Stamp | None = None
@@ -78,14 +79,16 @@ class _Stamps:
     def add(self, block: Block) -> None:
         """The next block of the log."""
         self._newest.append(block)
-        if len(self._newest) == _AT_A_TIME:
+        if len(self._newest) == (_AGAIN_AT_A_TIME if block.can_be_read_again else _AT_A_TIME):
             self.settle()
 
     def settle(self) -> Stamp | None:
         """The last time so far."""
         newest, self._newest = self._newest, []
         for block in reversed(newest):
-            if stamp := _last_stamp(block):
+            stamp = _last_stamp(block)
+            block.let_go()
+            if stamp:
                 self.last = stamp
                 break
         return self.last
