@@ -111,6 +111,14 @@ def test_a_write_around_another_keeps_only_its_ends():
     assert settle((Write(2, b"aa"), Write(0, b"bbbbbb"))) == (Write(2, b"bb"), Write(0, b"bb"), Write(4, b"bb"))
 
 
+def test_a_write_around_several_keeps_what_lies_between_them():
+    edits = (Write(0, b"aa"), Write(4, b"bb"), Write(8, b"cc"), Write(0, b"0123456789AB"))
+    assert settle(edits) == (
+        *(Write(0, b"01"), Write(4, b"45"), Write(8, b"89")),
+        *(Write(2, b"23"), Write(6, b"67"), Write(10, b"AB")),
+    )
+
+
 def test_an_empty_write_is_no_edit():
     assert settle((Write(5, b""),)) == ()
 
