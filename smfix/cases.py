@@ -6,7 +6,6 @@ is read whole; a register is rebuilt from what the ledger remembers, so a restar
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import datetime
 
@@ -14,7 +13,7 @@ from smfix.ledger import MOST_CASES, Case, Ledger
 from smfix.lifecycle import Life, Stage, begun, proved, reported
 from smfix.model import Evidence, Incident, State, VdiRef
 from smfix.smlog.events import Failure, bounded
-from smfix.smlog.incidents import KINDS, Gathering, Register
+from smfix.smlog.incidents import KINDS, Gathering, Register, incident_id
 from smfix.smlog.proofs import Proof
 
 TimeOf = Callable[[Failure], datetime | None]
@@ -120,11 +119,6 @@ class Caseload:
         self._register, self._of = Register(), {}
         for case in self._ledger.cases.values():
             self._restore(case)
-
-
-def incident_id(host: str, sr: str, digits: str, whole: str) -> str:
-    """The stable name of an incident; `whole` where others share all the rest."""
-    return hashlib.sha256(f"{host}\0{sr}\0{digits}\0{whole}".encode()).hexdigest()[:12]
 
 
 def incident(case: Case, files: list[str]) -> Incident:

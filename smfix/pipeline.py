@@ -10,13 +10,12 @@ What reads an image is imported where one is read: most runs over a log find non
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unreadable, UsageError
 from smfix.host import xapi_login
@@ -182,20 +181,13 @@ def _ids(incidents: Sequence[Incident]) -> list[str]:
 
     Where two disks share those, their whole names are taken.
     """
-    sha256 = _sha256()
+    from smfix.smlog.incidents import incident_id
+
     keys = [(one.host or "", one.sr or "", one.vdi.text[:8]) for one in incidents]
     shared = Counter(keys)
-    whole = [(*key, "" if shared[key] == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)]
-    return [sha256("\0".join(key).encode()).hexdigest()[:12] for key in whole]
-
-
-def _sha256() -> Callable[[bytes], Any]:
-    """As the standard library's random does: hashlib loads all of OpenSSL, which takes longer than the names do."""
-    for lean in ("_sha2", "_sha256"):  # since Python 3.12, and before
-        with suppress(ImportError):
-            found: Callable[[bytes], Any] = importlib.import_module(lean).sha256
-            return found
-    return importlib.import_module("hashlib").sha256  # type: ignore[no-any-return]
+    return [
+        incident_id(*key, "" if shared[key] == 1 else one.vdi.text) for key, one in zip(keys, incidents, strict=True)
+    ]
 
 
 def treat_incident(name: str, incident: Incident, place: Found | Outcome, setting: Setting) -> TreatedIncident:

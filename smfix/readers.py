@@ -104,7 +104,7 @@ def _begin(
 ) -> None:  # pragma: no cover - in another process
     dump = _pickle().dump
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nothing = os.memfd_create("smfix-nothing", 0)
+    nothing = os.memfd_create("smfix-nothing")
     for stream in (1, 2):  # who reads what we print shall not wait for it, and it has nothing to say
         os.dup2(nothing, stream)
     gc.freeze()  # what its parent has made is not its to collect

@@ -49,9 +49,8 @@ class PlainEngine:
         return data.count(b"\n", start, stop)
 
 
-_PIECE = (
-    128 << 10
-)  # bytes whose lines are counted at once: the ones and zeros shall not drive the text out of the cache
+# Bytes whose lines are counted at once: the ones and zeros shall not drive the text out of the cache.
+_PIECE = 128 << 10
 _LINE_ENDS = bytes(byte == ord("\n") for byte in range(256))
 
 

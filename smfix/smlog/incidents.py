@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, cast
 
 from smfix.model import Evidence, Incident, State, VdiRef
 from smfix.smlog.events import Failure, Quote, Voice, bounded
@@ -246,3 +250,17 @@ def incident(gathered: Gathering, files: tuple[str, ...], time_of: TimeOf) -> In
         format=gathered.format,
         proof=tuple(Evidence(files[q.file], q.line, q.text) for q in proof),
     )
+
+
+def incident_id(host: str, sr: str, digits: str, whole: str) -> str:
+    """The stable name of an incident; `whole` where others share all the rest."""
+    name: str = _sha256()(f"{host}\0{sr}\0{digits}\0{whole}".encode()).hexdigest()
+    return name[:12]
+
+
+@cache
+def _sha256() -> Callable[[bytes], Any]:
+    """As the standard library's random does: hashlib loads all of OpenSSL, which takes longer than the names do."""
+    # Since Python 3.12, before that, and in another Python.
+    lean = next(filter(find_spec, ("_sha2", "_sha256", "hashlib")))
+    return cast("Callable[[bytes], Any]", import_module(lean).sha256)

@@ -132,6 +132,12 @@ class _Near(NamedTuple):
     command: bytes
 
 
+def _beside(names: set[bytes], found: Iterable[_Near]) -> list[_Near]:
+    """Those of `found` that stand beside one of `names`; most do not."""
+    is_apart = names.isdisjoint
+    return [near for near in found if not is_apart(near.names)]
+
+
 class Memory:
     """Where the anchors of proofs stand in a part, and the names beside them: of VDIs that nobody has asked for yet.
 
@@ -163,7 +169,7 @@ class Memory:
     def about(self, names: set[bytes]) -> Iterator[tuple[int, list[_Near]]]:
         """In their order, with the number of their block: the anchors beside one of `names`."""
         for serial, found in enumerate(self._found):
-            if about := [near for near in found if not names.isdisjoint(near.names)]:
+            if about := _beside(names, found):
                 yield serial, about
 
 
@@ -230,7 +236,7 @@ class Sweep:
         self._waiting.append((self._window.push(block), found))
         if self._memory is not None:
             self._memory.keep(block, found.proofs or [])
-        is_asked = found.reports or any(map(self._matters, self._about_wanted(found.proofs or ())))
+        is_asked = found.reports or any(map(self._matters, _beside(self._keys, found.proofs or ())))
         if not is_asked and (data := block.let_go()) is not None:
             self.spare.append(data)
         while self._waiting and self._window.ahead_of(self._waiting[0][0]) >= REACH_AHEAD:
@@ -244,12 +250,15 @@ class Sweep:
     def _search(self, block: Block) -> _Hits:
         """Where the anchors stand; asked at once, while the block is in the processor's cache."""
         if self._only_proofs:
-            return _Hits([], self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
+            return _Hits([], self._all_proofs_in(block))
         with_proofs = bool(self._wanted) or self._memory is not None
         net = _REPORTS if not with_proofs else _BOTH if self._volumes else _OF_FILES
         rows = net.cast(self._engine, block.data, block.size)
         reports = sorted(chain.from_iterable(rows[: len(ANCHORS)]))
         return _Hits(reports, self._proofs_in(block, rows[len(ANCHORS) :]) if with_proofs else None, self._volumes)
+
+    def _all_proofs_in(self, block: Block) -> list[_Near]:
+        return self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size))
 
     @staticmethod
     def _proofs_in(block: Block, rows: list[list[int]]) -> list[_Near]:
@@ -265,11 +274,6 @@ class Sweep:
                 found.append(_Near(hit, named(command, data, hit), command))
         found.sort()
         return found
-
-    def _about_wanted(self, found: Iterable[_Near]) -> Iterable[_Near]:
-        """Those beside a VDI in question; most are not."""
-        is_apart = self._keys.isdisjoint
-        return [near for near in found if not is_apart(near.names)]
 
     def _matters(self, near: _Near) -> bool:
         """It is about a VDI in question, and may be new."""
@@ -304,7 +308,7 @@ class Sweep:
         """Reports and proofs from offset `done` on, in their order."""
         anchors = found.proofs
         if anchors is None or (self._volumes and not found.of_volumes):
-            anchors = self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size))
+            anchors = self._all_proofs_in(block)
         proofs = deque(anchors)
         for hit in found.reports:
             if hit < done:
@@ -316,8 +320,8 @@ class Sweep:
             done = self._window.line_end(line.at)
             yield from self._reports_at(line)
             if of_files and self._volumes:  # with the first volume the rest of the block is asked for those too
-                proofs = deque(self._proofs_in(block, _PROOFS.cast(self._engine, block.data, block.size)))
-        for near in self._about_wanted(proofs):
+                proofs = deque(self._all_proofs_in(block))
+        for near in _beside(self._keys, proofs):
             yield from self._proofs_at(serial, near, done)
 
     def _reports_at(self, line: Line) -> Iterator[Event]:
