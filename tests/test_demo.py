@@ -12,6 +12,7 @@ from smfix import cli, demo
 from smfix.demo.disks import DISKS, SR
 from smfix.errors import UsageError, WriteFailed
 from smfix.model import Exit, Status
+from smfix.smlog.source import read_logs
 
 
 def test_it_proves_what_it_says_and_cleans_up(tmp_path):
@@ -54,6 +55,19 @@ def test_what_is_kept_can_be_looked_at(tmp_path, capsys):
     assert capsys.readouterr().out.count("verdict  valid") == 5
     assert cli.run(shlex.split(again)) == 4
     assert "To repair 2 images:" in capsys.readouterr().out
+
+
+def test_its_log_with_a_second_run_names_each_disk_once(tmp_path, capsys):
+    """The dump of a child holds the name of its parent: no second place of that disk."""
+    folder = tmp_path / "kept"
+    assert cli.run(["demo", "--keep", str(folder)]) == 0
+    log = folder / "SMlog"
+    blamed = [line for line in log.read_text().splitlines() if line.endswith(" corrupted")]
+    with log.open("a") as file:
+        file.writelines(re.sub(r"\[[0-9]+\]", f"[{31000 + number}]", line) + "\n" for number, line in enumerate(blamed))
+    reading = read_logs([str(log)], tz=None, year=None, since=None, until=None)
+    assert sorted(one.vdi.text for one in reading.incidents) == sorted(disk.vdi for disk in DISKS)
+    assert all(one.candidates == () for one in reading.incidents)
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, capsys):

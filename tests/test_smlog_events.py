@@ -136,6 +136,62 @@ def test_a_repair_that_failed():
     assert brief([repair, said("  pread SUCCESS")]) == []
 
 
+@pytest.mark.parametrize("code", [2, 5, 13, 16, 30, 116])
+def test_a_repair_that_storage_refused_is_no_damage(code):
+    """A read-only SR, for example: a coalesce fails there, and so does the repair of its parent."""
+    repair = said(str(["/usr/bin/vhd-util", "repair", "-n", PATH]))
+    assert brief([repair, *failed("", code=code)]) == []
+    assert brief([repair, *failed(COOKIE, code=code)]) == [(VDI, SR, PATH, ("footer-invalid",))]
+    assert brief([repair, *failed("", code=22)]) == [(VDI, SR, PATH, ("repair-failed",))]
+
+
+def test_a_check_of_a_read_only_sr_proves_nothing():
+    record = [check(), *failed("", code=30)]
+    assert brief([*record, corrupted()]) == []
+    assert brief([*record, check(), *failed(DUMP), corrupted()])[-1][3] == ("coalesce-corrupted", "footer-invalid")
+    assert brief([*record, corrupted(f"*{VDI2[:8]}(1G)")]) == [(VDI2[:8], SR, None, ("coalesce-corrupted",))]
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        'Failed to get shared "write" lock\nIs another process using the image [{}]?',
+        'Failed to get "write" lock\nIs another process using the image [{}]?',
+        'Failed to get "consistent read" lock',
+        "Failed to lock byte 100",
+    ],
+)
+@pytest.mark.parametrize("thread", [" ", "[MainThread] "])
+def test_an_image_that_is_open_elsewhere_is_not_damaged(why, thread):
+    """Tapdisk or an export holds QEMU's byte locks: `qemu-img check` cannot open the image, and says no more."""
+    path = PATH.replace(".vhd", ".qcow2")
+    stderr = f"qemu-img: Could not open '{path}': {why.format(path)}\n"
+    record = f"FAILED in util.pread: (rc 1) stdout: '', stderr: '{stderr}'"
+    lines = [said(str(["/usr/bin/qemu-img", "check", "-f", "qcow2", path])), *map(said, record.split("\n"))]
+    blamed = gc(f"coalesce: EXCEPTION {X}, COW image *1d994938(1G)[qcow2] corrupted")
+    while_coalescing = gc("EXCEPTION while coalescing: COW image *1d994938(1G)[qcow2] corrupted")
+    for line in (blamed, while_coalescing):
+        assert brief([one.replace("] ", f"]{thread}", 1) for one in [*lines, line]]) == []
+    assert any("open elsewhere" in reason for reason in noise_of([*lines, blamed]))
+    corrupt = record.replace(why.format(path), "Image is corrupt; cannot be opened read/write")
+    damaged = [lines[0], *map(said, corrupt.split("\n")), blamed]
+    assert brief(damaged) == [(VDI, SR, path, ("coalesce-corrupted",))]
+
+
+def test_a_dump_names_no_place_of_another_disk():
+    """A child's dump says where its parent is, as the child believes: relative, or on another SR once."""
+    for name in (
+        f"./{VDI}.vhd",
+        f"./VG_XenStorage--{SR2.replace('-', '--')}-VHD--{VDI.replace('-', '--')}",
+        PATH.replace(SR, SR2),
+    ):
+        for dumped in (said(f"       decoded name : {name}", 5), said(f"Parent name         : {name}")):
+            assert brief([dumped, gc(f"=== SR {SR}: gc ==="), said(f"x {PATH}", 6), corrupted()]) == [
+                (VDI, SR, PATH, ("coalesce-corrupted",))
+            ]
+            assert brief([dumped, corrupted()]) == [(VDI[:8], None, None, ("coalesce-corrupted",))]
+
+
 def test_other_actions_count_only_if_they_name_damage():
     query = said(str(["/usr/bin/vhd-util", "query", "-v", "-n", PATH]))
     assert brief([query, *failed(f"error opening {PATH}: -22")]) == [(VDI, SR, PATH, ("open-failed",))]

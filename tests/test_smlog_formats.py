@@ -84,6 +84,30 @@ def test_what_a_paste_puts_in_front(before):
     assert found.stamp == Stamp(None, 8, 9, 12, 22, 23)
 
 
+@pytest.mark.parametrize("thread", ["MainThread", "ThreadPoolExecutor-0_1", "VhdUtil_0", "Thread-1 (run)", "Dummy-2"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Aug  9 12:22:23 xen1 SM: ",
+        "Aug  9 12:22:23 xen1 SM[7]: ",
+        "Aug  9 12:22:23 xen1 SM: message repeated 2 times: [ ",
+        "2026-05-01T10:00:00+02:00 xen1 SM: ",
+        "<150>1 2026-05-01T10:00:00Z xen1 SM - - - ",
+        "> 2170:Aug  9 12:22:23 xen1 SM: ",
+    ],
+)
+def test_the_thread_beside_the_pid(before, thread):
+    found = read_prefix(f"{before}[14322][{thread}]   pread SUCCESS]")
+    assert (found.pid, found.thread) == (14322, thread)
+    assert f"{before}[14322][{thread}]   pread SUCCESS]"[found.start :] == "  pread SUCCESS]"
+
+
+def test_a_command_behind_the_pid_is_no_thread():
+    line = "Aug  9 12:22:23 xen1 SM: [7] ['/usr/bin/vhd-util', 'check']"
+    found = read_prefix(line)
+    assert (found.pid, found.thread, line[found.start :]) == (7, None, "['/usr/bin/vhd-util', 'check']")
+
+
 def test_what_is_no_prefix():
     for line in ("", "Cookie : conectix", "    self.validate()", "> said he", "17: x", ":"):
         assert read_prefix(line) is None
@@ -106,8 +130,9 @@ ENTRY = (
 
 def test_entries_of_the_journal():
     entry = read_entry(ENTRY % '"[2900] In cleanup"')
-    assert entry == (Stamp(2026, 5, 1, 10, 0, 8, 63616, 0), "xen1", "SM", 2900, "In cleanup")
-    assert read_entry(ENTRY % '"plain"')[3:] == (12, "plain")
+    assert entry == (Stamp(2026, 5, 1, 10, 0, 8, 63616, 0), "xen1", "SM", 2900, "In cleanup", None)
+    assert read_entry(ENTRY % '"[2900][MainThread] x"')[3:] == (2900, "x", "MainThread")
+    assert read_entry(ENTRY % '"plain"')[3:] == (12, "plain", None)
     assert read_entry(ENTRY % "[104, 105, 255]").text == "hi\ufffd"
 
 
@@ -129,4 +154,4 @@ def test_what_is_no_entry(line):
 
 def test_an_entry_with_little_in_it():
     entry = read_entry('{"MESSAGE": "x", "_PID": "99999999", "__REALTIME_TIMESTAMP": "now"}')
-    assert entry == (None, None, "", None, "x")
+    assert entry == (None, None, "", None, "x", None)

@@ -70,6 +70,18 @@ def test_paths_in_a_line_end_where_quotes_do():
     assert [image.path for image in image_paths(text)] == [PATH, LV, PATH, LV]
 
 
+@pytest.mark.parametrize("before", [".", "..", "x", "x/..", "~", "a-", SR])
+def test_a_relative_name_is_no_path(before):
+    """What stands before its slash is missing: "./UUID.vhd" is a parent locator."""
+    assert [*image_paths(f"name : {before}/{VDI}.vhd")] == []
+    assert [*image_paths(f"name : {before}/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}")] == []
+
+
+@pytest.mark.parametrize("before", ["", "vhd:", "vhd=", "'", '"', "(", "[", "aio:", "file="])
+def test_an_absolute_name_is_a_path(before):
+    assert [image.path for image in image_paths(f"name {before}{PATH}")] == [PATH]
+
+
 def test_is_uuid():
     assert is_uuid(SR)
     assert not is_uuid(SR[:-1])

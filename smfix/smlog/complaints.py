@@ -23,6 +23,7 @@ class Weight(Enum):
 
     DAMAGE = "this image's own metadata is wrong"
     OTHER = "the clock or the parent: not this image, but an EXCEPTION about it is an incident"
+    UNCHECKED = "the check could not run, so that an EXCEPTION about the image after it proves nothing"
     STORAGE = "the file or the device could not be read: proves nothing about the format"
 
 
@@ -40,7 +41,7 @@ def _complaint(kind: str, weight: Weight, text: str, *samples: str, near: tuple[
     return Complaint(kind, weight, pattern(text), samples, near)
 
 
-_DAMAGE, _OTHER, _STORAGE = Weight.DAMAGE, Weight.OTHER, Weight.STORAGE
+_DAMAGE, _OTHER, _UNCHECKED, _STORAGE = Weight
 
 # In order: a clock complaint is worded like a footer complaint and must be asked first.
 COMPLAINTS: tuple[Complaint, ...] = (
@@ -135,6 +136,14 @@ COMPLAINTS: tuple[Complaint, ...] = (
     ),
     _complaint(
         "",
+        _UNCHECKED,
+        r"Failed to get (?:shared )?\"[a-z ]{1,40}\" lock|Failed to lock byte|Is another process using the image",
+        "qemu-img: Could not open '/x.qcow2': Failed to get shared \"write\" lock",
+        "Is another process using the image [/x.qcow2]?",
+        near=("qemu-img: Could not open '/x.qcow2': Image is corrupt; cannot be opened read/write",),
+    ),
+    _complaint(
+        "",
         _STORAGE,
         r"error opening /|cannot stat /|is not a regular file or block device"
         r"|error calculating (?:end of file|eof): |failed to read /|error reading primary footer: -?[0-9]",
@@ -151,6 +160,10 @@ COMPLAINTS: tuple[Complaint, ...] = (
 REPAIR_FAILED = Complaint(
     "repair-failed", _DAMAGE, pattern(r"Failed to repair parent"), ("Failed to repair parent /x",)
 )
+
+
+# A check that failed with "Read-only file system": the storage manager calls the image corrupted all the same.
+UNCHECKED = Complaint("", _UNCHECKED, pattern(r"Read-only file system"), ("Read-only file system",))
 
 
 def complaint(text: str) -> Complaint | None:
@@ -189,7 +202,7 @@ class Verdict(Generic[T]):
     def weight(self) -> Weight:
         """What the gravest complaint proves."""
         weights = {row.weight for row in self.complaints}
-        return next((w for w in (Weight.DAMAGE, Weight.OTHER) if w in weights), Weight.STORAGE)
+        return next((weight for weight in Weight if weight in weights), Weight.STORAGE)
 
 
 def verdicts(texts: Iterable[tuple[str, T]]) -> list[Verdict[T]]:

@@ -7,6 +7,7 @@ check, else a path the same process names, else one the log names; else the digi
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from smfix.patterns import pattern
 from smfix.smlog import complaints, rules
 from smfix.smlog.complaints import Verdict, Weight
+from smfix.smlog.formats import is_of_storage
 from smfix.smlog.lines import REACH_BACK, Line, Position, Window
 from smfix.smlog.names import (
     UUID,
@@ -49,9 +51,15 @@ NOISE_PROGRAMS = {
     "tap-ctl": "tapdisk's control; a tapdisk that has gone is no damage",
     "rbd": "Ceph's client",
 }
+# Exit codes that tell of the storage, not of the image: what says that a repair failed is not what damaged the disk.
+_OF_STORAGE = frozenset({
+    errno.ENOENT, errno.EIO, errno.ENXIO, errno.EACCES, errno.EBUSY, errno.ENODEV, errno.EROFS, errno.ETIMEDOUT,
+    errno.ESTALE, errno.ENOMEDIUM, errno.EMEDIUMTYPE,
+})  # fmt: skip
 # What these say without a path, they say of the image behind -n.
 _ABOUT_ITS_IMAGE = frozenset({"check", "repair", "resize"})
 _OTHER_PROGRAM = "a command other than vhd-util failed"
+_UNCHECKED = "the check could not run: the image is open elsewhere, or its storage is read-only"
 _UNSPOKEN = "vhd-util failed without naming damage, and no EXCEPTION calls the VDI corrupted"
 _NOBODY = "a scan failed and the log does not name the VDI"
 
@@ -119,14 +127,14 @@ class EventReader:
         if line.at in self._read:
             return
         matched = rules.match(line.text)
-        if matched is None:
+        if matched is None or not rules.is_said(*matched, line):
             return
         for failure in self._say(line, *matched):
             yield self._report(failure, line)
 
     def _say(self, line: Line, rule: Rule, found: re.Match[str]) -> Iterator[Failure]:
         if rule.says is Says.CORRUPTED:
-            yield self._corrupted(line, found)
+            yield from self._corrupted(line, found)
         elif rule.says is Says.FAILED:
             yield from self._failed(line, found)
         elif rule.says is Says.INVALID:
@@ -176,9 +184,12 @@ class EventReader:
                 said = [Verdict(said=[record.lines[0]])]
             if said and said[-1].path is None:
                 said[-1].path = image.path
-        if record.action == "repair":
+        if record.action == "repair" and record.code not in _OF_STORAGE:
             for verdict in said:
                 verdict.complaints.insert(0, complaints.REPAIR_FAILED)
+        if record.action == "check" and record.code == errno.EROFS:
+            for verdict in said:
+                verdict.complaints.append(complaints.UNCHECKED)
         return [verdict for verdict in said if verdict.path]
 
     def _judge(self, verdict: Verdict[Line], at: Line, head: list[Line]) -> Failure | None:
@@ -284,21 +295,25 @@ class EventReader:
 
     # ---------------------------------------------------------------- exceptions
 
-    def _corrupted(self, line: Line, found: re.Match[str]) -> Failure:
+    def _corrupted(self, line: Line, found: re.Match[str]) -> Iterator[Failure]:
         short = short_name(found["short"])
         before = line.text[: found.start()].strip()
         kind = "leaf-coalesce-corrupted" if "leaf" in before.lower() else "coalesce-corrupted"
         is_qcow2 = "[qcow2]" in found.group().lower()
         for earlier in reversed(self._remembered(line)):
             if _fits(earlier, short):
+                if earlier.weight is Weight.UNCHECKED:
+                    self.noise[_UNCHECKED] += 1
+                    return
                 sr = earlier.sr or sr_of(self._window, line)
                 image = ImagePath(earlier.path or "", earlier.vdi or short.digits, sr, earlier.copy)
                 kinds = (kind, *earlier.kinds)
                 failure = self._failure(line, image, kinds, Weight.DAMAGE, [line], earlier.evidence)
-                return failure._replace(format="qcow2" if is_qcow2 else earlier.format)
+                yield failure._replace(format="qcow2" if is_qcow2 else earlier.format)
+                return
         image, candidates = self._named(line, short)
         failure = self._failure(line, image, (kind,), Weight.DAMAGE, [line], candidates=candidates)
-        return failure._replace(format="qcow2" if is_qcow2 else failure.format)
+        yield failure._replace(format="qcow2" if is_qcow2 else failure.format)
 
     def _named(self, line: Line, short: ShortName) -> tuple[ImagePath, tuple[str, ...]]:
         """The image with those digits: named by the process, else anywhere within reach.
@@ -324,7 +339,7 @@ class EventReader:
         images: dict[tuple[str | None, str | None], ImagePath] = {}
         for near in (self._window.naming_before, self._window.naming_after):
             for other in near(line.at, needles):
-                if other.host == line.host:
+                if other.host == line.host and is_of_storage(other.ident):
                     for image in _images(other.text, digits, sr):
                         images.setdefault((image.sr, image.vdi), image)
         if len(images) == 1:

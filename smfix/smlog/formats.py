@@ -16,10 +16,12 @@ from smfix.smlog.stamps import BASIC_TIME, ISO_TIME, SYSLOG_TIME, Stamp, read_st
 
 _HOST = r"(?P<host>[^\s:]{1,255})"
 _IDENT = r"(?P<ident>[A-Za-z0-9_./@()-]{1,64}?)"
+PID = r"\[(?P<pid>[0-9]{1,7})\](?:\[(?P<thread>[^\[\]\n]{1,64})\])?(?: |$)"
+"""What the storage manager puts in front of each line: the pid, and since February 2026 the thread."""
 
 
 class Format(NamedTuple):
-    """One row. `pattern` may name: the groups of a time, host, ident, pid, gc_pid, own_pid, folded."""
+    """One row. `pattern` may name: the groups of a time, host, ident, pid, thread, gc_pid, own_pid, folded."""
 
     name: str
     pattern: re.Pattern[str]
@@ -38,6 +40,7 @@ class Prefix(NamedTuple):
     pid: int | None
     start: int
     stop: int | None = None
+    thread: str | None = None
 
 
 FORMATS: tuple[Format, ...] = (
@@ -46,13 +49,15 @@ FORMATS: tuple[Format, ...] = (
         pattern(
             rf"(?:<[0-9]{{1,3}}>)?{SYSLOG_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
             r"(?P<folded>message repeated [0-9]{1,9} times: \[ ?)?"
-            r"(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
+            rf"(?:{PID})?"
         ),
         samples=(
             "Aug  9 12:22:23 xen1 SM: [14322]   pread SUCCESS",
             "Aug 21 12:22:23 13 SMGC: [14322] In cleanup",
             "Aug 21 12:22:23 xen1 SM: [14322] ",
             "Aug 21 12:22:23.123456 xen1 SM[14322]: [14322] In cleanup",
+            "Aug 21 12:22:23 xen1 SM: [14322][MainThread]   pread SUCCESS",
+            "Aug 21 12:22:23 xen1 SM[14322]: [14322][ThreadPoolExecutor-0_1] In cleanup",
             "Aug 21 12:22:23 xen1 fairlock[3906]: /run/fairlock/x acquired",
             "Aug 21 12:22:23 xen1 SM: message repeated 2 times: [ [14322]   pread SUCCESS]",
         ),
@@ -83,11 +88,12 @@ FORMATS: tuple[Format, ...] = (
         pattern(
             rf"{ISO_TIME} +{_HOST} +{_IDENT}(?:\[(?P<own_pid>[0-9]{{1,7}})\])?: ?"
             r"(?P<folded>message repeated [0-9]{1,9} times: \[ ?)?"
-            r"(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
+            rf"(?:{PID})?"
         ),
         samples=(
             "2026-05-01T10:00:00.123456+02:00 xen1 SM: [14322]   pread SUCCESS",
             "2026-05-01T10:00:00+0200 xen1 SMGC[14322]: [14322] In cleanup",
+            "2026-05-01T10:00:00+02:00 xen1 SM: [14322][VhdUtil_0]   pread SUCCESS",
         ),
         near_misses=("2026-05-01T10:00 xen1 SM: [14322] x", "2026-05-01T10:00:00Z xen1 says nothing"),
         source="rsyslog's RSYSLOG_FileFormat; journalctl -o short-iso",
@@ -96,11 +102,12 @@ FORMATS: tuple[Format, ...] = (
         "rfc5424",
         pattern(
             rf"<[0-9]{{1,3}}>1 {ISO_TIME} {_HOST} (?P<ident>[^\s]{{1,48}}) (?:(?P<own_pid>[0-9]{{1,7}})|[^\s]{{1,128}})"
-            r" [^\s]{1,32} (?:-|(?:\[[^\]\n]{0,400}\])+) ?(?:\[(?P<pid>[0-9]{1,7})\](?: |$))?"
+            rf" [^\s]{{1,32}} (?:-|(?:\[[^\]\n]{{0,400}}\])+) ?(?:{PID})?"
         ),
         samples=(
             "<150>1 2026-05-01T10:00:00.123456+02:00 xen1 SM - - - [14322]   pread SUCCESS",
             '<150>1 2026-05-01T10:00:00Z xen1 SMGC 14322 - [meta x="1"] [14322] In cleanup',
+            '<150>1 2026-05-01T10:00:00Z xen1 SMGC 14322 - [meta x="1"][m2 y="2"] [14322][MainThread] In cleanup',
         ),
         near_misses=("<150>2 2026-05-01T10:00:00Z xen1 SM - - - [14322] x",),
         source="RFC 5424",
@@ -122,15 +129,25 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "xapi",
         pattern(
-            rf"\[{BASIC_TIME}\|(?P<ident>debug|info| ?warn|error) ?\|(?P<host>[^|\s]{{1,255}})\|[^\]\n]{{0,300}}\] "
+            rf"\[{BASIC_TIME}\|(?P<ident>debug| ?info| ?warn|error) ?\|(?P<host>[^|\s]{{1,255}})\|[^\]\n]{{0,300}}\] "
         ),
-        samples=("[20121031T18:06:12.123Z|error|xen1|1234 INET 0.0.0.0:80|VDI.copy R:1|x] failed",),
+        samples=(
+            "[20121031T18:06:12.123Z|error|xen1|1234 INET 0.0.0.0:80|VDI.copy R:1|x] failed",
+            "[20121031T18:06:12.123Z| info|xen1|1234 INET 0.0.0.0:80|VDI.copy R:1|x] copies",
+        ),
         near_misses=("[20121031T18:06:12.123Z|error] failed",),
         source="xapi's debug.ml before it logged to syslog",
     ),
 )
 
 _IDENT_OF = {"raw": "SM"}
+_OF_STORAGE = ("SM", "python", "cleanup")  # the last two: what journald calls a garbage collector that says no name
+
+
+def is_of_storage(ident: str) -> bool:
+    """True for lines of the storage manager, and for those without a prefix, which may be."""
+    return not ident or ident.startswith(_OF_STORAGE)
+
 
 # What a paste puts in front of a line: mail quotes, comments, indentation, grep's file and number.
 _QUOTED = pattern(r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)")
@@ -187,8 +204,9 @@ def _prefix(form: str, found: re.Match[str], stamp: Stamp) -> Prefix:
         form=form,
         stamp=stamp,
         host=part.get("host"),
-        ident=ident,
+        ident=ident.strip(),
         pid=int(pid) if pid else None,
         start=found.end(),
         stop=-1 if part.get("folded") else None,  # rsyslog closes what it folded with a bracket
+        thread=part.get("thread"),
     )

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from smfix.patterns import pattern
+from smfix.smlog.formats import PID
 from smfix.smlog.stamps import Stamp
 
-_PID = pattern(r"\[(?P<pid>[0-9]{1,7})\](?: |$)")
+_PID = pattern(PID)
 
 
 class Entry(NamedTuple):
@@ -23,6 +24,7 @@ class Entry(NamedTuple):
     ident: str
     pid: int | None
     text: str
+    thread: str | None = None
 
 
 def read_entry(line: str) -> Entry | None:
@@ -44,6 +46,7 @@ def read_entry(line: str) -> Entry | None:
         ident=_text(entry.get("SYSLOG_IDENTIFIER")) or "",
         pid=int(pid) if pid.isascii() and pid.isdigit() and len(pid) < 8 else None,
         text=message[found.end() :] if found else message,
+        thread=found["thread"] if found else None,
     )
 
 

@@ -18,8 +18,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from smfix.smlog.engine import Data, Engine, PlainEngine
-from smfix.smlog.formats import read_prefix, unescape, unquote
+from smfix.smlog.formats import is_of_storage, read_prefix, unescape, unquote
 from smfix.smlog.journald import read_entry
+from smfix.smlog.quoted_text import without_quoted_text
 from smfix.smlog.stamps import Stamp
 
 REACH_BACK = 8 << 20  # bytes; some 70,000 lines
@@ -105,7 +106,7 @@ class Block:
 
 
 class Line(NamedTuple):
-    """One physical line. `raw` is all of it, `text` the message behind its prefix.
+    """One physical line. `raw` is all of it, `text` the message behind its prefix, without what it only quotes.
 
     `form` is the name of the prefix's row in formats.py, ``""`` where the line has none; then
     `stamp`, `host` and `pid` are None and `ident` is empty.
@@ -119,11 +120,20 @@ class Line(NamedTuple):
     host: str | None = None
     ident: str = ""
     pid: int | None = None
+    thread: str | None = None
 
     @property
     def has_prefix(self) -> bool:
         """False for a continuation or a terminal's output."""
         return bool(self.form)
+
+    def is_of_process(self, other: Line) -> bool:
+        """True where the process of the storage manager that wrote `other` wrote this line too."""
+        return self.pid == other.pid and self.host == other.host and is_of_storage(self.ident)
+
+    def is_of_thread(self, other: Line) -> bool:
+        """True where one thread of one process wrote both lines: threads log between each other's records."""
+        return (self.pid, self.thread, self.host) == (other.pid, other.thread, other.host)
 
 
 def decode(raw: bytes) -> str:
@@ -139,12 +149,13 @@ def parse_line(raw: bytes, at: Position) -> Line:
     text = decode(raw[:LINE_LIMIT])
     plain = unescape(text)
     if plain.startswith("{") and (entry := read_entry(plain)):
-        return Line(at, text, entry.text, "journal", entry.stamp, entry.host, entry.ident, entry.pid)
+        message = without_quoted_text(entry.text)
+        return Line(at, text, message, "journal", entry.stamp, entry.host, entry.ident, entry.pid, entry.thread)
     prefix = read_prefix(plain)
     if prefix is None:
-        return Line(at, text, unquote(plain))
-    message = plain[prefix.start : prefix.stop]
-    return Line(at, text, message, prefix.form, prefix.stamp, prefix.host, prefix.ident, prefix.pid)
+        return Line(at, text, without_quoted_text(unquote(plain)))
+    message = without_quoted_text(plain[prefix.start : prefix.stop])
+    return Line(at, text, message, prefix.form, prefix.stamp, prefix.host, prefix.ident, prefix.pid, prefix.thread)
 
 
 class Window:
@@ -374,14 +385,14 @@ class Window:
         """The later lines of the process that wrote `line`; nothing where it names no pid."""
         if line.pid is not None:
             for other in self.naming_after(line.at, pid_needles(line.pid)):
-                if other.pid == line.pid and other.host == line.host:
+                if other.is_of_process(line):
                     yield other
 
     def of_process_before(self, line: Line) -> Iterator[Line]:
         """The earlier lines of the process that wrote `line`, nearest first."""
         if line.pid is not None:
             for other in self.naming_before(line.at, pid_needles(line.pid)):
-                if other.pid == line.pid and other.host == line.host:
+                if other.is_of_process(line):
                     yield other
 
     def voice_after(self, line: Line, limit: int) -> Iterator[Line]:
@@ -391,7 +402,7 @@ class Window:
         none: the lines without a prefix, over which another process may have written.
         """
         if line.form in _EVERY_LINE_PREFIXED:
-            yield from islice(self.of_process_after(line), limit)
+            yield from islice(filter(line.is_of_thread, self.of_process_after(line)), limit)
             return
         for other in islice(self.after(line.at), limit):
             if not other.has_prefix:

@@ -16,8 +16,9 @@ UUID = rf"{HEX8}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}"
 _WHOLE_UUID = pattern(rf"{UUID}\Z")
 _TMP = pattern(r"tmp[A-Za-z0-9_]{1,32}\Z")
 _MAPPER = pattern(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
-# A path ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
-_PATH = pattern(r"/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
+# A path begins where a word does: "./UUID.vhd" is a parent locator, relative to a disk that the line does not name.
+# It ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
+_PATH = pattern(r"(?<![\w./~-])/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
 _FILE_NAME = pattern(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache)(?P<new>\.new)?)?\Z")
 _LV_NAME = pattern(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
 FILES = "/sr-mount/"  # what lies below it is no volume

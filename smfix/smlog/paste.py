@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from smfix.patterns import pattern
-from smfix.smlog.formats import read_prefix, unescape
+from smfix.smlog.formats import is_of_storage, read_prefix, unescape
+from smfix.smlog.quoted_text import is_open
 from smfix.smlog.stamps import MONTHS
 
 LARGEST = 1 << 20  # bytes; what is larger is a log
 _WIDTHS = frozenset({80, 100, 120, 132})  # terminals: one line cut there is enough of a sign
 _NARROWEST = 60
+_LONGEST_OPEN = 16 << 10  # characters of a line that a user can have written a prefix into
 _SHORTEST_CUT = 36  # characters of a line that a mail program would have broken
 _WIDEST_MAIL = 100  # characters; a log whose lines are longer was not broken by a mail program
 _BROKEN = 2  # lines that go on in the next, to believe that it was
@@ -71,10 +73,24 @@ def _unescaped(lines: list[Piece]) -> list[Piece]:
 def _split(lines: list[Piece]) -> list[Piece]:
     """Line ends that became blanks, found where another line's prefix stands inside a line."""
     pieces: list[Piece] = []
+    is_one_line = sum(bool(line.text.strip()) for line in lines) == 1
     for line in lines:
-        parts = [part.rstrip() for part in _INSIDE.split(line.text)]
+        parts = _parts(line.text)
+        if len(parts) > 1 and not is_one_line and (prefix := read_prefix(line.text)):
+            parts = parts if is_of_storage(prefix.ident) else []  # daemons quote what guests and clients say
         pieces.extend(Piece(part, line.number) for part in parts if part) if len(parts) > 1 else pieces.append(line)
     return pieces
+
+
+def _parts(text: str) -> list[str]:
+    """The lines that `text` was; a prefix that a user wrote into a name begins none."""
+    parts: list[str] = []
+    at = 0
+    for found in _INSIDE.finditer(text):
+        if found.start() - at > _LONGEST_OPEN or not is_open(text[at : found.start()]):
+            parts.append(text[at : found.start()].rstrip())
+            at = found.start()
+    return [*parts, text[at:].rstrip()]
 
 
 def _ungrepped(lines: list[Piece]) -> list[Piece]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from smfix.patterns import pattern
+from smfix.smlog.formats import is_of_storage
 from smfix.smlog.lines import Line, Window, pid_needles
 from smfix.smlog.names import UUID, image_paths
 from smfix.smlog.stamps import Stamp
@@ -36,7 +37,7 @@ _SR_NAMED = pattern(
     rf"|'sr_uuid': '(?P<command>{UUID})'"
 )
 # A garbage collector's first line, an SM command's ("vdi_attach {'sr_uuid': ...").
-_START = pattern(rf"\s*=== SR {UUID}: (?:gc|gc_force|abort) ===|\s*[a-z]+_[a-z_]+ \{{'")
+_START = pattern(rf"\s*=== SR {UUID}: (?:gc|gc_force|abort) ===|\s*[a-z]+_[a-z_]+ \{{(?:'|\Z)")
 _PASSES_ON = pattern(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
 
 
@@ -83,7 +84,7 @@ def run_before(window: Window, line: Line) -> Iterator[Line]:
         return
     last = line
     for other in window.naming_before(line.at, pid_needles(line.pid)):
-        if other.host != line.host:
+        if other.host != line.host or not is_of_storage(other.ident):
             continue
         if other.pid != line.pid:
             if _passes_to(other) == line.pid:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from smfix.patterns import pattern
 from smfix.smlog.events import Quote, Voice, quote, voice
+from smfix.smlog.formats import is_of_storage
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import UUID, VDI_NAME, image_path, short_name
 from smfix.smlog.processes import same_run, sr_of, starts_run
@@ -225,7 +226,7 @@ _WORDS = tuple((rule, rule.anchor.decode("ascii")) for rule in PROOF_RULES)
 
 def read_proofs(window: Window, line: Line, wanted: Wanted, origin: int) -> list[Proof]:
     """What `line` proves about the `wanted` VDIs."""
-    for rule, word in _WORDS:
+    for rule, word in _WORDS if is_of_storage(line.ident) else ():
         if word in line.text and (found := rule.pattern.search(line.text[:4000])):
             return rule.read(window, line, found, wanted, origin)
     return []

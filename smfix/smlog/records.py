@@ -86,8 +86,8 @@ def subject(command: tuple[str, ...]) -> ImagePath | None:
 
 
 def succeeded(window: Window, line: Line) -> Line | None:
-    """The line that says the command in `line` succeeded: the next of the same process."""
-    follower = next(window.of_process_after(line), None)
+    """The line that says the command in `line` succeeded: the next of the same thread."""
+    follower = next(filter(line.is_of_thread, window.of_process_after(line)), None)
     return follower if follower is not None and _SUCCESS.match(follower.text) else None
 
 
@@ -111,12 +111,12 @@ def _command_of(window: Window, line: Line) -> tuple[str, ...]:
 
     A quiet call logs it behind the failure instead.
     """
-    for other in islice(window.of_process_before(line), _COMMAND_WITHIN):
+    for other in islice(filter(line.is_of_thread, window.of_process_before(line)), _COMMAND_WITHIN):
         if command := arguments(other.text):
             return command
         if _SUCCESS.match(other.text):
             break
-    for other in islice(window.of_process_after(line), 3):
+    for other in islice(filter(line.is_of_thread, window.of_process_after(line)), 3):
         if other.text.lstrip().startswith("Command was: "):
             return arguments(other.text)
     return ()

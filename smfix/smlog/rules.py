@@ -13,7 +13,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from smfix.patterns import pattern
+from smfix.smlog.formats import is_of_storage
+from smfix.smlog.lines import Line
 from smfix.smlog.names import UUID, VDI_NAME
+from smfix.smlog.quoted_text import merely_tells
 
 _BEFORE, _BEHIND = 640, 2400  # characters around an anchor in which its pattern is searched
 
@@ -238,6 +241,13 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
+# What begins a message of the storage manager's own: within somebody's words it is no report. XAPI, nova and xe hand
+# on the others, in quotes.
+_BEGINS_MESSAGE = frozenset({Says.CORRUPTED, Says.PARENT_MISSING, Says.SCAN_BLOCKED, Says.FAILED})
+_HANDED_ON = frozenset({Says.SCAN_REFUSED, Says.INVALID})
+_MERELY_TELLS = frozenset({"debug", "info", "DEBUG", "INFO"})  # XAPI's levels before syslog, and nova's
+_QUOTE = pattern(r"(?<![A-Za-z])['\"{]")
+
 # An engine looks for these and for nothing else.
 ANCHORS: tuple[bytes, ...] = tuple(dict.fromkeys(a for rule in RULES for a in rule.anchors))
 _WORDS = tuple((rule, tuple(anchor.decode("ascii") for anchor in rule.anchors)) for rule in RULES)
@@ -253,3 +263,14 @@ def match(message: str) -> tuple[Rule, re.Match[str]] | None:
         if at >= 0 and (found := rule.pattern.search(message, max(0, at - _BEFORE), at + _BEHIND)):
             return rule, found
     return None
+
+
+def is_said(rule: Rule, found: re.Match[str], line: Line) -> bool:
+    """True where the writer of `line` says itself what matched, and does not quote it from elsewhere."""
+    if not line.has_prefix:
+        return not merely_tells(line.text[: found.start()])
+    if not is_of_storage(line.ident):
+        return (
+            rule.says in _HANDED_ON and line.ident not in _MERELY_TELLS and not merely_tells(line.text[: found.start()])
+        )
+    return rule.says not in _BEGINS_MESSAGE or not _QUOTE.search(line.text, 0, found.start())
