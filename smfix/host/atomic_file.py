@@ -64,6 +64,8 @@ def check(path: str, kind: FileKind) -> None:
     except OSError as error:
         raise _failed(path, error) from error
     try:
+        if os.fstat(at).st_nlink == 0:
+            raise WriteFailed(f"cannot write {path}: its folder was deleted")
         obstacle = _obstacle(at, name, kind)
         is_allowed = os.access(".", os.W_OK | os.X_OK, dir_fd=at)
     except OSError as error:

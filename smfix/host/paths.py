@@ -80,13 +80,18 @@ def named(path: str) -> str:
 
 
 def typed(path: str) -> str:
-    """`path` as a word that means the same in every folder. Touches no storage but the current folder's name."""
-    if os.path.isabs(path):
-        return path if os.pardir in path.split("/") else _tidy(path)
+    """`path` as a word that means the same in every folder and process. It touches no storage, procfs apart."""
     try:
-        here = os.getcwd()
-    except OSError:
-        return path  # deleted: there is no other word for it
+        if path.startswith(f"{_PROC}/"):
+            return named(path)
+        if os.path.isabs(path):
+            return path if os.pardir in path.split("/") else _tidy(path)
+        try:
+            here = os.getcwd()
+        except OSError:  # deleted
+            return named(path)
+    except UsageError:
+        return path  # there is no other word for it
     return os.path.join(here, path) if os.pardir in path.split("/") else os.path.normpath(os.path.join(here, path))
 
 
@@ -119,8 +124,9 @@ def _name_of(fd: int, given: str) -> str:
     except OSError:  # no procfs, as in an empty chroot
         name = os.path.realpath(given)
     if not name.startswith("/") or not is_same_file(name, fd):
+        what = "the current directory" if given == os.curdir else given
         raise UnsafePath(
-            f"{given}: no path of this process leads there (the folder was deleted or mounted over, or it is in "
+            f"{what}: no path of this process leads there (the folder was deleted or mounted over, or it is in "
             "another mount namespace); give a plain absolute path, in the namespace that it belongs to"
         )
     return name

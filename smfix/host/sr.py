@@ -86,7 +86,7 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     A path (also when it looks like a UUID, where such a file exists), a block device, a VDI's UUID
     or a prefix of at least 8 hex digits, ``SR-UUID/VDI-UUID``, or a folder: all its VHDs.
 
-    Raises UsageError for what cannot be a name, Unreadable for a path that is missing or may not
+    Raises UsageError for what cannot be a name (UnsafePath where no path leads to it), Unreadable for a path that is missing or may not
     be read, and for a folder without any VHD.
     """
     if "\0" in text or not text:
@@ -106,18 +106,15 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
         if "/" not in text and set(text.lower()) <= set("0123456789abcdef-"):
             raise UsageError(f"{text} is not a VDI's UUID, nor the first 8 or more hex digits of one")
     try:
-        # From here on by the name that the kernel gives it: its text may name another SR, or another disk.
-        path = paths.named(text)
-    except paths.UnsafePath:
-        return (Found(Target(text, Backing.FILE)),)  # refused as such, when it is opened
-    try:
-        if stat.S_ISDIR(os.stat(text).st_mode):
-            return _all_in(path)
+        is_folder = stat.S_ISDIR(os.stat(text).st_mode)
     except OSError as error:
         # A link that leads nowhere is refused as a link, when it is opened.
         if not os.path.islink(text):
             raise Unreadable(f"cannot open {text}: {error.strerror}") from error
-    return (_at_path(path),)
+        is_folder = False
+    # From here on by the name that the kernel gives it: the text may name another SR, or another disk.
+    path = paths.named(text)
+    return _all_in(path) if is_folder else (_at_path(path),)
 
 
 def _as_on_disk(ref: str) -> str:

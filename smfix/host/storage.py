@@ -408,8 +408,8 @@ def _named(target: Target, place: paths.Place, opened: Identity) -> Target | Ref
     if opened.rdev is not None:
         return named_device(target._replace(path=kept), opened.rdev)
     sr = read_path(kept).sr
-    if sr not in (None, target.sr) and target.sr == read_path(target.path).sr:
-        target = target._replace(sr=sr)  # the given path was named as another SR's
+    if None not in (sr, target.sr) and sr != target.sr:
+        return Refusal(Reason.UNSAFE_PATH, f"{target.path} leads into another SR, to {kept}; name it by that path")
     return target._replace(path=kept)
 
 
