@@ -109,9 +109,10 @@ def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[
     """
     log = _one_log(options)
     path = None if options.policy is None else paths.named(options.policy)
-    metrics = None if options.metrics is None else paths.named(options.metrics)
+    metrics = options.metrics
     if metrics is not None:
         atomic_file.check(metrics, METRICS)
+        metrics = paths.named(metrics)
     if options.year is not None and not 1970 <= options.year <= 9999:
         raise UsageError(f"--year {options.year}: not a year from 1970 to 9999")
 

@@ -10,8 +10,7 @@ from smfix.errors import Unreadable, WriteFailed
 from smfix.host import state_file
 from smfix.host.state_file import Followed, StateFile, read_state, state_files
 
-
-ONE, TWO = ('{"schema": "smfix.state/1", "number": %d}' % number for number in (1, 2))
+ONE, TWO = (f'{{"schema": "smfix.state/1", "number": {number}}}' for number in (1, 2))
 
 
 def test_it_is_saved_and_loaded(tmp_path):

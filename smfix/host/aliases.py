@@ -27,10 +27,10 @@ def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:
             Reason.UNSAFE_PATH,
             f"{target.path} has {links} names (hard links): a repair would change the file under each of them, and the "
             "storage manager's locks protect one; remove the other names, or copy the file and repair the copy",
-            (shlex.join(["find", os.path.dirname(target.path), "-xdev", "-samefile", target.path]),),
+            (shlex.join(["find", os.path.dirname(target.path), "-xdev", "-samefile", target.path]),)
+            if target.path.isprintable()
+            else (),
         )
-    if links < 1:
-        return Refusal(Reason.STALE, f"{target.path} was deleted while it was looked at")
     own = target.sr or read_path(target.path).sr
     for name in _other_names(image.identity, proc):
         if read_path(name).sr not in (None, own):

@@ -159,9 +159,10 @@ def _obstacle(at: int, name: str, kind: FileKind) -> str | None:
         head = os.pread(descriptor, HEAD, 0)
     finally:
         os.close(descriptor)
-    # An empty file is taken too (`mktemp`); an image is never empty.
-    if opened.st_size == 0 or kind.is_ours(head):
+    if kind.is_ours(head):
         return None
+    if not head:  # a lock, or a log that was just rotated
+        return "that file exists and is empty, so it is not known whose it is; remove it first"
     return f"that file exists and is not {kind.words}; it is not replaced"
 
 

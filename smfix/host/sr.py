@@ -86,8 +86,10 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     A path (also when it looks like a UUID, where such a file exists), a block device, a VDI's UUID
     or a prefix of at least 8 hex digits, ``SR-UUID/VDI-UUID``, or a folder: all its VHDs.
 
-    Raises UsageError for what cannot be a name (UnsafePath where no path leads to it), Unreadable for a path that is missing or may not
-    be read, and for a folder without any VHD.
+    A path becomes the one that the kernel resolves it to (:mod:`smfix.host.paths`).
+
+    Raises UsageError for what cannot be a name, UnsafePath where no path leads to it, Unreadable for a path that
+    is missing or may not be read, and for a folder without any VHD.
     """
     if "\0" in text or not text:
         raise UsageError("an image's name is empty, or holds a NUL character")
