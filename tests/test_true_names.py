@@ -237,11 +237,14 @@ def in_a_namespace(tmp_path: Path, script: str, *words: str) -> subprocess.Compl
 def test_a_second_mount_of_an_sr_does_not_hide_whose_disk_it_is(world, tmp_path):
     meant = world.damaged()
     before = meant.read_bytes()
-    for name in ("elsewhere", OTHER_SR):
-        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / OTHER_SR).mkdir()
+    (tmp_path / "x.vhd").write_bytes(b"")
+    seconds = [("elsewhere", world.sr, meant.name), (OTHER_SR, world.sr, meant.name), ("x.vhd", meant, ".")]
+    for name, mounted, inside in seconds:
         done = in_a_namespace(
-            tmp_path, 'mount --bind "$1" "$2"; $SMFIX repair "$2/$3" --yes --json --journal-dir "$4" || exit $?',
-            str(world.sr), str(tmp_path / name), meant.name, str(world.journals),
+            tmp_path, 'mount --bind "$1" "$2"; $SMFIX repair "$3" --yes --json --journal-dir "$4" || exit $?',
+            str(mounted), str(tmp_path / name), str(Path(tmp_path, name, inside)), str(world.journals),
         )  # fmt: skip
         outcome = json.loads(done.stdout)["images"][0]["outcome"]
         assert (done.returncode, outcome["reason"]) == (4, "unsafe-path"), outcome

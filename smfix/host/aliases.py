@@ -72,13 +72,15 @@ def _plain(text: str) -> str:
 
 
 def _below(path: str, folder: str) -> str | None:
-    """The rest of `path` below `folder`, None where it is not below."""
+    """The rest of `path` below `folder`, empty where it is `folder` itself (a file is mounted too); None: not below."""
     folder = folder.rstrip("/")
+    if path == folder:
+        return ""
     return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else None
 
 
 def _join(folder: str, rest: str) -> str:
-    return f"{folder.rstrip('/')}/{rest}"
+    return f"{folder.rstrip('/')}/{rest}" if rest else folder
 
 
 def _is(path: str, identity: Identity) -> bool:

@@ -407,6 +407,8 @@ def _named(target: Target, place: paths.Place, opened: Identity) -> Target | Ref
     kept = os.path.join(place.kept, os.path.basename(target.path))
     if opened.rdev is not None:
         return named_device(target._replace(path=kept), opened.rdev)
+    if kept == target.path:
+        return target
     sr = read_path(kept).sr
     if None not in (sr, target.sr) and sr != target.sr:
         return Refusal(Reason.UNSAFE_PATH, f"{target.path} leads into another SR, to {kept}; name it by that path")
