@@ -388,6 +388,7 @@ def test_a_whole_path_is_good_without_a_directory(world, nowhere):
     assert repaired_and_undone(world, f"../sr-mount/{SR}/{meant.name}", meant) == str(meant)
     world.smlog(failed())
     assert world.run("from-log", world.log, "--dry-run").code == 4
+    assert world.run("from-log", "../SMlog", "--dry-run").code == 4
     assert world.run("repair", f"../sr-mount/{SR}/{meant.name}", "-n").out.count(f"repair {meant} --yes") == 2
 
 
@@ -395,7 +396,6 @@ def test_a_whole_path_is_good_without_a_directory(world, nowhere):
     "words",
     [
         ["from-log", "log"],
-        ["from-log", "../SMlog"],
         ["from-log", "-f", "log"],
         ["journal", "--journal-dir", "j"],
         ["status", "--state-dir", "s"],
