@@ -22,9 +22,10 @@ from smfix import ledger as ledgers
 from smfix import lifecycle
 from smfix.cases import Caseload, incident
 from smfix.errors import SmfixError, WriteFailed
+from smfix.host import atomic_file
 from smfix.host.hooks import HookRun
 from smfix.host.notify import notify, watchdog_seconds
-from smfix.host.state_file import StateFile, write_whole
+from smfix.host.state_file import StateFile
 from smfix.host.wake import Wake
 from smfix.ledger import Case, Document, Ledger, LedgerDamaged, Told
 from smfix.lifecycle import Life, Stage
@@ -42,6 +43,8 @@ from smfix.smlog.stamps import Calendar, Localize, Stamp
 
 MOST_UNTOLD = 1_000
 """Events that wait for a hook; beyond, the log is not read."""
+METRICS = atomic_file.FileKind("a metrics file of smfix", followed.is_metrics, 0o644, "--metrics", "smfix.prom")
+
 _CHUNKS = 8  # of the log, between two looks at everything else
 _CATCHING_UP = 5.0  # seconds that a report may wait while the log is behind
 _SAVED_EVERY = 5.0  # seconds, where only the position has moved
@@ -126,7 +129,7 @@ class Follower:
         self._saved_at = self._measured_at = 0.0
         self._is_dirty = True
         self._nobody_listens = False
-        self._trouble = ""
+        self._trouble = self._metrics_trouble = ""
         self._behind_since: float | None = None
         self._ledger.follower = {"pid": os.getpid(), "started": _now().isoformat()}
 
@@ -463,9 +466,12 @@ class Follower:
             ("last_look_seconds", log, time.time()),
         ]
         try:
-            write_whole(self._asked.metrics or "", followed.metrics(samples).encode(), durable=False, mode=0o644)
+            atomic_file.replace(self._asked.metrics or "", followed.metrics(samples).encode(), METRICS)
+            self._metrics_trouble = ""
         except WriteFailed as error:
-            self._say(f"smfix: the metrics cannot be written: {error}")
+            if str(error) != self._metrics_trouble:
+                self._metrics_trouble = str(error)
+                self._say(f"smfix: the metrics cannot be written: {error}")
 
     def _stop(self) -> None:
         self._remedies.finish()

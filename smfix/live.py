@@ -13,14 +13,16 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TextIO
 
 from smfix import ledger as ledgers
 from smfix import lifecycle, policy
-from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.follow import Follower, FollowQuestion, document
+from smfix.errors import SmfixError, Unreadable, UsageError, WriteFailed
+from smfix.follow import METRICS, Follower, FollowQuestion, document
+from smfix.host import atomic_file, paths
 from smfix.host.state_file import StateFile, read_state, state_files
 from smfix.host.wake import Wake
 from smfix.ledger import Case, Ledger, LedgerDamaged
@@ -62,7 +64,7 @@ def default_state() -> str:
     if os.geteuid() == 0:
         return ROOT_STATE
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(os.path.abspath(state), "smfix", "follow")
+    return os.path.join(state, "smfix", "follow")
 
 
 def read_policy(path: str) -> Policy:
@@ -87,6 +89,16 @@ def read_policy(path: str) -> Policy:
     raise UsageError("\n".join(f"{path}: {mistake}" for mistake in read))
 
 
+def metrics_folder(path: str) -> str:
+    """The folder of the metrics file that a service is to write; it may be made later.
+
+    Raises UsageError for a name that no metrics file can have.
+    """
+    with suppress(WriteFailed):
+        atomic_file.check(path, METRICS)
+    return os.path.dirname(paths.named(path))
+
+
 # --------------------------------------------------------------------------- following
 
 
@@ -96,7 +108,11 @@ def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[
     Raises UsageError for what cannot be meant, Unreadable, WriteFailed and Followed at the start.
     """
     log = _one_log(options)
-    path = options.policy
+    path = None if options.policy is None else paths.named(options.policy)
+    metrics = options.metrics
+    if metrics is not None:
+        atomic_file.check(metrics, METRICS)
+        metrics = paths.named(metrics)
     if options.year is not None and not 1970 <= options.year <= 9999:
         raise UsageError(f"--year {options.year}: not a year from 1970 to 9999")
 
@@ -106,12 +122,12 @@ def follow(options: FollowOptions, setting: Setting, out: TextIO, say: Callable[
 
     asked = FollowQuestion(
         log=log,
-        state_dir=os.path.abspath(options.state_dir or default_state()),
+        state_dir=paths.named(options.state_dir or default_state()),
         localize=zone_of(options.tz),
         year=options.year,
         at_end=options.since == "now",
         may_write=(options.yes or path is not None) and not options.dry_run,
-        metrics=None if options.metrics is None else os.path.abspath(options.metrics),
+        metrics=metrics,
         policy=rules(),
         read_policy=None if path is None else rules,
         rescan=None if setting.pool is None or not setting.rescan else lambda sr: _rescan(sr, setting),
@@ -149,7 +165,7 @@ def _one_log(options: FollowOptions) -> str:
     if len(options.logs) != 1 or options.logs[0] == "-":
         raise UsageError("--follow follows one file; run one smfix for each")
     log = options.logs[0]
-    return os.path.abspath(os.path.join(log, "SMlog") if os.path.isdir(log) else log)
+    return paths.named(os.path.join(log, "SMlog") if os.path.isdir(log) else log)
 
 
 @dataclass(slots=True)
@@ -192,7 +208,7 @@ def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
 
     Raises Unreadable where the folder must not be read.
     """
-    folder = os.path.abspath(state_dir or default_state())
+    folder = paths.named(state_dir or default_state())
     followers = [_status_of(folder, path) for path in state_files(folder)]
     stages = [one["stage"] for follower in followers for one in follower["incidents"]]
     is_left = any(not Stage(stage).is_settled for stage in stages)
@@ -205,7 +221,7 @@ def reload(state_dir: str | None) -> list[int]:
 
     Raises Unreadable where there is none, or where it is not ours to tell.
     """
-    folder = os.path.abspath(state_dir or default_state())
+    folder = paths.named(state_dir or default_state())
     told = []
     for path in state_files(folder):
         pid = _status_of(folder, path)["pid"]

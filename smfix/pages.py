@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from smfix import __version__, chains, scan
 from smfix.errors import SmfixError, UsageError
-from smfix.host import page_file
+from smfix.host import atomic_file
 from smfix.host.naming import read_path
 from smfix.host.storage import open_image
 from smfix.model import (
@@ -55,6 +55,7 @@ MOST_IN_FOLDER = 20_000
 """Images of an SR's folder beyond which no chain is drawn: the page must not take longer than the repair."""
 MOST_IN_CHAIN = 64
 """Images of a chain, or of a folder's forest, that are drawn."""
+PAGE = atomic_file.FileKind("a page of smfix", html.is_ours, option="--html", example="report.html")
 _NOW, _BEFORE, _AFTER = "as it is now", "before", "after"
 
 
@@ -311,10 +312,10 @@ def wanted(file: str | None, *, include_data: bool) -> Wanted:
     """The page that is asked for. Raises UsageError, and WriteFailed, before any work is done."""
     if file is None:
         raise UsageError("--include-data says what a page shows: it needs --html")
-    page_file.ready(file, html.is_ours, html.SIGNED)
+    atomic_file.check(file, PAGE)
     return Wanted(file, include_data)
 
 
 def save(page: Wanted, drawn: str) -> None:
     """Put the page into its file. Raises WriteFailed."""
-    page_file.save(page.file, drawn.encode("ascii"))
+    atomic_file.replace(page.file, drawn.encode("ascii"), PAGE)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from smfix.errors import SmfixError, Unreadable, UsageError
 from smfix.host import xapi_login
 from smfix.host.naming import is_uuid
+from smfix.host.paths import typed
 from smfix.host.sr import Found, sr_mounts
 from smfix.host.storage import open_image
 from smfix.model import (
@@ -166,8 +167,8 @@ def _with_beside(reading: LogReading, asked: LogQuestion, setting: Setting) -> L
     """The reading, and which older logs beside a log that was named were not read."""
     from smfix.smlog.beside import siblings
 
-    read = set(map(os.path.realpath, reading.files))
-    named = [os.path.abspath(name) for name in asked.names if name != "-" and os.path.isfile(name)]
+    read = {os.path.realpath(file) for file in map(typed, reading.files) if os.path.isabs(file)}
+    named = [typed(name) for name in asked.names if name != "-" and os.path.isfile(name)]
     beside = [one.path for name in named for one in siblings(name) if os.path.realpath(one.path) not in read]
     if not beside:
         return reading

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from subprocess import CompletedProcess, TimeoutExpired
 
 from smfix.errors import Unreadable, UsageError, WriteFailed
-from smfix.host import packed
+from smfix.host import atomic_file, packed, paths
 from smfix.host.programs import finished
-from smfix.host.state_file import write_whole
 
 UNIT = "smfix.service"
 UNIT_DIR = "/etc/systemd/system"
@@ -84,6 +83,11 @@ WantedBy=multi-user.target
 """
 
 
+UNIT_FILE = atomic_file.FileKind(
+    "a unit that `smfix service install` wrote", lambda head: head.startswith(_TEMPLATE[:40].encode()), 0o644
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceState:
     """The service as it stands. `enabled`, `active`: None where systemd does not say."""
@@ -98,18 +102,18 @@ def program() -> list[str]:
     """How this very smfix is started: the self-contained file, the script, or this Python."""
     script = packed.own_file() or sys.argv[0]
     if os.path.basename(script) != "__main__.py" and os.access(script, os.X_OK):
-        return [os.path.abspath(script)]
+        return [paths.named(script)]
     return [sys.executable, "-m", "smfix"]
 
 
 def options(log: str, *, policy: str | None, yes: bool, metrics: str | None, sr_mounts: Sequence[str]) -> list[str]:
     """The options of the service's command line; every path absolute."""
-    words = [os.path.abspath(log)]
-    words += ["--policy", os.path.abspath(policy)] if policy else []
+    words = [paths.named(log)]
+    words += ["--policy", paths.named(policy)] if policy else []
     words += ["--yes"] if yes else []
-    words += ["--metrics", os.path.abspath(metrics)] if metrics else []
+    words += ["--metrics", paths.named(metrics)] if metrics else []
     for mount in sr_mounts:
-        words += ["--sr-mount", os.path.abspath(mount)]
+        words += ["--sr-mount", paths.named(mount)]
     return words
 
 
@@ -141,10 +145,11 @@ def _word(text: str) -> str:
 
 
 def install(text: str, unit_dir: str | None, say: Callable[[str], None]) -> None:
-    """Write the unit, enable and start it. Raises WriteFailed."""
+    """Write the unit, enable and start it. Raises UsageError where another unit has the name, WriteFailed."""
     folder = unit_dir or UNIT_DIR
     path = os.path.join(folder, UNIT)
-    write_whole(path, text.encode(), durable=True, mode=0o644)
+    atomic_file.check(path, UNIT_FILE)
+    atomic_file.replace(path, text.encode(), UNIT_FILE)
     say(f"smfix: wrote {path}")
     if unit_dir is None and os.path.isdir(RUNNING):
         _systemctl("daemon-reload")

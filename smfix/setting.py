@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from smfix.host import paths
 from smfix.host.naming import read_path
 from smfix.model import ByteView, Names, Outcome, Target
 from smfix.report.escape import command, operand
@@ -73,7 +74,7 @@ class Setting(NamedTuple):
     @property
     def journals(self) -> str:
         """The folder of the undo journals, absolute."""
-        return os.path.abspath(self.journal_dir or default_journals())
+        return paths.named(self.journal_dir) if self.journal_dir else default_journals()
 
     def command(self, *words: str) -> str:
         """A complete ``smfix`` command that works as this one does, quoted for a shell.
@@ -89,12 +90,12 @@ class Setting(NamedTuple):
     def repair_command(self, path: str, consent: tuple[str, ...] = ()) -> str:
         """The complete command that repairs one image, with every consent it needs."""
         agreed = self._replace(consent=self.consent.union(consent))
-        return agreed.command("repair", os.path.abspath(path), "--yes")
+        return agreed.command("repair", paths.typed(path), "--yes")
 
     def _option(self, name: str) -> list[str]:
         """The option with its value, where it is not the default."""
         if name == "--sr-mount":
-            return [part for mount in self.sr_mounts for part in (name, os.path.abspath(mount))]
+            return [part for mount in self.sr_mounts for part in (name, paths.named(mount))]
         if name == "--confirm":
             return [part for code in sorted(self.consent) for part in (name, code)]
         if name == "--leave-sr":
@@ -108,12 +109,12 @@ class Setting(NamedTuple):
 
             return [name, uuid_text(self.given_uuid)]
         if name == "--xapi-login":
-            return [] if self.xapi_login is None else [name, os.path.abspath(self.xapi_login)]
+            return [] if self.xapi_login is None else [name, paths.named(self.xapi_login)]
         if name == "--no-rescan":
             return [] if self.rescan else [name]
         if name == "--journal-dir":
             return [] if self.journals == default_journals() else [name, self.journals]
-        return [] if self.lock_dir is None else [name, os.path.abspath(self.lock_dir)]
+        return [] if self.lock_dir is None else [name, paths.named(self.lock_dir)]
 
     def volumes(self) -> Volumes:
         """What activates a volume for the time of a repair, and puts it back."""
@@ -155,7 +156,7 @@ def absolute(name: str) -> str:
     could_be_uuid = set(name.lower().removeprefix("old_")) <= set("0123456789abcdef-/") and not os.path.isabs(name)
     if name == "-" or (could_be_uuid and not os.path.lexists(name)):
         return operand(name)
-    return os.path.abspath(name)
+    return paths.typed(name)
 
 
 def default_journals() -> str:
@@ -163,7 +164,7 @@ def default_journals() -> str:
     if os.geteuid() == 0:
         return ROOT_JOURNALS
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(os.path.abspath(state), "smfix", "journal")
+    return paths.named(os.path.join(state, "smfix", "journal"))
 
 
 def is_hidden(view: ByteView) -> bool | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from smfix.errors import SmfixError, Unreadable
 from smfix.host import lvm
 from smfix.host.naming import Life, is_uuid, read_path
+from smfix.host.paths import UnsafePath, typed
 from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
 from smfix.model import Incident, Outcome, Reason, Status
 from smfix.reach import unanswered
@@ -49,7 +50,7 @@ def _ambiguous(paths: Sequence[str]) -> Outcome:
     return Outcome(
         Status.AMBIGUOUS,
         f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
-        next=tuple(command(["smfix", "check", os.path.abspath(path)]) for path in paths[:_CANDIDATES]),
+        next=tuple(command(["smfix", "check", typed(path)]) for path in paths[:_CANDIDATES]),
     )
 
 
@@ -94,6 +95,9 @@ def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
             continue
         try:
             found = resolve(text, mounts)
+        except UnsafePath as error:
+            images[text] = Missing(text, Outcome(Status.REFUSED, str(error), Reason.UNSAFE_PATH), is_missing=False)
+            continue
         except Unreadable as error:
             images[text] = Missing(text, Outcome(Status.NOT_FOUND, str(error)))
             continue

@@ -247,6 +247,55 @@ def test_a_state_that_cannot_be_read_is_said(world):
     assert "follow-x.json: KeyError" in document["followers"][0]["note"]
 
 
+def _disk(path):
+    path.write_bytes(b"conectix, and the rest of a disk")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "code", "says"),
+    [
+        ("disk.vhd", _disk, 16, "the name of a disk image; name a metrics file, for example smfix.prom"),
+        ("new.vhd", None, 16, "the name of a disk image"),
+        ("disk", _disk, 16, "is not a metrics file of smfix"),
+        ("lock", lambda path: path.write_bytes(b""), 16, "remove it first"),
+        ("fifo", os.mkfifo, 16, "not a regular file"),
+        ("folder", lambda path: path.mkdir(), 16, "not a regular file"),
+        ("link", lambda path: path.symlink_to(path.parent / "SMlog"), 16, "symbolic link"),
+        ("SMlog", None, 16, "is not a metrics file of smfix"),
+        ("none/smfix.prom", None, 8, "No such file or directory"),
+        ("", None, 16, "name a file"),
+    ],
+)
+def test_a_metrics_file_that_cannot_be_meant_is_refused_before_anything_is_followed(world, name, make, code, says):
+    world.smlog(failed())
+    path = world.folder / name
+    if make is not None:
+        make(path)
+    before = {each: (os.lstat(each).st_ino, os.lstat(each).st_size) for each in world.folder.iterdir()}
+    given = f"{path}/" if not name else path
+    run = world.run("from-log", world.log, "-f", "--metrics", given, "--state-dir", world.folder / "state")
+    assert run.code == code
+    assert says in run.err
+    assert len(run.err.strip().splitlines()) == 1
+    assert {each: (os.lstat(each).st_ino, os.lstat(each).st_size) for each in world.folder.iterdir()} == before
+    units = world.folder / "units"
+    units.mkdir()
+    installed = world.run("service", "install", "--metrics", given, "--unit-dir", units)
+    assert installed.code == (16 if code == 16 else 0)
+
+
+def test_a_unit_of_somebody_else_is_not_replaced(world):
+    unit = world.folder / service.UNIT
+    unit.write_text("[Unit]\nDescription=ours\n", encoding="utf-8")
+    run = world.run("service", "install", "--unit-dir", world.folder)
+    assert run.code == 16
+    assert "not a unit that `smfix service install` wrote" in run.err
+    assert unit.read_text(encoding="utf-8") == "[Unit]\nDescription=ours\n"
+    unit.unlink()
+    assert world.run("service", "install", "--unit-dir", world.folder).code == 0
+    assert world.run("service", "install", "--yes", "--unit-dir", world.folder).code == 0
+
+
 def test_the_service_is_installed_looked_at_and_taken_away(world):
     units = world.folder / "units"
     units.mkdir()

@@ -512,6 +512,29 @@ def test_metrics_are_written_for_the_node_exporter(live, world):
     assert target.stat().st_mode & 0o777 == 0o644
 
 
+def test_a_metrics_file_that_is_replaced_by_something_else_is_said_once_and_stays(live, world):
+    """The follower lives on, and measures again when the name is free."""
+    target = world.folder / "smfix.prom"
+    live.start(metrics=str(target))
+    live.follower._measure()
+    target.unlink()
+    target.write_bytes(b"conectix, and the rest of a disk")
+    for _ in range(3):
+        live.follower._measure()
+    (said,) = live.said
+    assert said.startswith("smfix: the metrics cannot be written: ")
+    assert "is not a metrics file of smfix" in said
+    assert target.read_bytes() == b"conectix, and the rest of a disk"
+    target.unlink()
+    os.mkfifo(target)
+    live.follower._measure()
+    assert "not a regular file" in live.said[1]
+    target.unlink()
+    live.follower._measure()
+    assert target.read_text(encoding="utf-8").startswith("# smfix metrics")
+    assert len(live.said) == 2
+
+
 def test_a_clock_that_jumps_changes_no_order(live, world, monkeypatch):
     world.damaged()
     live.start().append(failed(at="23:59:59"))

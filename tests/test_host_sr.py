@@ -147,7 +147,8 @@ def test_a_device_of_the_log_is_itself_or_nothing(mount, monkeypatch):
     device = f"/dev/VG_XenStorage-{SR}/VHD-{VDI}"
     assert locate(VdiRef(VDI), SR, device, [str(mount)]) == NotFound((device,))
     monkeypatch.setattr(os.path, "exists", lambda path: path == device)
-    monkeypatch.setattr(os, "stat", lambda *_, **__: os.stat_result((0o60600, *[0] * 9)))
+    number = {"st_rdev": os.makedev(999, 7)}  # no such device
+    monkeypatch.setattr(os, "stat", lambda *_, **__: os.stat_result((0o60600, *[0] * 9), number))
     assert locate(VdiRef(VDI), SR, device, [str(mount)]) == Found(Target(device, Backing.BLOCK, VDI, SR))
 
 
@@ -203,17 +204,17 @@ def test_a_target_is_a_path(mount, tmp_path, monkeypatch):
     free = put(tmp_path, "disk.vhd")
     assert resolve(str(free), []) == (found(free, vdi=None, sr=None, root=None),)
     monkeypatch.chdir(tmp_path)
-    assert resolve("disk.vhd", []) == (Found(Target("disk.vhd", Backing.FILE)),)
+    assert resolve("disk.vhd", []) == (found(free, vdi=None, sr=None, root=None),)
     monkeypatch.chdir(mount / SR)
-    assert resolve(f"{VDI}.vhd", []) == (Found(Target(f"{VDI}.vhd", Backing.FILE, VDI, SR), str(mount / SR)),)
+    assert resolve(f"{VDI}.vhd", []) == (found(path),)
     copy = put(mount / SR / "tmpAb3_x9", "0.vhd")
     assert resolve(str(copy), []) == (found(copy, vdi=None, root=str(mount / SR)),)
 
 
 def test_a_file_that_looks_like_a_uuid_is_a_path(mount, tmp_path, monkeypatch):
-    put(tmp_path, VDI)
+    file = put(tmp_path, VDI)
     monkeypatch.chdir(tmp_path)
-    assert resolve(VDI, [str(mount)]) == (Found(Target(VDI, Backing.FILE)),)
+    assert resolve(VDI, [str(mount)]) == (found(file, vdi=None, sr=None, root=None),)
 
 
 def test_a_target_is_a_folder_and_means_all_its_vhds(mount, tmp_path):

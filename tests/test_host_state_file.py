@@ -8,16 +8,18 @@ import pytest
 
 from smfix.errors import Unreadable, WriteFailed
 from smfix.host import state_file
-from smfix.host.state_file import Followed, StateFile, read_state, state_files, write_whole
+from smfix.host.state_file import Followed, StateFile, read_state, state_files
+
+ONE, TWO = (f'{{"schema": "smfix.state/1", "number": {number}}}' for number in (1, 2))
 
 
 def test_it_is_saved_and_loaded(tmp_path):
     state = StateFile(str(tmp_path / "state"), "/var/log/SMlog")
     state.hold()
     assert state.load() is None
-    state.save("one")
-    state.save("two")
-    assert state.load() == "two"
+    state.save(ONE)
+    state.save(TWO)
+    assert state.load() == TWO
     assert state_files(state.folder) == [state.path]
     assert os.stat(state.path).st_mode & 0o777 == 0o600
     assert os.stat(state.folder).st_mode & 0o777 == 0o700
@@ -39,19 +41,29 @@ def test_one_follower_holds_a_log(tmp_path):
     second.release()
 
 
-def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
-    path = tmp_path / "x"
-    write_whole(str(path), b"old", durable=True)
+def test_what_is_no_state_of_smfix_is_not_replaced(tmp_path):
+    state = StateFile(str(tmp_path), "/log")
+    with open(state.path, "wb") as file:
+        file.write(b"conectix, and the rest of a disk")
+    with pytest.raises(WriteFailed, match="not a follower's state"):
+        state.save(ONE)
+    assert state.load() == "conectix, and the rest of a disk"
 
-    def full(*_args):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state_file.os, "write", full)
-    with pytest.raises(WriteFailed, match="No space left"):
-        write_whole(str(path), b"new", durable=True)
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x"]
+def test_a_fifo_in_the_folder_holds_nobody_up(tmp_path):
+    """Somebody else may own the folder; a reader or a writer of a FIFO waits for the other end."""
+    state = StateFile(str(tmp_path), "/log")
+    os.mkfifo(state.path)
+    os.mkfifo(f"{state.path}.new")
+    lock = state.path.replace(".json", ".lock")
+    os.mkfifo(lock)
+    assert not state.is_held()
+    with pytest.raises(Unreadable, match="not a regular file"):
+        state.load()
+    with pytest.raises(WriteFailed, match="not a regular file"):
+        state.save(ONE)
+    with pytest.raises(WriteFailed, match="not a regular file|Invalid argument"):
+        state.hold()
 
 
 def test_what_must_not_be_read_is_said(tmp_path, monkeypatch):

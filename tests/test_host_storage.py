@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smfix.errors import Unreadable, WriteFailed
-from smfix.host import storage
+from smfix.host import paths, storage
 from smfix.host.storage import Folders, Identity, OpenImage, open_image
 from smfix.model import Backing, Extent, Reason, Refusal, Target
 
@@ -263,16 +263,16 @@ def test_a_folder_swapped_for_a_link_is_not_followed(vhd, sr_folder, tmp_path, m
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / vhd.name).write_bytes(b"not yours")
-    realpath = os.path.realpath
+    place_of = paths.place_of
 
-    def swap_after(path, **options):
-        resolved = realpath(path, **options)
+    def swap_after(folder):
+        resolved = place_of(folder)
         if sr_folder.is_dir() and not sr_folder.is_symlink():
             sr_folder.rename(tmp_path / "moved")
             sr_folder.symlink_to(elsewhere)
         return resolved
 
-    monkeypatch.setattr(os.path, "realpath", swap_after)
+    monkeypatch.setattr(paths, "place_of", swap_after)
     with open_descriptors_stay_the_same(), pytest.raises(Unreadable):
         open_image(file_target(vhd))
 

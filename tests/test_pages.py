@@ -201,9 +201,9 @@ def test_a_page_that_cannot_be_saved_is_one_bit_and_the_report_stands(world, fil
     world.damaged()
 
     def full(*_):
-        raise pages.page_file.WriteFailed("cannot save the page: No space left on device")
+        raise pages.atomic_file.WriteFailed("cannot save the page: No space left on device")
 
-    monkeypatch.setattr(pages.page_file, "save", full)
+    monkeypatch.setattr(pages.atomic_file, "replace", full)
     run = world.run("repair", BASE, "--yes", "--json", "--html", file)
     assert run.code == 9
     assert run.json["exit"] == 9

@@ -237,13 +237,14 @@ def test_short_writes_are_completed(place, monkeypatch):
 
 def test_what_a_killed_smfix_left_goes_after_a_day(place):
     folder.create(place, PLAIN)
-    fresh, old, foreign = f"{OTHER.id}.new", "20251121-000000-bbbbbb.new", "notes.new"
-    for name in (fresh, old, foreign):
+    fresh, old, foreign = ".smfix-00.part", ".smfix-01.part", "notes.new"
+    earlier = "20251121-000000-bbbbbb.new"  # as versions before named it
+    for name in (fresh, old, foreign, earlier):
         open(f"{place}/{name}", "w").close()
-    for name in (old, foreign):
+    for name in (old, foreign, earlier):
         os.utime(f"{place}/{name}", (1, 1))
     folder.create(place, replace(PLAIN, id="20251122-221905-cccccc"))
-    assert old not in os.listdir(place)
+    assert not {old, earlier} & set(os.listdir(place))
     assert {fresh, foreign} <= set(os.listdir(place))
 
 

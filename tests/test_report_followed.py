@@ -73,6 +73,7 @@ def test_the_status_document():
 def test_metrics():
     samples = [("incidents", {"stage": 'a"b\\'}, 2), ("incidents", {"stage": "seen"}, 1), ("repairs_total", {}, 0.5)]
     assert followed.metrics(samples) == (
+        "# smfix metrics, written by `smfix from-log --follow`\n"
         "# HELP smfix_incidents Incidents by the stage they are in.\n"
         "# TYPE smfix_incidents gauge\n"
         'smfix_incidents{stage="a\\"b\\\\"} 2\n'
@@ -81,6 +82,13 @@ def test_metrics():
         "# TYPE smfix_repairs_total counter\n"
         "smfix_repairs_total{} 0.5\n"
     )
+
+
+def test_metrics_are_known_by_their_first_line():
+    assert followed.is_metrics(followed.metrics([]).encode())
+    assert followed.is_metrics(b"# HELP smfix_incidents Incidents")  # written before there was such a line
+    assert not followed.is_metrics(b"# HELP node_load1 1m load average.\n")
+    assert not followed.is_metrics(b"conectix")
 
 
 def test_a_state_that_cannot_be_read_is_shown():

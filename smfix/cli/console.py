@@ -35,9 +35,20 @@ def guarded(body: Callable[..., int]) -> Callable[..., int]:
             why = "interrupted; `smfix journal` lists what was changed; the next run recovers an unfinished repair"
             return _ended(why, Exit.INTERRUPTED, options)
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
+            if isinstance(error, FileNotFoundError) and _is_nowhere():
+                why = "the current directory was deleted; change to another one (cd), then run smfix again"
+                return _ended(why, Exit.USAGE, options)
             return _ended(unexpected(error), Exit.FAILED, options)
 
     return guarded
+
+
+def _is_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _ended(why: str, bits: Exit, options: Mapping[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -40,7 +39,7 @@ def service_install(
     if policy is not None:
         live.read_policy(policy)  # a mistake is told now, not by the service
     options = systemd.options(log, policy=policy, yes=yes, metrics=metrics, sr_mounts=sr_mount or ())
-    writable = [] if metrics is None else [os.path.dirname(os.path.abspath(metrics))]
+    writable = [] if metrics is None else [live.metrics_folder(metrics)]
     systemd.install(systemd.unit_text(systemd.program(), options, writable), unit_dir, say)
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -39,9 +38,9 @@ def _onward(images: Sequence[CheckedImage], setting: pipeline.Setting) -> str:
     """What to type next, from whatever folder."""
 
     def placed(path: str | None) -> str | None:
-        return None if path is None else os.path.abspath(path)
+        return None if path is None else pipeline.absolute(path)
 
-    here = [image._replace(path=os.path.abspath(image.path), parent=placed(image.parent)) for image in images]
+    here = [image._replace(path=pipeline.absolute(image.path), parent=placed(image.parent)) for image in images]
     return onward.onward(here, lambda paths: setting.command("repair", *paths, "--dry-run"), _FEW)
 
 

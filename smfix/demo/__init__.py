@@ -20,7 +20,7 @@ from smfix import pipeline
 from smfix.demo.disks import DISKS, GUEST_SIZE, SR, Disk
 from smfix.demo.traffic import smlog
 from smfix.errors import Unreadable, UsageError, WriteFailed
-from smfix.host import vhd_util
+from smfix.host import atomic_file, vhd_util
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, Exit, Extent, Outcome, Refusal, Status, Target, TreatedIncident, Verdict
 from smfix.report import journals, text
@@ -35,6 +35,7 @@ from smfix.vhd.structs import BLOCK_SIZE
 UNDONE = DISKS[2]
 """The disk whose repair is undone at the end."""
 _CHUNK = 1 << 16
+_LOG = atomic_file.FileKind("a log of the demo", lambda _head: False)
 
 
 @dataclass(slots=True)
@@ -169,8 +170,7 @@ def build(stage: Stage) -> None:
         # Another time than now, so that a write would show.
         os.utime(stage.path(disk), ns=(10**18, 10**18))
     log = smlog(shown, datetime.now(UTC).astimezone())
-    with open(stage.log, "w", encoding="ascii") as file:
-        file.write(log)
+    atomic_file.replace(stage.log, log.encode("ascii"), _LOG)
     stage.say(f"   {stage.log}: {log.count(chr(10)):,} lines\n")
 
 

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from smfix.errors import Unreadable
 from smfix.host import locks
+from smfix.host.aliases import alias_refusal
 from smfix.host.elsewhere import pool_refusal
 from smfix.host.locks import Clock
 from smfix.host.naming import ImageName, Life, is_uuid, read_path
@@ -148,7 +149,7 @@ class HostGuard:
     def objection(self, image: OpenImage) -> Refusal | None:
         """Why `image` must not be written now, or None. Ask under the locks, or for a forecast.
 
-        stale, in-use, image-copy, sm-pending, shared-sr-unknown. Raises Unreadable.
+        stale, in-use, unsafe-path, image-copy, sm-pending, shared-sr-unknown. Raises Unreadable.
         """
         if not image.is_in_place():
             return Refusal(Reason.STALE, f"{image.target.path} now leads to another file")
@@ -159,6 +160,7 @@ class HostGuard:
             children += standing.children
         return (
             self._in_use(image, hidden=hidden)
+            or alias_refusal(image, self.proc)
             or name_refusal(image.target, children)
             or self._elsewhere(image, standing, hidden=hidden)
         )

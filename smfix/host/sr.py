@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from smfix.errors import Unreadable, UsageError
-from smfix.host import lvm, storage
+from smfix.host import lvm, paths, storage
 from smfix.host.naming import Life, is_prefix, is_uuid, read_path
-from smfix.model import Backing, Target, VdiRef
+from smfix.model import Backing, Refusal, Target, VdiRef
 
 DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
 
@@ -64,7 +64,7 @@ def sr_mounts(given: Sequence[str] = ()) -> tuple[str, ...]:
         if not os.path.isdir(folder):
             raise UsageError(f"--sr-mount {folder}: no such folder")
     if given:
-        return tuple(given)
+        return tuple(map(paths.named, given))
     return (next(filter(os.path.isdir, DEFAULT_MOUNTS), DEFAULT_MOUNTS[0]),)
 
 
@@ -86,8 +86,10 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     A path (also when it looks like a UUID, where such a file exists), a block device, a VDI's UUID
     or a prefix of at least 8 hex digits, ``SR-UUID/VDI-UUID``, or a folder: all its VHDs.
 
-    Raises UsageError for what cannot be a name, Unreadable for a path that is missing or may not
-    be read, and for a folder without any VHD.
+    A path becomes the one that the kernel resolves it to (:mod:`smfix.host.paths`).
+
+    Raises UsageError for what cannot be a name, UnsafePath where no path leads to it, Unreadable for a path that
+    is missing or may not be read, and for a folder without any VHD.
     """
     if "\0" in text or not text:
         raise UsageError("an image's name is empty, or holds a NUL character")
@@ -106,13 +108,15 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
         if "/" not in text and set(text.lower()) <= set("0123456789abcdef-"):
             raise UsageError(f"{text} is not a VDI's UUID, nor the first 8 or more hex digits of one")
     try:
-        if stat.S_ISDIR(os.stat(text).st_mode):
-            return _all_in(text)
+        is_folder = stat.S_ISDIR(os.stat(text).st_mode)
     except OSError as error:
         # A link that leads nowhere is refused as a link, when it is opened.
         if not os.path.islink(text):
             raise Unreadable(f"cannot open {text}: {error.strerror}") from error
-    return (_at_path(text),)
+        is_folder = False
+    # From here on by the name that the kernel gives it: the text may name another SR, or another disk.
+    path = paths.named(text)
+    return _all_in(path) if is_folder else (_at_path(path),)
 
 
 def _as_on_disk(ref: str) -> str:
@@ -157,18 +161,20 @@ def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous
 
 
 def _at_path(path: str) -> Found:
-    """The image at a path that the operator (or a log's device path) names."""
-    name = read_path(os.path.abspath(path))
-    below_dev = os.path.abspath(path).startswith(f"{storage.DEVICES}/")
+    """The image at an absolute path that the operator (or a log's device path) names."""
+    name = read_path(path)
+    below_dev = path.startswith(f"{storage.DEVICES}/")
     try:
-        mode = os.stat(path, follow_symlinks=below_dev).st_mode
+        about = os.stat(path, follow_symlinks=below_dev)
     except OSError:
-        mode = 0
-    if stat.S_ISBLK(mode):
-        return Found(Target(path, Backing.BLOCK, name.vdi, name.sr))
+        about = None
+    if about is not None and stat.S_ISBLK(about.st_mode):
+        volume = Target(path, Backing.BLOCK, name.vdi, name.sr)
+        own = storage.named_device(volume, about.st_rdev)
+        return Found(volume if isinstance(own, Refusal) else own)
     root = None
     if name.rest is not None:
-        root = os.path.abspath(path)[: -len(name.rest) - 1]
+        root = path[: -len(name.rest) - 1]
     return Found(Target(path, Backing.FILE, name.vdi, name.sr), root)
 
 
@@ -177,10 +183,10 @@ def _all_in(folder: str) -> tuple[Found, ...]:
     names = sorted(name for name in _names(folder) if name.endswith(".vhd"))
     if not names:
         raise Unreadable(f"{folder} holds no VHD (no file named *.vhd)")
-    below, where = os.path.join(folder, ""), os.path.join(os.path.abspath(folder), "")
+    below = os.path.join(folder, "")
     images = []
     for name in names:
-        said = read_path(where + name)
+        said = read_path(below + name)
         images.append(Found(Target(below + name, Backing.FILE, said.vdi, said.sr), folder))
     return tuple(images)
 

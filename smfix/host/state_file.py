@@ -1,23 +1,29 @@
 """A follower's state on disk: written whole and atomically, read bounded, held by one follower.
 
-A text is written beside its file, synced, renamed over it, and the folder is synced: a reader sees
-the old text or the new one, whatever is killed. The lock is `flock` on a file of its own that is
+It is written by :mod:`smfix.host.atomic_file`. The lock is `flock` on a file of its own that is
 never removed: who holds it follows the log.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 import time
-from contextlib import suppress
 
 from smfix.errors import SmfixError, Unreadable, WriteFailed
+from smfix.host import atomic_file
 from smfix.model import Exit
+
+STATE = atomic_file.FileKind("a follower's state", lambda head: head.startswith(b'{"schema": "smfix.'))
 
 MOST_BYTES = 256 << 20
 """A state file larger than this is not read."""
+
+
+_LOCK = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Followed(SmfixError):
@@ -30,7 +36,7 @@ class StateFile:
     """The state of the follower of the log at `log`, in `folder` (made when it is written to)."""
 
     def __init__(self, folder: str, log: str) -> None:
-        self.folder = os.path.abspath(folder)
+        self.folder = folder
         name = hashlib.sha256(os.path.abspath(log).encode()).hexdigest()[:12]
         self.path = os.path.join(self.folder, f"follow-{name}.json")
         self._lock_path = os.path.join(self.folder, f"follow-{name}.lock")
@@ -40,12 +46,15 @@ class StateFile:
         """Be the only follower of this log. Raises Followed, WriteFailed."""
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._lock = os.open(self._lock_path, _LOCK | os.O_RDWR | os.O_CREAT, 0o600)
+            if not stat.S_ISREG(os.fstat(self._lock).st_mode):
+                raise OSError(errno.EINVAL, f"{self._lock_path} is not a regular file")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
             raise Followed(f"another smfix follows this log (it holds {self._lock_path})") from None
         except OSError as error:
+            self.release()
             raise WriteFailed(f"{self.folder}: {error.strerror}; name another folder with --state-dir") from error
 
     def release(self) -> None:
@@ -57,7 +66,7 @@ class StateFile:
     def is_held(self) -> bool:
         """True while some process follows the log."""
         try:
-            descriptor = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self._lock_path, _LOCK | os.O_RDONLY)
         except OSError:
             return False
         try:
@@ -74,7 +83,7 @@ class StateFile:
 
     def save(self, text: str) -> None:
         """Make `text` the state, durably. Raises WriteFailed; the state is then the old one."""
-        write_whole(self.path, text.encode("ascii"), durable=True)
+        atomic_file.replace(self.path, text.encode("ascii"), STATE)
 
     def set_aside(self) -> str:
         """Move a state that cannot be read out of the way; its new name. Raises WriteFailed."""
@@ -101,42 +110,11 @@ def state_files(folder: str) -> list[str]:
 def read_state(path: str) -> str | None:
     """The text at `path`, None where there is none. Raises Unreadable."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        return None
+        data = atomic_file.read_own(path, MOST_BYTES + 1)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error
+    if data is None:
+        return None
     if len(data) > MOST_BYTES:
         raise Unreadable(f"{path}: larger than any state file ({MOST_BYTES} bytes)")
     return data.decode("utf-8", "replace")
-
-
-def write_whole(path: str, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
-    """Replace the file at `path` by `data`, all or nothing. Raises WriteFailed."""
-    beside = f"{path}.new"
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(beside, path)
-        if durable:
-            _sync_folder(os.path.dirname(path))
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise WriteFailed(f"{path}: {error.strerror}") from error
-
-
-def _sync_folder(folder: str) -> None:
-    at = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(at)
-    finally:
-        os.close(at)

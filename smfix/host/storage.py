@@ -3,8 +3,9 @@
 Theory. What is checked must be what is written, so a path is resolved **once**: links that the
 host makes (``/var/run``, an SMB SR's folder, ``/dev/VG_*/...``) are followed, then the resolved
 folder is walked down with ``O_NOFOLLOW`` from the root, and the last component is opened below that
-folder's descriptor. From there on only the descriptor counts. Whoever swaps a name meanwhile makes
-us refuse, never write elsewhere.
+folder's descriptor. What was opened must be what the kernel resolves the path to (:mod:`smfix.host.paths`).
+From there on only the descriptor counts: `target.path` of an open image is a name that leads to it, for
+every process of this host. If a name is swapped meanwhile, the image is refused, never written elsewhere.
 
 Reads are ``pread``, not a memory map: a file that somebody truncates while it is mapped kills the
 reader with SIGBUS; here it ends the read early, which the contract of ``ByteView`` allows.
@@ -21,6 +22,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from smfix.errors import Unreadable, WriteFailed
+from smfix.host import paths
+from smfix.host.naming import Life, read_path
 from smfix.model import Backing, Extent, Reason, Refusal, Target
 
 DEVICES = "/dev"
@@ -119,6 +122,14 @@ class OpenImage:
     def growable(self) -> bool:
         """True for a file; a device has the size it has."""
         return self.target.backing is Backing.FILE
+
+    @property
+    def links(self) -> int:
+        """How many names the file has now (hard links). Raises Unreadable."""
+        try:
+            return os.fstat(self._fd).st_nlink
+        except OSError as error:
+            raise self._unreadable("its names", error) from error
 
     @property
     def size(self) -> int:
@@ -260,11 +271,11 @@ class Folders:
     it is for reading, and for a short while. Use it in ``with``.
     """
 
-    __slots__ = ("_asked", "_fd", "_resolved")
+    __slots__ = ("_asked", "_fd", "_place")
 
     def __init__(self) -> None:
         self._asked: tuple[str, str | None] | None = None
-        self._resolved = ""
+        self._place = paths.Place("", "")
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -273,18 +284,19 @@ class Folders:
     def __exit__(self, *_error: object) -> None:
         self._forget()
 
-    def known(self, target: Target, sr_root: str | None) -> tuple[str, str] | None:
-        """The resolved folder, and the name in it; None where the folder is another than the last one."""
+    def known(self, target: Target, sr_root: str | None) -> tuple[paths.Place, str] | None:
+        """The folder, and the name in it; None where the folder is another than the last one."""
         folder, name = _parted(target.path)
         if self._asked != (folder, sr_root) or target.backing is Backing.BLOCK or name in _NO_NAMES:
             return None
-        return self._resolved, name
+        return self._place, name
 
-    def below(self, target: Target, sr_root: str | None, resolved: str) -> int:
-        """A descriptor of the `resolved` folder of `target`; it stays ours. Raises OSError."""
-        if self._fd < 0 or resolved != self._resolved:
+    def below(self, target: Target, sr_root: str | None, place: paths.Place) -> int:
+        """A descriptor of the resolved folder of `target`; it stays ours. Raises OSError."""
+        if self._fd < 0 or place.resolved != self._place.resolved:
             self._forget()
-            self._fd, self._resolved = _walk(resolved), resolved
+            self._fd = _walk(place.resolved)
+        self._place = place
         self._asked = None if target.backing is Backing.BLOCK else (_parted(target.path)[0], sr_root)
         return self._fd
 
@@ -315,9 +327,11 @@ def open_image(
     earlier open found: another inode is refused. `folders` keeps the image's folder open for the next
     one: for whoever reads many.
 
-    Returns a Refusal: unsafe-path (a symlink, outside the SR, not what the target says it is),
-    not-a-vhd (a folder, a FIFO, a socket), in-use (the kernel has claimed the device), stale
-    (another inode than `expect`). Raises Unreadable (missing, no permission, EIO), and WriteFailed
+    The open image's target has the path that its descriptor has: see :func:`_named`.
+
+    Returns a Refusal: unsafe-path (a symlink, outside the SR, not what the target says it is, a path that
+    only this process can follow), not-a-vhd (a folder, a FIFO, a socket), in-use (the kernel has claimed the
+    device), stale (another inode than `expect`). Raises Unreadable (missing, no permission, EIO), and WriteFailed
     where it can be read but not written (read-only file system, no permission).
     """
     if folders is None:
@@ -326,47 +340,114 @@ def open_image(
     if "\0" in target.path:
         return Refusal(Reason.UNSAFE_PATH, "the path holds a NUL character")
     try:
-        where = folders.known(target, sr_root) or _locate(target, sr_root)
+        known = folders.known(target, sr_root)
+        where = known or _locate(target, sr_root)
         if isinstance(where, Refusal):
             return where
-        folder, name = where
-        resolved = os.path.join(folder, name)
-        below = folders.below(target, sr_root, folder)
+        place, name = where
+        resolved = os.path.join(place.resolved, name)
+        below = folders.below(target, sr_root, place)
         found = os.stat(name, dir_fd=below, follow_symlinks=False)
         refusal = _wrong_kind(target, found)
         if refusal is not None:
             return refusal
         fd = _open(target, name, below, write=write)
+    except paths.UnsafePath as error:
+        return Refusal(Reason.UNSAFE_PATH, str(error))
     except OSError as error:
         return _not_opened(target, error, write=write)
     try:
         identity = _identify(fd, resolved)
         refusal = _changed(target, identity, found, expect)
-        if refusal is None and target.backing is Backing.BLOCK:
+        if refusal is None and known is None and not _is_what_the_kernel_opens(target, fd):
+            refusal = Refusal(Reason.STALE, f"{target.path} was replaced while it was opened")
+        true_target = refusal or _named(target, place, identity)
+        if not isinstance(true_target, Refusal) and target.backing is Backing.BLOCK:
             # An earlier buffered read may have left pages that a tapdisk (O_DIRECT, or one on
             # another host) has since made old.
             _drop_buffers(fd)
     except BaseException:
         os.close(fd)
         raise
-    if refusal is not None:
+    if isinstance(true_target, Refusal):
         os.close(fd)
-        return refusal
-    return OpenImage(fd, target, identity, sr_root, writable=write)
+        return true_target
+    return OpenImage(fd, true_target, identity, sr_root, writable=write)
 
 
-def _locate(target: Target, sr_root: str | None) -> tuple[str, str] | Refusal:
-    """The resolved folder, and the name in it that must not be a link."""
-    path = os.path.abspath(target.path)
-    if target.backing is Backing.BLOCK and _is_below(path, DEVICES):
-        return os.path.split(os.path.realpath(path, strict=True))
+def _locate(target: Target, sr_root: str | None) -> tuple[paths.Place, str] | Refusal:
+    """The folder, and the name in it that must not be a link. Raises OSError, UnsafePath."""
     folder, name = os.path.split(target.path)
     if name in _NO_NAMES:
         return Refusal(Reason.NOT_A_VHD, f"{target.path} is a folder")
-    given, folder = folder, os.path.realpath(folder or os.curdir, strict=True)
-    if sr_root not in (None, given) and not _is_below(folder, os.path.realpath(sr_root, strict=True)):
-        return Refusal(Reason.UNSAFE_PATH, f"{target.path} resolves to {folder}, outside of its SR {sr_root}")
-    return folder, name
+    place = paths.place_of(folder)
+    if target.backing is Backing.BLOCK and _is_below(place.kept, DEVICES):
+        # Its link leads to a node that it is not named by.
+        resolved, name = os.path.split(os.path.realpath(os.path.join(place.kept, name), strict=True))
+        return paths.Place(place.kept, resolved), name
+    if sr_root not in (None, folder) and not _is_below(place.resolved, paths.place_of(sr_root or "").resolved):
+        return Refusal(Reason.UNSAFE_PATH, f"{target.path} resolves to {place.resolved}, outside of its SR {sr_root}")
+    return place, name
+
+
+def _is_what_the_kernel_opens(target: Target, fd: int) -> bool:
+    if target.backing is Backing.BLOCK:
+        try:
+            return os.stat(target.path).st_rdev == os.fstat(fd).st_rdev
+        except OSError:
+            return False
+    return paths.is_same_file(target.path, fd)
+
+
+def _named(target: Target, place: paths.Place, opened: Identity) -> Target | Refusal:
+    """The target by the name that every process can use: a plain absolute path as it was given, else the resolved one.
+
+    A volume has its name in ``/dev/VG_*`` or ``/dev/mapper``.
+    """
+    kept = os.path.join(place.kept, os.path.basename(target.path))
+    if opened.rdev is not None:
+        return named_device(target._replace(path=kept), opened.rdev)
+    if kept == target.path:
+        return target
+    sr = read_path(kept).sr
+    if None not in (sr, target.sr) and sr != target.sr:
+        return Refusal(Reason.UNSAFE_PATH, f"{target.path} leads into another SR, to {kept}; name it by that path")
+    return target._replace(path=kept)
+
+
+def named_device(target: Target, rdev: int) -> Target | Refusal:
+    """The target of the block device `rdev` by its volume's name, if it is a volume, and whose disk that is.
+
+    A Refusal where the path is named as another disk's volume: SM's locks would be the wrong ones.
+    """
+    path, mapped = target.path, _mapper_name(rdev)
+    if mapped is None:
+        return target
+    given, real = read_path(path), read_path(mapped)
+    if given.life is not Life.FOREIGN:
+        if (given.sr, given.vdi) == (real.sr, real.vdi):
+            return target
+        return Refusal(Reason.UNSAFE_PATH, f"{path} leads to another volume, {mapped}; name that one")
+    if real.life is Life.FOREIGN and path.startswith(f"{DEVICES}/") and not _is_dm_node(path):
+        return target
+    return target._replace(path=mapped, vdi=target.vdi or real.vdi, sr=target.sr or real.sr)
+
+
+def _mapper_name(rdev: int, sys: str = "/sys") -> str | None:
+    """The name below ``/dev/mapper`` of a device of device-mapper, if it leads there; None for any other device.
+
+    Source: Documentation/ABI/testing/sysfs-block-dm.
+    """
+    try:
+        with open(f"{sys}/dev/block/{os.major(rdev)}:{os.minor(rdev)}/dm/name", encoding="utf-8") as file:
+            path = f"{DEVICES}/mapper/{file.read().strip()}"
+        return path if os.stat(path).st_rdev == rdev else None
+    except OSError:
+        return None
+
+
+def _is_dm_node(path: str) -> bool:
+    return os.path.basename(path).startswith("dm-") and os.path.dirname(path) == DEVICES
 
 
 def _is_below(path: str, folder: str) -> bool:

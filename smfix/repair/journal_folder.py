@@ -1,9 +1,9 @@
 """Where undo journals lie: made durable whole, read bounded, their state changed by one rename.
 
 A folder of mode 0700 with files of mode 0600, named ``<id>.<mark>`` (:class:`~.journal.Mark`).
-A journal is written under a temporary name, synced, renamed to ``<id>.unfinished``, and the folder
-is synced; then, and only then, may its image be written. Every name is opened below the folder's
-descriptor and never through a symbolic link.
+:mod:`smfix.host.atomic_file` makes a journal durable as ``<id>.unfinished``; then, and only then, may its image be
+written. Every name is opened below the folder's descriptor and never through a symbolic link, and the folder is no
+link either: what it leads to could be changed while its journals are needed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from smfix.errors import JournalDamaged, JournalNewer, Unreadable, UsageError, WriteFailed
+from smfix.host import atomic_file, paths
 from smfix.repair.journal import MAX_BYTES, Journal, Mark, decode, encode, is_id
 
-_NEW = ".new"
+_NEW = ".new"  # the end of a draft's name in the folders of earlier versions
+_JOURNAL = atomic_file.FileKind("a journal of smfix", lambda _head: False)  # no journal is ever replaced
 # A temporary file this old belongs to no running smfix: the one that made it was killed.
 _ORPHAN_SECONDS = 24 * 3600
 
@@ -95,30 +97,15 @@ def create(folder: str, journal: Journal) -> JournalEntry:
     _make_folder(folder)
     with _folder(folder, WriteFailed) as at, _failing(WriteFailed, folder):
         _forget_orphans(at)
-        temporary = f"{journal.id}{_NEW}"
         if any(name.startswith(journal.id) for name in os.listdir(at)):
             raise WriteFailed(f"a journal {journal.id} is in {folder} already; try again")
-        descriptor = os.open(
-            temporary,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600,
-            dir_fd=at,
-        )
         final = f"{journal.id}.{Mark.UNFINISHED.value}"
-        name = temporary
         try:
-            try:
-                _write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.rename(temporary, final, src_dir_fd=at, dst_dir_fd=at)
-            name = final
-            os.fsync(at)
+            atomic_file.replace_in(at, final, data, _JOURNAL)
         except OSError:
             # Nothing was written to the image yet: a journal that stayed would only mislead.
             with suppress(OSError):
-                os.unlink(name, dir_fd=at)
+                os.unlink(final, dir_fd=at)
             raise
     return JournalEntry(journal.id, Mark.UNFINISHED, os.path.join(folder, final), journal)
 
@@ -230,7 +217,9 @@ class _Missing(Unreadable):
 def _folder(folder: str, failure: type[Unreadable | WriteFailed]) -> Iterator[int]:
     """A descriptor of the folder, if nobody else may put names into it."""
     try:
-        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        at = paths.open_own_folder(folder)
+    except paths.UnsafePath as error:
+        raise failure(f"journal folder {folder}: {error}; or choose another with --journal-dir") from None
     except OSError as error:
         lacking = isinstance(error, FileNotFoundError) and failure is Unreadable
         kind = _Missing if lacking else failure
@@ -276,13 +265,7 @@ def _make_folder(folder: str) -> None:
 def _forget_orphans(at: int) -> None:
     """Remove temporary files of a smfix that was killed before its journal was complete."""
     for name in os.listdir(at):
-        if name.endswith(_NEW) and is_id(name.removesuffix(_NEW)):
+        if atomic_file.is_draft(name) or (name.endswith(_NEW) and is_id(name.removesuffix(_NEW))):
             with suppress(OSError):
                 if time.time() - os.stat(name, dir_fd=at).st_mtime > _ORPHAN_SECONDS:
                     os.unlink(name, dir_fd=at)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -95,6 +95,15 @@ def _follower(one: Document) -> str:
 # --------------------------------------------------------------------------- metrics
 
 
+METRICS_MARK = "# smfix metrics, written by `smfix from-log --follow`"
+"""The first line of a metrics file. Before there was one, it began with the first metric's help."""
+
+
+def is_metrics(head: bytes) -> bool:
+    """The first bytes of a file are those of metrics made here."""
+    return head.startswith((METRICS_MARK.encode(), b"# HELP smfix_"))
+
+
 def metrics(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> str:
     """Prometheus' text format, for node-exporter's textfile collector. (name, labels, value) in.
 
@@ -104,7 +113,7 @@ def metrics(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> str:
     for name, labels, value in samples:
         marked = ",".join(f'{key}="{_label(text)}"' for key, text in labels.items())
         by_name.setdefault(name, []).append(f"smfix_{name}{{{marked}}} {round(value, 3)}")
-    lines = []
+    lines = [METRICS_MARK]
     for name, rows in by_name.items():
         kind, words = _HELP[name]
         lines += [f"# HELP smfix_{name} {words}", f"# TYPE smfix_{name} {kind}", *rows]
