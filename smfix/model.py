@@ -521,8 +521,8 @@ class Record(NamedTuple):
 
     `state` is the journal's mark. `damage` says why everything else is unknown: the journal does
     not verify. `undo` is the complete command that puts the image back; None where there is
-    nothing to put back. `fixes` are (code, message) of the findings cleared. `bytes` is the size of
-    the journal's file.
+    nothing to put back. `newer` says which newer data an undo would take along. `fixes` are (code, message) of the
+    findings cleared. `bytes` is the size of the journal's file.
     """
 
     id: str
@@ -541,6 +541,7 @@ class Record(NamedTuple):
     command: tuple[str, ...] = ()
     undo: str | None = None
     bytes: int | None = None
+    newer: str | None = None
 
 
 class Pruning(Enum):

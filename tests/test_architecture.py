@@ -74,7 +74,7 @@ ARROWS = {
     "__main__": ("cli", "host", "errors", "model"),
 }
 # The writers stand on this machine: they open images and take locks through host.
-WRITERS = ("smfix.repair.apply", "smfix.repair.undo")
+WRITERS = ("smfix.repair.apply", "smfix.repair.recovery", "smfix.repair.undo")
 
 TOUCHES_THE_MACHINE = {
     "asyncio", "concurrent", "ctypes", "fcntl", "getpass", "glob", "io", "locale", "logging",

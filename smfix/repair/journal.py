@@ -91,12 +91,12 @@ Step = Change | Resize
 class Reach:
     """What the repair made readable for the guest, as it was before the repair wrote.
 
-    `bytes` of the file, less what the repair writes itself; `guest` are runs of the guest's disk (bytes), for
+    `total` bytes of the file, less what the repair writes itself; `guest` are runs of the guest's disk (bytes), for
     people. `digest` is over the bytes of `extents` (:func:`smfix.repair.reach_digest.digest_of`); None: they are too
     many to read, and `extents` is empty.
     """
 
-    bytes: int
+    total: int
     guest: tuple[Extent, ...] = ()
     extents: tuple[Extent, ...] = ()
     digest: bytes | None = None
@@ -106,7 +106,7 @@ class Reach:
         if self.digest is None and self.extents:
             raise ValueError("there are places and no digest")
         if self.digest is not None and (
-            len(self.digest) != _SHA256 or sum(extent.length for extent in self.extents) != self.bytes
+            len(self.digest) != _SHA256 or sum(extent.length for extent in self.extents) != self.total
         ):
             raise ValueError("the digest is not of these places")
 
@@ -352,7 +352,7 @@ def _to_json(journal: Journal) -> dict[str, Any]:
 
 def _reach_to_json(reach: Reach) -> dict[str, Any]:
     return {
-        "bytes": reach.bytes,
+        "bytes": reach.total,
         "guest": [list(extent) for extent in reach.guest],
         "extents": [list(extent) for extent in reach.extents],
         "digest": None if reach.digest is None else reach.digest.hex(),
@@ -404,7 +404,7 @@ def _from_json(body: dict[str, Any], version: int) -> Journal:
 def _reach_from_json(reach: dict[str, Any]) -> Reach:
     digest = _text_or_none(reach["digest"])
     return Reach(
-        bytes=_whole(reach["bytes"]),
+        total=_whole(reach["bytes"]),
         guest=_extents(reach["guest"]),
         extents=_extents(reach["extents"]),
         digest=None if digest is None else bytes.fromhex(digest),

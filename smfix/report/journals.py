@@ -78,6 +78,8 @@ def proposal(record: Record) -> str:
     ]
     if record.old_size is not None and record.old_size != record.new_size:
         lines.append(row("", f"the file gets its old size, {counted(record.old_size, 'byte')}"))
+    if record.newer is not None:
+        lines.append(row("lost", record.newer))
     return "\n".join(lines)
 
 

@@ -16,7 +16,6 @@ from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import Header
 
-
 MOST = 1 << 17
 """Places that are told at most; one more says that there are more."""
 
@@ -24,8 +23,8 @@ MOST = 1 << 17
 def reachable(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
     """The places that `edits` of `before` give the guest in `after`, by place in the file, none beyond its end.
 
-    At most :data:`MOST` and one more. On a device the place of the BAT is among them if an edit lies in the room for blocks: a block that is placed
-    there later would be overwritten by an undo, and only the BAT tells.
+    At most :data:`MOST` and one more. On a device the place of the BAT is among them if an edit lies in the room
+    for blocks: a block that is placed there later would be overwritten by an undo, and only the BAT tells.
     """
     found = chain(_fixed(before, after), _room(after, edits), _blocks(before, after, edits))
     size = after.size
@@ -62,9 +61,12 @@ def _blocks(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> Iterato
         for at, block in bat.placements():
             yield _whole(header, at, block)
         return
-    placed = {block: at for block in old[1].differing(bat) if (at := bat.offset(block)) is not None}
-    for block, at in placed.items():
-        yield _whole(header, at, block)
+    placed = set()
+    for block in old[1].differing(bat):
+        where = bat.offset(block)
+        if where is not None:
+            placed.add(block)
+            yield _whole(header, where, block)
     for at, block in _reread(before, after, header, bat, edits):
         if block not in placed:
             yield from _sectors(before, after, header, at, block)
@@ -79,10 +81,7 @@ def _reread(
 ) -> Iterator[tuple[int, int]]:
     """(offset, block) of blocks whose bitmap is edited, or that the batmap now calls full."""
     edited = {
-        spot
-        for edit in edits
-        if not isinstance(edit, Resize)
-        for spot in bat.covering(edit.extent, header.bitmap_size)
+        spot for edit in edits if not isinstance(edit, Resize) for spot in bat.covering(edit.extent, header.bitmap_size)
     }
     yield from edited
     if before.batmap != after.batmap:

@@ -1,0 +1,277 @@
+"""What becomes of a repair or an undo that was interrupted: it goes forward where it can.
+
+Theory. An unfinished journal says that its image holds old bytes, new ones, or both. Nobody knows how long ago that
+was: since then the image may have been opened, used for weeks, or replaced. So the image decides. If it is sound,
+not one byte is written, whatever it holds: the journal is closed. Only an image that is not sound, and in which each
+edited sector is still old or new, is put back, and only if what the repair made readable is as it was. Everything
+else is diagnosed afresh, or left alone.
+
+| the image is | the journal becomes | and then |
+|---|---|---|
+| old, all of it | rolled-back | |
+| sound, with all new bytes | verified | |
+| sound, with other bytes; or another file with its inode number | superseded | |
+| not sound, with all new bytes | applied | it is diagnosed afresh |
+| not sound, between | rolled-back | it is put back, never shortened, and diagnosed afresh |
+| the same, and what the repair made readable was written to | superseded by the next repair | it is diagnosed afresh |
+| anything else | (stays unfinished) | it is left alone: stale |
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+
+from smfix.errors import SmfixError
+from smfix.host.storage import OpenImage
+from smfix.model import ByteView, Outcome, Reason, Recovered, Refusal, Status
+from smfix.repair import journal_folder
+from smfix.repair.apply import Means, concerns, is_replaced, restore
+from smfix.repair.fingerprint import fingerprint_matches
+from smfix.repair.journal import Journal, Mark
+from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.overlay import Recorder
+from smfix.repair.reach_digest import is_unchanged
+from smfix.repair.standing import PutBack, Standing, standing
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an image is by itself: sound (no damage is found), and the UUIDs of its sound footers."""
+
+    is_sound: bool
+    uuids: frozenset[str] = frozenset()
+
+
+Look = Callable[[ByteView], Seen]
+"""Inspects and diagnoses a view."""
+
+
+class Fate(Enum):
+    """What becomes of an interrupted repair or undo."""
+
+    OLD = "had changed nothing"
+    VERIFIED = "is complete"
+    SUPERSEDED = "was overtaken"
+    APPLIED = "is complete, and the image is not sound"
+    PUT_BACK = "is put back"
+    AFRESH = "stays as it is"
+    STALE = "cannot be judged"
+
+
+_WORDS = {
+    Fate.OLD: "had changed nothing: the journal is closed",
+    Fate.VERIFIED: "is complete and the image is sound: nothing was written, the journal is verified",
+    Fate.SUPERSEDED: "was overtaken: the image is sound or another file by now, nothing was put back, the journal is "
+    "superseded",
+    Fate.APPLIED: "is complete, but the image is not sound: it was diagnosed afresh",
+    Fate.PUT_BACK: "was put back first",
+    Fate.AFRESH: "is on the image in part, and what it made readable was written to since: nothing was put back, the "
+    "image was diagnosed afresh",
+    Fate.STALE: "cannot be judged",
+}
+_FORESEEN = {
+    Fate.OLD: "had changed nothing: the journal would be closed",
+    Fate.VERIFIED: "is complete and the image is sound: the journal would become verified, nothing written",
+    Fate.SUPERSEDED: "was overtaken: the image is sound or another file by now, so nothing would be put back and the "
+    "journal become superseded",
+    Fate.PUT_BACK: "would be put back first",
+}
+_NEXT_MARK = {
+    Fate.VERIFIED: Mark.VERIFIED,
+    Fate.SUPERSEDED: Mark.SUPERSEDED,
+    Fate.APPLIED: Mark.APPLIED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What was decided, the newest journal first; `below` stay open below the next repair.
+
+    `outcome` is set where the image's treatment ends here.
+    """
+
+    done: tuple[Recovered, ...] = ()
+    below: tuple[JournalEntry, ...] = ()
+    outcome: Outcome | None = None
+
+
+def interrupted(folder: str, image: OpenImage) -> tuple[JournalEntry, ...]:
+    """The journals of interrupted repairs and undos of `image`, newest first. Writes nothing.
+
+    Raises :class:`smfix.errors.Unreadable` when the folder cannot be read or trusted.
+    """
+    return tuple(
+        entry
+        for entry in reversed(journal_folder.open_journals(folder))
+        if isinstance(entry, JournalEntry) and concerns(entry.journal, image)
+    )
+
+
+def is_another(journal: Journal, seen: Seen) -> bool:
+    """True when the image has a sound footer, and none with a UUID that the journal knows."""
+    return bool(journal.uuids and seen.uuids) and journal.uuids.isdisjoint(seen.uuids)
+
+
+def fate_of(entry: JournalEntry, image: OpenImage, view: ByteView, seen: Seen) -> Fate:
+    """What is to become of an open journal of `image`, by what `view` of it holds. Raises Unreadable."""
+    journal = entry.journal
+    if is_replaced(journal, image):
+        return Fate.SUPERSEDED
+    now = standing(view, journal)
+    if now is Standing.OLD:
+        return Fate.OLD
+    if seen.is_sound:
+        is_complete = now is Standing.NEW and not is_another(journal, seen)
+        return Fate.VERIFIED if is_complete else Fate.SUPERSEDED
+    if is_another(journal, seen) or now is Standing.ELSEWHERE:
+        return Fate.STALE
+    if now is Standing.NEW:
+        return Fate.APPLIED
+    return Fate.PUT_BACK if is_unchanged(view, journal.reach) else Fate.AFRESH
+
+
+def foresee(image: OpenImage, folder: str, look: Look) -> list[tuple[JournalEntry, Fate]]:
+    """What recovery would do, the newest journal first, up to the first that is put back. Writes nothing.
+
+    Raises :class:`smfix.errors.Unreadable`.
+    """
+    entries = interrupted(folder, image)
+    seen = look(image) if entries else Seen(is_sound=False)
+    found = []
+    view: ByteView = image
+    for entry in entries:
+        fate = fate_of(entry, image, view, seen)
+        found.append((entry, fate))
+        if fate in (Fate.PUT_BACK, Fate.STALE):
+            break
+        view = _under(view, entry, fate)
+    return found
+
+
+def foretold(entry: JournalEntry, fate: Fate) -> Recovered:
+    """What a dry run says of it."""
+    words = _FORESEEN.get(fate, _WORDS[fate])
+    return Recovered(entry.id, entry.mark.value, wrote=False, message=f"{_name(entry)} {words}")
+
+
+def recover(
+    image: OpenImage,
+    means: Means,
+    look: Look,
+    writing: Callable[[], AbstractContextManager[OpenImage | Refusal]],
+    *,
+    may_write: bool,
+) -> Recovery:
+    """Settle the interrupted repairs and undos of `image`, the newest first; never raises but for a bug.
+
+    `writing` opens the image for writing; it is used only where something is put back, which needs `may_write`:
+    the operator has agreed.
+    """
+    done: list[Recovered] = []
+    below: list[JournalEntry] = []
+    try:
+        with means.guard.own_lock(image) as held:
+            if held is not None:
+                return Recovery(outcome=_refused(None, held))
+            view: ByteView = image
+            seen: Seen | None = None
+            mtime, recorder = image.mtime, Recorder(image)
+            for entry in interrupted(means.folder, image):
+                if seen is None:
+                    mtime, recorder = image.mtime, Recorder(image)
+                    seen = look(recorder)
+                fate = fate_of(entry, image, view, seen)
+                refusal = None
+                if fate is Fate.STALE:
+                    refusal = means.guard.objection(image) or stale_interrupted(entry, image)
+                elif fate is Fate.PUT_BACK:
+                    refusal = _put_back(entry, recorder, mtime, means, writing, may_write=may_write)
+                    seen = None  # the bytes are others now
+                if refusal is not None:
+                    return Recovery(tuple(done), tuple(below), _refused(entry, refusal))
+                if fate is Fate.AFRESH:
+                    below.append(entry)
+                now = _closed(entry, fate)
+                done.append(Recovered(now.id, now.mark.value, fate is Fate.PUT_BACK, f"{_name(entry)} {_WORDS[fate]}"))
+                view = _under(view, entry, fate)
+    except SmfixError as error:
+        return Recovery(tuple(done), tuple(below), Outcome(Status.FAILED, f"{error}; the recovery is not complete"))
+    return Recovery(tuple(done), tuple(below))
+
+
+def closed(entry: JournalEntry, fate: Fate) -> JournalEntry:
+    """The journal, renamed to the state that `fate` leads to; one that is put back or open stays as it is.
+
+    Raises :class:`smfix.errors.WriteFailed`.
+    """
+    return journal_folder.mark(entry, _NEXT_MARK[fate]) if fate in _NEXT_MARK else entry
+
+
+def _closed(entry: JournalEntry, fate: Fate) -> JournalEntry:
+    if fate in (Fate.OLD, Fate.PUT_BACK):
+        was_undo = entry.mark is Mark.UNDOING
+        return journal_folder.mark(entry, Mark.UNDONE if was_undo else Mark.ROLLED_BACK)
+    return closed(entry, fate)
+
+
+def _under(view: ByteView, entry: JournalEntry, fate: Fate) -> ByteView:
+    """What the journal before `entry` is compared with: the image as it was when `entry` was made."""
+    return view if fate in (Fate.OLD, Fate.SUPERSEDED) else PutBack(view, entry.journal)
+
+
+def _put_back(
+    entry: JournalEntry,
+    recorder: Recorder,
+    mtime: int | None,
+    means: Means,
+    writing: Callable[[], AbstractContextManager[OpenImage | Refusal]],
+    *,
+    may_write: bool,
+) -> Refusal | None:
+    """Put the old bytes back, under the host's locks; why not, where that is not right."""
+    changed = Refusal(Reason.STALE, "the image has changed since it was looked at; run smfix again")
+    if not may_write:
+        return changed
+    with writing() as image:
+        if isinstance(image, Refusal):
+            return image
+        with means.guard.host_locks(image) as busy:
+            objection = busy or means.guard.objection(image)
+            if objection is not None:
+                return objection
+            if image.mtime != mtime or not fingerprint_matches(image, recorder.fingerprint()):
+                return changed
+            restore(image, entry.journal, shorten=False)
+    return None
+
+
+def stale_interrupted(entry: JournalEntry, image: OpenImage) -> Refusal:
+    """Why nothing is done to an image that neither the journal nor a diagnosis can judge."""
+    folder, name = os.path.split(entry.path)
+    aside = os.path.join(folder, name + ".set-aside")
+    return Refusal(
+        Reason.STALE,
+        f"{image.target.path} has moved on since the repair that journal {entry.id} records was "
+        "interrupted, and is not sound; look at the disk, then set the journal aside",
+        (shlex.join(("mv", entry.path, aside)),),
+    )
+
+
+def _name(entry: JournalEntry) -> str:
+    what = "undo" if entry.mark is Mark.UNDOING else "repair"
+    return f"an interrupted {what} (journal {entry.id})"
+
+
+def _refused(entry: JournalEntry | None, refusal: Refusal) -> Outcome:
+    return Outcome(
+        Status.REFUSED,
+        refusal.message,
+        refusal.reason,
+        journal=None if entry is None else entry.id,
+        next=refusal.next,
+    )
