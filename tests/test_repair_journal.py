@@ -326,8 +326,13 @@ def test_endless_nesting_is_refused():
 
 
 def test_another_version_is_refused():
-    with pytest.raises(JournalDamaged, match="its format is 2"):
-        decode(encode(PLAIN).replace(b"smfix-journal 1", b"smfix-journal 2"))
+    with pytest.raises(JournalDamaged, match="its format is 3"):
+        decode(encode(PLAIN).replace(b"smfix-journal 2", b"smfix-journal 3"))
+
+
+def test_the_version_is_under_the_checksum():
+    with pytest.raises(JournalDamaged, match="checksum"):
+        decode(encode(PLAIN).replace(b"smfix-journal 2", b"smfix-journal 1"))
 
 
 def test_the_checksum_is_written_in_one_way_only():
