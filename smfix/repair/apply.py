@@ -145,8 +145,8 @@ def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
     return f"no space for the undo journal: {lacking}" if lacking else None
 
 
-def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> None:
-    """Put the old bytes and the old size back, durably. Writes only what differs.
+def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> bool:
+    """Put the old bytes and the old size back, durably; True if that changed anything. Writes only what differs.
 
     Without `shorten` the image keeps its length: then what lies behind the old end stays as it is.
 
@@ -154,17 +154,21 @@ def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> None
     Raises :class:`smfix.errors.WriteFailed` or :class:`smfix.errors.Unreadable`; then each sector
     holds its old or its new bytes, and it can be tried again.
     """
+    changed = False
     for change in reversed(journal.changes):
         if change.before:
             there = image.read(Extent(change.offset, len(change.before)))
             if there != change.before:
                 image.write(change.offset, change.before)
+                changed = True
     if shorten and image.size != journal.old_size:
         image.resize(journal.old_size)
+        changed = True
     image.sync()
     back = all(image.read(Extent(one.offset, len(one.before))) == one.before for one in journal.changes)
     if not back or (shorten and image.size != journal.old_size):
         raise WriteFailed(f"{journal.target.path} does not read back what was put back")
+    return changed
 
 
 @dataclass(frozen=True, slots=True)

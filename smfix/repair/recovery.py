@@ -105,11 +105,13 @@ def interrupted(folder: str, image: OpenImage) -> tuple[JournalEntry, ...]:
 
     Raises :class:`smfix.errors.Unreadable` when the folder cannot be read or trusted.
     """
-    return tuple(
+    mine = [
         entry
-        for entry in reversed(journal_folder.open_journals(folder))
+        for entry in journal_folder.open_journals(folder)
         if isinstance(entry, JournalEntry) and concerns(entry.journal, image)
-    )
+    ]
+    # Ids of one second have no order.
+    return tuple(sorted(mine, key=lambda entry: entry.journal.created, reverse=True))
 
 
 def is_another(journal: Journal, seen: Seen) -> bool:
@@ -186,18 +188,18 @@ def recover(
                     mtime, recorder = image.mtime, Recorder(image)
                     seen = look(recorder)
                 fate = fate_of(entry, image, view, seen)
-                refusal = None
+                wrote: bool | Refusal = False
                 if fate is Fate.STALE:
-                    refusal = means.guard.objection(image) or stale_interrupted(entry, image)
+                    wrote = means.guard.objection(image) or stale_interrupted(entry, image)
                 elif fate is Fate.PUT_BACK:
-                    refusal = _put_back(entry, recorder, mtime, means, writing, may_write=may_write)
+                    wrote = _put_back(entry, recorder, mtime, means, writing, may_write=may_write)
                     seen = None  # the bytes are others now
-                if refusal is not None:
-                    return Recovery(tuple(done), tuple(below), _refused(entry, refusal))
+                if isinstance(wrote, Refusal):
+                    return Recovery(tuple(done), tuple(below), _refused(entry, wrote))
                 if fate is Fate.AFRESH:
                     below.append(entry)
                 now = _closed(entry, fate)
-                done.append(Recovered(now.id, now.mark.value, fate is Fate.PUT_BACK, f"{_name(entry)} {_WORDS[fate]}"))
+                done.append(Recovered(now.id, now.mark.value, wrote, f"{_name(entry)} {_WORDS[fate]}"))
                 view = _under(view, entry, fate)
     except SmfixError as error:
         return Recovery(tuple(done), tuple(below), Outcome(Status.FAILED, f"{error}; the recovery is not complete"))
@@ -232,8 +234,8 @@ def _put_back(
     writing: Callable[[], AbstractContextManager[OpenImage | Refusal]],
     *,
     may_write: bool,
-) -> Refusal | None:
-    """Put the old bytes back, under the host's locks; why not, where that is not right."""
+) -> bool | Refusal:
+    """Put the old bytes back, under the host's locks; True if any differed, or why that is not right."""
     changed = Refusal(Reason.STALE, "the image has changed since it was looked at; run smfix again")
     if not may_write:
         return changed
@@ -246,8 +248,7 @@ def _put_back(
                 return objection
             if image.mtime != mtime or not fingerprint_matches(image, recorder.fingerprint()):
                 return changed
-            restore(image, entry.journal, shorten=False)
-    return None
+            return restore(image, entry.journal, shorten=False)
 
 
 def stale_interrupted(entry: JournalEntry, image: OpenImage) -> Refusal:

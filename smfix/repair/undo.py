@@ -108,7 +108,7 @@ def stale(entry: JournalEntry, image: OpenImage, means: Means, seen: Seen, *, ne
         f"{path} has moved on since the repair; putting old bytes back would destroy what was written since",
     )
     for later in interrupted(means.folder, image):
-        if later.id > entry.id:
+        if later.id != entry.id and later.journal.created > journal.created:
             return Refusal(
                 Reason.STALE,
                 f"journal {later.id} of a later repair of {path} is unfinished; it comes first",
