@@ -302,9 +302,9 @@ def test_anything_else_is_stale(world):
 @pytest.mark.parametrize("sound", [False, True])
 def test_another_disk_that_was_copied_over_it(world, sound):
     """The same inode holds a disk with another UUID, and edited bytes that are equal: the journal is not of it."""
-    path, name = killed(world, batmap_and_footer())
-    other = refooted(path.read_bytes(), uuid=bytes(range(16, 32)))
-    rewrite(path, other if sound else other[:-512] + path.read_bytes()[-512:-400] + bytes(400))
+    path, name = killed(world, lost_entry(), *CONSENT)
+    other = refooted(disk(), uuid=bytes(range(16, 32)))
+    rewrite(path, other if sound else other[:-512] + b"x" * 512)
     before = path.read_bytes()
     code, outcome = repair(world, path)
     assert path.read_bytes() == before

@@ -119,8 +119,12 @@ def _readable(image: VhdImage, header: Header, at: int, block: int, count: int) 
 
 
 def _room(after: VhdImage, edits: Sequence[Edit]) -> Iterator[Placed]:
-    if after.view.growable or not isinstance(after.bat, Sound):
+    """The BAT, if a device's bytes are edited where no block lies and one may be placed."""
+    layout = _layout(after)
+    if after.view.growable or layout is None:
         return
+    header, bat = layout
     room = Extent(after.end_of_headers, after.footer_home - after.end_of_headers)
-    if any(not isinstance(edit, Resize) and edit.extent.overlaps(room) for edit in edits):
-        yield Placed(after.bat.where, Extent(0, 0))
+    written = [edit.extent for edit in edits if not isinstance(edit, Resize)]
+    if any(spot.overlaps(room) and not bat.covering(spot, header.block_space) for spot in written):
+        yield Placed(header.bat_extent, Extent(0, 0))
