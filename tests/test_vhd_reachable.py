@@ -31,11 +31,8 @@ SPACE = BLOCK_SIZE + 512
 
 
 def between(before: bytes, after: bytes, *edits, growable: bool = True) -> tuple[Placed, ...]:
-    changed = tuple(edits) or tuple(
-        Write(at, after[at : at + 512])
-        for at in range(0, len(after), 512)
-        if before[at : at + 512] != after[at : at + 512]
-    )
+    spots = [at for at in range(0, len(after), 512) if before[at : at + 512] != after[at : at + 512]]
+    changed = tuple(edits) or tuple(Write(at, after[at : at + 512]) for at in spots)
     return reachable(inspect(Buffer(before, growable)), inspect(Buffer(after, growable)), changed)
 
 
@@ -121,13 +118,12 @@ def test_a_fixed_disk():
 
 def test_on_a_device_the_bat_tells_who_has_moved_into_the_room_for_blocks():
     raw = device(base())
-    room = raw.rstrip(b"\0")
-    free = -(-len(room) // 512) * 512
-    before = put(raw, free, b"stray".ljust(512, b"\0"))
+    before = put(raw, len(raw) - 4096, b"stray".ljust(512, b"\0"))
     bat = base_made().header.bat_extent
     (one,) = between(before, raw, growable=False)
     assert (one.place.offset, one.guest) == (bat.offset, Extent(0, 0))
     assert between(put(raw, len(raw) - 512, bytes(512)), raw, growable=False) == ()
+    assert between(put(raw, at(2) + 512 + 3 * 512, b"x"), raw, growable=False) == (), "inside a block"
     grown = inspect(Buffer(raw, growable=False))
     assert reachable(grown, grown, (Resize(1),)) == ()
     assert between(raw, put(raw, 512, bytes(1024)), growable=False) == ()
