@@ -145,13 +145,13 @@ def foresee(image: OpenImage, folder: str, look: Look) -> list[tuple[JournalEntr
     entries = interrupted(folder, image)
     seen = look(image) if entries else Seen(is_sound=False)
     found = []
-    view: ByteView = image
+    over: list[Journal] = []
     for entry in entries:
-        fate = fate_of(entry, image, view, seen)
+        fate = fate_of(entry, image, _below(image, over), seen)
         found.append((entry, fate))
         if fate in (Fate.PUT_BACK, Fate.STALE):
             break
-        view = _under(view, entry, fate)
+        over += _leaves(entry, fate)
     return found
 
 
@@ -180,14 +180,14 @@ def recover(
         with means.guard.own_lock(image) as held:
             if held is not None:
                 return Recovery(outcome=_refused(None, held))
-            view: ByteView = image
+            over: list[Journal] = []
             seen: Seen | None = None
             mtime, recorder = image.mtime, Recorder(image)
             for entry in interrupted(means.folder, image):
                 if seen is None:
                     mtime, recorder = image.mtime, Recorder(image)
                     seen = look(recorder)
-                fate = fate_of(entry, image, view, seen)
+                fate = fate_of(entry, image, _below(recorder, over), seen)
                 wrote: bool | Refusal = False
                 if fate is Fate.STALE:
                     wrote = means.guard.objection(image) or stale_interrupted(entry, image)
@@ -200,7 +200,7 @@ def recover(
                     below.append(entry)
                 now = _closed(entry, fate)
                 done.append(Recovered(now.id, now.mark.value, wrote, f"{_name(entry)} {_WORDS[fate]}"))
-                view = _under(view, entry, fate)
+                over += _leaves(entry, fate)
     except SmfixError as error:
         return Recovery(tuple(done), tuple(below), Outcome(Status.FAILED, f"{error}; the recovery is not complete"))
     return Recovery(tuple(done), tuple(below))
@@ -221,9 +221,16 @@ def _closed(entry: JournalEntry, fate: Fate) -> JournalEntry:
     return closed(entry, fate)
 
 
-def _under(view: ByteView, entry: JournalEntry, fate: Fate) -> ByteView:
-    """What the journal before `entry` is compared with: the image as it was when `entry` was made."""
-    return view if fate in (Fate.OLD, Fate.SUPERSEDED) else PutBack(view, entry.journal)
+def _leaves(entry: JournalEntry, fate: Fate) -> list[Journal]:
+    """The journal, if an earlier one is to be compared with the image as it was when this one was made."""
+    return [] if fate in (Fate.OLD, Fate.SUPERSEDED) else [entry.journal]
+
+
+def _below(view: ByteView, over: list[Journal]) -> ByteView:
+    """The image as it was before the repairs `over`, the newest of which comes first."""
+    for journal in over:
+        view = PutBack(view, journal)
+    return view
 
 
 def _put_back(
