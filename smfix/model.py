@@ -237,7 +237,7 @@ class Status(Enum):
 
 
 class Recovered(NamedTuple):
-    """What recovery decided on the journal of an interrupted repair or undo, in words in `message`.
+    """The decision of recovery on the journal of an interrupted repair or undo; `message` says it in words.
 
     `state` is the journal's state now. `wrote`: bytes were put back into the image.
     """

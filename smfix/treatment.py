@@ -356,7 +356,12 @@ def _told_recovery(outcome: Outcome, settled: recovery.Recovery, setting: Settin
     """The outcome, and what was decided on interrupted repairs before it."""
     if not settled.done:
         return outcome
-    outcome = outcome._replace(recovered=settled.done)
+    below = {one.id for one in settled.below} if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else set()
+    outcome = outcome._replace(
+        recovered=tuple(
+            one._replace(state=Mark.SUPERSEDED.value) if one.journal in below else one for one in settled.done
+        )
+    )
     are_open = (Mark.UNFINISHED.value, Mark.UNDOING.value)
     if settled.outcome is None or any(one.state not in are_open for one in settled.done):
         outcome = outcome._replace(message="; ".join((outcome.message, *(one.message for one in settled.done))))

@@ -62,7 +62,7 @@ def undone(
         means = setting.means(chains.children_of(inspect(opened), found, stack))
         stale = way_back.stale(entry, opened, means, look(opened), newer=newer)
         objection = stale or means.guard.objection(opened)
-        # An open journal is judged by the undo itself, which closes it where the image has gone on.
+        # The undo itself judges an open journal, and closes it if the image is sound.
         if objection is not None and not (stale and entry.mark.is_open and agree is not None):
             return refused(objection)
         lost = way_back.newer_data(entry, opened) if newer and stale is None else None

@@ -244,7 +244,7 @@ def test_what_a_guest_wrote_to_a_block_that_came_back_is_not_taken_along(world):
     before = path.read_bytes()
     code, outcome = repair(world, path)
     assert (code, outcome["status"]) == (1, "repaired")
-    assert decided(outcome) == [(name, "unfinished", False)]
+    assert decided(outcome) == [(name, "superseded", False)]
     assert path.read_bytes()[: len(before)] == before
     assert states(world) == {name: "superseded", outcome["journal"]: "verified"}
 
@@ -384,6 +384,7 @@ def test_undo_closes_what_went_on(world):
     assert (dry.json["outcome"]["reason"], states(world)) == ("stale", {name: "unfinished"})
     run = world.run("undo", name, "--yes", "--json")
     assert (run.code, run.json["outcome"]["reason"], states(world)) == (4, "stale", {name: "superseded"})
+    assert decided(run.json["outcome"]) == [(name, "superseded", False)]
     assert path.read_bytes() == before
 
 
@@ -393,7 +394,7 @@ def test_a_journal_that_keeps_no_digest_is_not_put_back_blindly(world):
     entry = journal_folder.load(str(world.journals), name)
     Path(entry.path).write_bytes(encode(replace(entry.journal, reach=None)))
     code, outcome = repair(world, path)
-    assert (code, outcome["status"], decided(outcome)) == (1, "repaired", [(name, "unfinished", False)])
+    assert (code, outcome["status"], decided(outcome)) == (1, "repaired", [(name, "superseded", False)])
     assert states(world)[name] == "superseded"
 
 

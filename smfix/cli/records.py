@@ -73,7 +73,7 @@ def undo(
     dry_run: DryRun = False,
     confirm: Annotated[
         list[str] | None,
-        typer.Option("--confirm", metavar="UNDO-NEWER", help="Agree that what was written since goes along."),
+        typer.Option("--confirm", metavar="UNDO-NEWER", help="Agree to lose the guest data that was written since."),
     ] = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
@@ -82,8 +82,8 @@ def undo(
 ) -> int:
     """Put an image back as it was before a repair, byte for byte.
 
-    Refused where the disk has been written to since: what is on it now would be lost. What was written to places that
-    the repair gave the disk goes along only with --confirm UNDO-NEWER.
+    Refused if the disk has been written to since: the new data would be lost. If a guest wrote to a block that the
+    repair made readable again, the undo takes that data along only with --confirm UNDO-NEWER.
     """
     setting = setting_of(None, journal_dir, sm_lock_dir, None, None)
     with with_pool(setting, xapi_login) as setting:

@@ -34,7 +34,7 @@ class FileId(NamedTuple):
 
 
 class Lineage(NamedTuple):
-    """What tells a file from a later one with the same inode number; each None where the file system keeps none.
+    """Distinguish a file from a later one with the same inode number; None if the file system does not keep it.
 
     `birth`: when the inode was made, nanoseconds since 1970. `generation`: a number that the file system gives to
     each inode it makes.
@@ -55,7 +55,7 @@ class Lineage(NamedTuple):
 
 
 def lineage(fd: int) -> Lineage:
-    """The lineage of an open file, as far as its file system tells it. Raises nothing."""
+    """Ask the kernel for the lineage of an open file. Raises nothing."""
     return Lineage(_birth(fd), _generation(fd))
 
 

@@ -136,7 +136,7 @@ class OpenImage:
 
     @property
     def lineage(self) -> Lineage:
-        """What tells this file from a later one with its inode number; nothing is known of a device."""
+        """Distinguish this file from a later one with its inode number; empty for a device."""
         return lineage(self._fd) if self.growable else Lineage()
 
     @property

@@ -116,7 +116,7 @@ def apply(
             done = _judge(plan, written, image, means, verification)
             if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
                 for one in below:
-                    # If it stays open, the next run finds the image sound and closes it.
+                    # If the rename fails, the next run finds the image sound and closes the journal.
                     with suppress(WriteFailed):
                         journal_folder.mark(one, Mark.SUPERSEDED)
             return done
@@ -148,7 +148,7 @@ def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
 def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> bool:
     """Put the old bytes and the old size back, durably; True if that changed anything. Writes only what differs.
 
-    Without `shorten` the image keeps its length: then what lies behind the old end stays as it is.
+    Without `shorten` the image keeps its length, and the bytes after the old end stay as they are.
 
     The caller has seen by :func:`smfix.repair.standing.standing` that nobody else wrote there.
     Raises :class:`smfix.errors.WriteFailed` or :class:`smfix.errors.Unreadable`; then each sector
@@ -173,7 +173,7 @@ def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> bool
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A repair that is on the image: its journal, and when the file was written to last (None: a device)."""
+    """A repair that is on the image: its journal, and the file's mtime after it (ns; None: a device)."""
 
     entry: JournalEntry
     mtime: int | None
@@ -188,7 +188,7 @@ def _write(
     below: frozenset[str],
 ) -> _Written | Outcome:
     """Steps 3 to 6 of a repair; an Outcome where it ends here."""
-    # Up to 64 MiB are read for it: before the host's locks, which others wait for.
+    # This reads up to 64 MiB, so it is done before the host's locks are held.
     reach = reach_of(image, plan.reachable, record(plan.edits, image)[0])
     with means.guard.host_locks(image) as busy:
         if busy is not None:
@@ -237,7 +237,7 @@ def concerns(journal: Journal, image: OpenImage) -> bool:
     A volume of an SR is known by its name: device-mapper gives it another number at each activation. Any
     other device is known by its number: its node in ``/dev`` may be made anew. A file is
     known by its inode and its file system, or by its inode and its path or lineage: the number of a network
-    file system is another one after a reboot. :func:`is_replaced` tells a later file with the same inode number.
+    file system is another one after a reboot. :func:`is_replaced` detects a later file with the same inode number.
     """
     identity = image.identity
     if identity.rdev is not None or journal.rdev is not None:
@@ -256,9 +256,9 @@ def concerns(journal: Journal, image: OpenImage) -> bool:
 
 
 def is_replaced(journal: Journal, image: OpenImage) -> bool:
-    """True when `image` is a later file with the inode number of the journal's, which is gone.
+    """True when `image` is a later file with the inode number of the journal's file, which was deleted.
 
-    Ask where :func:`concerns` says yes.
+    Call it if :func:`concerns` is true.
     """
     return Lineage(journal.birth, journal.generation).is_other(image.lineage)
 
@@ -359,7 +359,7 @@ def _take_back(plan: RepairPlan, written: _Written, image: OpenImage, means: Mea
 
 
 def _is_as_left(written: _Written, image: OpenImage) -> bool:
-    """Nobody has written to what the repair made readable. Where there is no digest, the file's time tells."""
+    """Check that the bytes that the repair made readable are unchanged; by the file's mtime if there is no digest."""
     unchanged = is_unchanged(image, written.entry.journal.reach)
     return image.mtime == written.mtime if unchanged is None else unchanged
 
@@ -394,7 +394,7 @@ def _settled(plan: RepairPlan, written: _Written, means: Means, found: tuple[Fin
     try:
         reach = entry.journal.reach
         if written.mtime is not None and reach is not None and reach.digest is None:
-            # Without it an undo asks for consent, no worse.
+            # If this fails, the only loss is that an undo will ask for consent.
             with suppress(WriteFailed):
                 journal_folder.keep_mtime(entry, written.mtime)
         journal_folder.mark(entry, Mark.VERIFIED)

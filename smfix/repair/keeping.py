@@ -2,7 +2,7 @@
 
 A repair is undone only while the disk is what that repair left. So where a disk was repaired twice, the way
 back to its first state leads through the later journal: while that one stays, the earlier one stays too. What
-was put back already, or will never be, is needed by nobody.
+was put back already, or never will be, may go.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""What becomes of a repair or an undo that was interrupted: it goes forward where it can.
+"""Settle a repair or an undo that was interrupted: close its journal, or put the image back.
 
-Theory. An unfinished journal says that its image holds old bytes, new ones, or both. Nobody knows how long ago that
-was: since then the image may have been opened, used for weeks, or replaced. So the image decides. If it is sound,
-not one byte is written, whatever it holds: the journal is closed. Only an image that is not sound, and in which each
-edited sector is still old or new, is put back, and only if what the repair made readable is as it was. Everything
-else is diagnosed afresh, or left alone.
+Theory. An unfinished journal proves that its image held old bytes, new ones, or both at some time. Since then the
+image may have been opened, used for weeks, or replaced. So the image decides. If it is sound, no byte is written and
+the journal is closed. An image is put back only if it is not sound, each edited sector is old or new, and the bytes
+that the repair made readable are unchanged. Otherwise it is diagnosed afresh, or left alone.
 
 | the image is | the journal becomes | and then |
 |---|---|---|
@@ -41,7 +40,7 @@ from smfix.repair.standing import PutBack, Standing, standing
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an image is by itself: sound (no damage is found), and the UUIDs of its sound footers."""
+    """The diagnosis of an image: sound (no damage is found), and the UUIDs of its sound footers."""
 
     is_sound: bool
     uuids: frozenset[str] = frozenset()
@@ -52,7 +51,7 @@ Look = Callable[[ByteView], Seen]
 
 
 class Fate(Enum):
-    """What becomes of an interrupted repair or undo."""
+    """The decision on an interrupted repair or undo."""
 
     OLD = "had changed nothing"
     VERIFIED = "is complete"
@@ -92,7 +91,7 @@ _NEXT_MARK = {
 class Recovery:
     """What was decided, the newest journal first; `below` stay open below the next repair.
 
-    `outcome` is set where the image's treatment ends here.
+    `outcome` is set if the treatment of the image ends here.
     """
 
     done: tuple[Recovered, ...] = ()
@@ -120,7 +119,7 @@ def is_another(journal: Journal, seen: Seen) -> bool:
 
 
 def fate_of(entry: JournalEntry, image: OpenImage, view: ByteView, seen: Seen) -> Fate:
-    """What is to become of an open journal of `image`, by what `view` of it holds. Raises Unreadable."""
+    """Decide on an open journal of `image` by the bytes of `view`. Raises Unreadable."""
     journal = entry.journal
     if is_replaced(journal, image):
         return Fate.SUPERSEDED
@@ -138,7 +137,7 @@ def fate_of(entry: JournalEntry, image: OpenImage, view: ByteView, seen: Seen) -
 
 
 def foresee(image: OpenImage, folder: str, look: Look) -> list[tuple[JournalEntry, Fate]]:
-    """What recovery would do, the newest journal first, up to the first that is put back. Writes nothing.
+    """Predict what recovery would do, the newest journal first, up to the first that is put back. Writes nothing.
 
     Raises :class:`smfix.errors.Unreadable`.
     """
@@ -156,7 +155,7 @@ def foresee(image: OpenImage, folder: str, look: Look) -> list[tuple[JournalEntr
 
 
 def foretold(entry: JournalEntry, fate: Fate) -> Recovered:
-    """What a dry run says of it."""
+    """Describe the decision for a dry run."""
     words = _FORESEEN.get(fate, _WORDS[fate])
     return Recovered(entry.id, entry.mark.value, wrote=False, message=f"{_name(entry)} {words}")
 
@@ -171,8 +170,8 @@ def recover(
 ) -> Recovery:
     """Settle the interrupted repairs and undos of `image`, the newest first; never raises but for a bug.
 
-    `writing` opens the image for writing; it is used only where something is put back, which needs `may_write`:
-    the operator has agreed.
+    `writing` opens the image for writing; it is called only to put an image back. `may_write`: the operator has
+    agreed to that.
     """
     done: list[Recovered] = []
     below: list[JournalEntry] = []
@@ -198,12 +197,16 @@ def recover(
                     return Recovery(tuple(done), tuple(below), _refused(entry, wrote))
                 if fate is Fate.AFRESH:
                     below.append(entry)
-                now = _closed(entry, fate)
-                done.append(Recovered(now.id, now.mark.value, wrote, f"{_name(entry)} {_WORDS[fate]}"))
+                done.append(decided(entry, fate, _closed(entry, fate), wrote=wrote))
                 over += _leaves(entry, fate)
     except SmfixError as error:
         return Recovery(tuple(done), tuple(below), Outcome(Status.FAILED, f"{error}; the recovery is not complete"))
     return Recovery(tuple(done), tuple(below))
+
+
+def decided(entry: JournalEntry, fate: Fate, now: JournalEntry, *, wrote: bool = False) -> Recovered:
+    """Describe the decision for an outcome; `now` is the journal after it."""
+    return Recovered(now.id, now.mark.value, wrote, f"{_name(entry)} {_WORDS[fate]}")
 
 
 def closed(entry: JournalEntry, fate: Fate) -> JournalEntry:
@@ -242,7 +245,7 @@ def _put_back(
     *,
     may_write: bool,
 ) -> bool | Refusal:
-    """Put the old bytes back, under the host's locks; True if any differed, or why that is not right."""
+    """Put the old bytes back, under the host's locks; True if any byte differed, or why nothing was written."""
     changed = Refusal(Reason.STALE, "the image has changed since it was looked at; run smfix again")
     if not may_write:
         return changed
@@ -259,7 +262,7 @@ def _put_back(
 
 
 def stale_interrupted(entry: JournalEntry, image: OpenImage) -> Refusal:
-    """Why nothing is done to an image that neither the journal nor a diagnosis can judge."""
+    """Refuse to touch an image that is not sound and holds bytes that the journal does not know."""
     folder, name = os.path.split(entry.path)
     aside = os.path.join(folder, name + ".set-aside")
     return Refusal(

@@ -43,7 +43,7 @@ class PutBack:
         return self.journal.old_size
 
     def read(self, extent: Extent) -> bytes:
-        """The bytes of `extent`, the old ones where the journal has them; short where the old image ends."""
+        """The bytes of `extent`, the old ones as the journal has them; short at the end of the old image."""
         length = max(0, min(extent.end, self.size) - extent.offset)
         raw = bytearray(self.base.read(Extent(extent.offset, length)).ljust(length, b"\0"))
         for change in self.journal.changes:

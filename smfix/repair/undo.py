@@ -1,26 +1,25 @@
-"""The way back: `undo` of a repair somebody regrets.
+"""Undo a repair.
 
-It replays a journal with the old bytes, under the locks and guards of a repair, and only while the disk is exactly
-what the repair left: one that has moved on is not put back. The same edited bytes are no proof of that if the repair
-gave the guest a place to write to: then what the repair made readable must be the same too, by its digest, or (if it
-is too large, or the journal too old) by the file's time. What was written there since goes along only if the operator
-agrees to that (`UNDO-NEWER`).
+The journal is replayed with the old bytes, under the locks and guards of a repair, and only if the disk is exactly as
+the repair left it. Equal edited bytes do not prove that if the repair gave the guest a place to write to: then the
+bytes that the repair made readable must be unchanged too, by their digest, or by the file's mtime if they are too many
+or the journal is too old. An undo takes newer data along only if the operator agrees (`UNDO-NEWER`).
 
-An undo first renames its journal to ``.undoing``, so that a killed undo is known as one and the
-next run completes it. A journal that is still open is judged first, as recovery does.
+An undo first renames its journal to ``.undoing``, so that a killed undo is known as one and the next run settles it.
+A journal that is still open is judged first, as recovery does.
 """
 
 from __future__ import annotations
 
 from smfix.errors import SmfixError
 from smfix.host.storage import OpenImage, open_image
-from smfix.model import Extent, Outcome, Reason, Refusal, Status
+from smfix.model import Extent, Outcome, Reason, Recovered, Refusal, Status
 from smfix.repair import journal_folder
 from smfix.repair.apply import Means, concerns, is_replaced, restore
 from smfix.repair.journal import Journal, Mark
 from smfix.repair.journal_folder import JournalEntry
 from smfix.repair.reach_digest import is_unchanged
-from smfix.repair.recovery import Fate, Look, Seen, closed, fate_of, interrupted, is_another, stale_interrupted
+from smfix.repair.recovery import Fate, Look, Seen, closed, decided, fate_of, interrupted, is_another, stale_interrupted
 from smfix.repair.standing import Standing, standing
 
 NEWER = "UNDO-NEWER"
@@ -41,8 +40,8 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, new
     """Put `image` (open for writing) back as it was before the repair that `entry` records.
 
     `newer`: the operator agrees that newer data goes along. The outcome is `rolled-back` where the image is now byte
-    for byte, and in its size, as before; `refused` (stale, locked, in-use) where nothing was written; `failed` where
-    the storage did: then the journal stays open, and the same command completes it.
+    for byte, and in its size, as before; `refused` (stale, locked, in-use) if nothing was written; `failed` if the
+    storage failed: then the journal stays open, and the same command completes it.
     """
     try:
         with means.guard.own_lock(image) as held:
@@ -51,13 +50,15 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, new
             # Another smfix may have finished with it while we waited for the lock.
             entry = journal_folder.load(means.folder, entry.id)
             seen = look(image)
+            recovered: tuple[Recovered, ...] = ()
             if entry.mark.is_open and not is_foreign(entry, image):
                 fate = fate_of(entry, image, image, seen)
                 if fate in (Fate.VERIFIED, Fate.SUPERSEDED):
-                    entry = closed(entry, fate)
+                    before, entry = entry, closed(entry, fate)
+                    recovered = (decided(before, fate, entry),)
             objection = stale(entry, image, means, seen, newer=newer)
             if objection is not None:
-                return _refused(entry, objection)
+                return _refused(entry, objection)._replace(recovered=recovered)
             lost = newer_data(entry, image)
             mtime = image.mtime
             with means.guard.host_locks(image) as busy:
@@ -65,7 +66,8 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, new
                 if objection is None and (mtime is None or image.mtime != mtime):
                     # Somebody may have written while we waited: of a device only its bytes tell.
                     objection = stale(entry, image, means, seen, newer=newer)
-                return _refused(entry, objection) if objection else _put_back(entry, image, lost)
+                ends = _refused(entry, objection) if objection else _put_back(entry, image, lost)
+                return ends._replace(recovered=recovered)
     except SmfixError as error:
         again = means.undo_command(entry.id)
         return Outcome(
@@ -135,7 +137,7 @@ def stale(entry: JournalEntry, image: OpenImage, means: Means, seen: Seen, *, ne
 
 
 def newer_data(entry: JournalEntry, image: OpenImage) -> str | None:
-    """What a guest may have written to the places that the repair gave it; None: nothing. Raises Unreadable."""
+    """Name the data that a guest may have written to what the repair made readable; None: none. Raises Unreadable."""
     reach = entry.journal.reach
     unchanged = is_unchanged(image, reach)
     if unchanged:

@@ -1,4 +1,4 @@
-"""What a repair makes readable: bytes of the file that the guest's disk is read from after it, and not before. Pure.
+"""Find the bytes of the file that a guest can read after a repair and could not before. Pure.
 
 Theory. An edit of a footer or a checksum leaves the map from guest sector to place in the file as it was: what a
 guest writes afterwards survives an undo. An edit of the BAT, a bitmap, the batmap or the header can give the guest a
@@ -17,14 +17,14 @@ from smfix.vhd.image import VhdImage
 from smfix.vhd.structs import Header
 
 MOST = 1 << 17
-"""Places that are told at most; one more says that there are more."""
+"""Most places that are returned; one more shows that there are more."""
 
 
 def reachable(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
     """The places that `edits` of `before` give the guest in `after`, by place in the file, none beyond its end.
 
-    At most :data:`MOST` and one more. On a device the place of the BAT is among them if an edit lies in the room
-    for blocks: a block that is placed there later would be overwritten by an undo, and only the BAT tells.
+    At most :data:`MOST` and one more. On a device the BAT is among them if an edit is in the room for blocks:
+    an undo would overwrite a block that is placed there later, which only the BAT shows.
     """
     found = chain(_fixed(before, after), _room(after, edits), _blocks(before, after, edits))
     size = after.size
@@ -63,10 +63,10 @@ def _blocks(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> Iterato
         return
     placed = set()
     for block in old[1].differing(bat):
-        where = bat.offset(block)
-        if where is not None:
+        place = bat.offset(block)
+        if place is not None:
             placed.add(block)
-            yield _whole(header, where, block)
+            yield _whole(header, place, block)
     for at, block in _reread(before, after, header, bat, edits):
         if block not in placed:
             yield from _sectors(before, after, header, at, block)
@@ -119,7 +119,7 @@ def _readable(image: VhdImage, header: Header, at: int, block: int, count: int) 
 
 
 def _room(after: VhdImage, edits: Sequence[Edit]) -> Iterator[Placed]:
-    """The BAT, if a device's bytes are edited where no block lies and one may be placed."""
+    """Yield the BAT, if an edit of a device is in free room for blocks."""
     layout = _layout(after)
     if after.view.growable or layout is None:
         return
