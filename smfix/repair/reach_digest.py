@@ -7,6 +7,7 @@ the repair; the bytes that it writes are compared with the journal (:mod:`smfix.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from smfix.model import ByteView, Extent, Placed
@@ -68,11 +69,11 @@ def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 def untouched(extents: Iterable[Extent], written: Sequence[Extent], size: int) -> list[Extent]:
     """The parts of `extents` before byte `size` that lie outside of `written`, which is in order."""
     parts: list[Extent] = []
+    ends = [taken.end for taken in written]
     for run in joined(extents):
         at, end = run.offset, min(run.end, size)
-        for taken in written:
-            if taken.end <= at:
-                continue
+        for index in range(bisect_right(ends, at), len(written)):
+            taken = written[index]
             if taken.offset >= end:
                 break
             if taken.offset > at:
