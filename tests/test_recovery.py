@@ -344,7 +344,7 @@ def test_a_changed_device_number_alone_makes_no_journal_stale(world):
     [
         (batmap_and_footer, between, "would-repair", "would be put back first"),
         (batmap_and_footer, None, "valid", "would become verified"),
-        (lambda: lost_footer(disk()), lambda: lost_footer(disk()), "would-repair", "the journal would be closed"),
+        (lambda: lost_footer(disk()), lambda: lost_footer(disk()), "would-repair", "its journal would be closed"),
         (batmap_and_footer, lambda: refooted(disk(), timestamp=7), "valid", "become superseded"),
     ],
 )

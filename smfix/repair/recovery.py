@@ -63,20 +63,20 @@ class Fate(Enum):
 
 
 _WORDS = {
-    Fate.OLD: "had changed nothing: the journal is closed",
-    Fate.VERIFIED: "is complete and the image is sound: nothing was written, the journal is verified",
-    Fate.SUPERSEDED: "was overtaken: the image is sound or another file by now, nothing was put back, the journal is "
+    Fate.OLD: "had changed nothing: its journal is closed",
+    Fate.VERIFIED: "was complete: nothing was written, its journal is verified now",
+    Fate.SUPERSEDED: "was overtaken: the image is sound or another file by now, nothing was put back, its journal is "
     "superseded",
     Fate.APPLIED: "is complete, but the image is not sound: it was diagnosed afresh",
     Fate.PUT_BACK: "was put back first",
-    Fate.AFRESH: "is on the image in part, and what it made readable was written to since: nothing was put back, the "
-    "image was diagnosed afresh",
+    Fate.AFRESH: "is on the image in part, and a guest may have written since to what it made readable: nothing was "
+    "put back, the image was diagnosed afresh",
     Fate.STALE: "cannot be judged",
 }
 _FORESEEN = {
-    Fate.OLD: "had changed nothing: the journal would be closed",
-    Fate.VERIFIED: "is complete and the image is sound: the journal would become verified, nothing written",
-    Fate.SUPERSEDED: "was overtaken: the image is sound or another file by now, so nothing would be put back and the "
+    Fate.OLD: "had changed nothing: its journal would be closed",
+    Fate.VERIFIED: "is complete: its journal would become verified, nothing written",
+    Fate.SUPERSEDED: "was overtaken: the image is sound or another file by now, so nothing would be put back and its "
     "journal become superseded",
     Fate.PUT_BACK: "would be put back first",
 }
