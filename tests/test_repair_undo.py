@@ -51,12 +51,13 @@ def repaired(disk: Path, folder: str, edits=None) -> str:
     return outcome.journal
 
 
-def left_unfinished(disk: Path, folder: str, data: bytes, edits, id_: str = PLAIN.id) -> None:
+def left_unfinished(disk: Path, folder: str, data: bytes, edits, id_: str = PLAIN.id, year: int = 2025) -> None:
     """A journal of a repair of `data` that was killed; the disk holds what it holds."""
     status = disk.stat()
     journal = replace(
         journal_of(data, edits),
         id=id_,
+        created=PLAIN.created.replace(year=year),
         target=Target(str(disk), Backing.FILE),
         sr_root=str(disk.parent),
         device=status.st_dev,
@@ -260,7 +261,7 @@ def test_undo_of_a_repair_that_is_complete_and_sound(disk, folder):
 
 def test_an_earlier_repair_is_not_undone_below_an_unfinished_one(disk, folder):
     first = repaired(disk, folder, (Write(0, b"first"),))
-    left_unfinished(disk, folder, disk.read_bytes(), (Write(500, b"second"),), "29991122-221909-aaaaaa")
+    left_unfinished(disk, folder, disk.read_bytes(), (Write(500, b"second"),), "29991122-221909-aaaaaa", year=2999)
     before = disk.read_bytes()
     outcome = undone(folder, first)
     assert (outcome.reason, outcome.next) == (Reason.STALE, ("smfix undo 29991122-221909-aaaaaa",))
