@@ -189,13 +189,21 @@ class Fingerprint(NamedTuple):
     digests: tuple[tuple[Extent, bytes], ...]
 
 
+class Placed(NamedTuple):
+    """Bytes of the file (`place`), and the bytes of the guest's disk that are read from there (`guest`)."""
+
+    place: Extent
+    guest: Extent
+
+
 class RepairPlan(NamedTuple):
     """What will be done, what will not and why, and what is left.
 
     `edits` are in order and never shrink. `fixes` are the findings they clear, `remaining` what a
     diagnosis of the result still says. `lost` are guest extents (bytes of the virtual disk) whose
     data is gone. `refusal` is set when nothing may be written; then `edits` is what consent would
-    write, or empty, and `needs` are the codes still to be consented to.
+    write, or empty, and `needs` are the codes still to be consented to. `reachable` is what a guest reads after
+    the edits and not before: an undo takes it away again. `uuids` are those of the sound footers, before and after.
     """
 
     edits: tuple[Edit, ...]
@@ -205,6 +213,8 @@ class RepairPlan(NamedTuple):
     refusal: Refusal | None
     fingerprint: Fingerprint
     needs: tuple[str, ...] = ()
+    reachable: tuple[Placed, ...] = ()
+    uuids: frozenset[str] = frozenset()
 
     @property
     def lost_sectors(self) -> int:
@@ -226,8 +236,23 @@ class Status(Enum):
     FAILED = "failed"
 
 
+class Recovered(NamedTuple):
+    """The decision of recovery on the journal of an interrupted repair or undo; `message` says it in words.
+
+    `state` is the journal's state now. `wrote`: bytes were put back into the image.
+    """
+
+    journal: str
+    state: str
+    wrote: bool
+    message: str
+
+
 class Outcome(NamedTuple):
-    """What became of one image. `next` are commands to type; `undo` is a complete command."""
+    """What became of one image. `next` are commands to type; `undo` is a complete command.
+
+    `recovered` are the interrupted repairs that were met first, the newest first.
+    """
 
     status: Status
     message: str
@@ -239,6 +264,7 @@ class Outcome(NamedTuple):
     journal: str | None = None
     undo: str | None = None
     next: tuple[str, ...] = ()
+    recovered: tuple[Recovered, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -495,8 +521,8 @@ class Record(NamedTuple):
 
     `state` is the journal's mark. `damage` says why everything else is unknown: the journal does
     not verify. `undo` is the complete command that puts the image back; None where there is
-    nothing to put back. `fixes` are (code, message) of the findings cleared. `bytes` is the size of
-    the journal's file.
+    nothing to put back. `newer` says which newer data an undo would take along. `fixes` are (code, message) of the
+    findings cleared. `bytes` is the size of the journal's file.
     """
 
     id: str
@@ -515,6 +541,7 @@ class Record(NamedTuple):
     command: tuple[str, ...] = ()
     undo: str | None = None
     bytes: int | None = None
+    newer: str | None = None
 
 
 class Pruning(Enum):

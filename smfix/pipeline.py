@@ -229,7 +229,7 @@ def _names(target: Target, incident: Incident, setting: Setting) -> Names:
 def _is_damaged(found: Found, setting: Setting) -> bool:
     """A resolved incident's image is within reach, and damaged all the same, or its repair was interrupted."""
     from smfix.checking import checked
-    from smfix.repair import undo as way_back
+    from smfix.repair import recovery
 
     if checked(found, None, setting).verdict in (Verdict.INVALID, Verdict.NOT_A_VHD):
         return True
@@ -237,7 +237,7 @@ def _is_damaged(found: Found, setting: Setting) -> bool:
         opened = open_image(found.target, sr_root=found.root)
         if not isinstance(opened, Refusal):
             with opened:
-                return bool(way_back.interrupted(setting.journals, opened))
+                return bool(recovery.interrupted(setting.journals, opened))
     return False
 
 
@@ -366,15 +366,21 @@ def journals(setting: Setting, prefix: str | None = None) -> tuple[Record, ...]:
     return (record_of(journal_folder.load(setting.journals, prefix), setting),)
 
 
-def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) -> TreatedImage:
-    """Put the image of a journal back; `agree` says yes to it (None: a dry run).
+def undo(
+    prefix: str, setting: Setting, agree: Callable[[Record], bool] | None, consent: Iterable[str] = ()
+) -> TreatedImage:
+    """Put the image of a journal back; `agree` says yes to it (None: a dry run), `consent` is that of ``--confirm``.
 
     Raises UsageError, Unreadable, WriteFailed, JournalDamaged before anything is written.
     """
     from smfix.repair import journal_folder
+    from smfix.repair.undo import NEWER
     from smfix.treatment import awake, refused, told_of
     from smfix.undoing import undone
 
+    consent = [code.upper() for code in consent]
+    if unknown := [code for code in consent if code != NEWER]:
+        raise UsageError(f"--confirm {unknown[0]}: an undo asks for consent to {NEWER} alone")
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
@@ -383,6 +389,10 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
     with awake(found.target, volumes, change=agree is not None) as asleep:
-        outcome = refused(asleep) if asleep is not None else undone(entry, found, setting, agree, volumes)
+        outcome = (
+            refused(asleep)
+            if asleep is not None
+            else undone(entry, found, setting, agree, volumes, newer=bool(consent))
+        )
     outcome = told_of(outcome._replace(journal=entry.id), found.target, volumes, setting)
     return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)

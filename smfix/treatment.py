@@ -27,6 +27,7 @@ from smfix.model import (
     InUse,
     Outcome,
     Reason,
+    Recovered,
     Refusal,
     RepairPlan,
     Resize,
@@ -38,8 +39,10 @@ from smfix.model import (
 )
 from smfix.problems.rows import Context
 from smfix.problems.table import diagnose
-from smfix.repair import undo as way_back
+from smfix.repair import recovery
 from smfix.repair.apply import Means, Verification, apply, no_room
+from smfix.repair.journal import Mark
+from smfix.repair.journal_folder import JournalEntry
 from smfix.repair.plan import Planned, plan
 from smfix.report.escape import command
 from smfix.setting import Decide, No, Setting
@@ -70,7 +73,10 @@ def _opened(found: Found, setting: Setting, volumes: Volumes) -> Outcome:
     with image, ExitStack() as parents:
         if setting.decide is not None and found.target.backing is Backing.BLOCK:
             _wake_parents(image, volumes, parents)
-        return _recovered(image, found, setting, volumes) or _treat(image, found, setting, volumes)
+        settled = _recovered(image, found, setting, volumes)
+        return _told_recovery(
+            settled.outcome or _treat(image, found, setting, volumes, settled.below), settled, setting
+        )
 
 
 @contextmanager
@@ -144,7 +150,9 @@ def context_of(image: VhdImage, found: Found, in_use: InUse) -> Context:
     return Context(datetime.now(UTC), in_use, parent)
 
 
-def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -> Outcome:
+def _treat(
+    image: OpenImage, found: Found, setting: Setting, volumes: Volumes, below: tuple[JournalEntry, ...]
+) -> Outcome:
     first = inspect(image)
     context = context_of(first, found, InUse.NONE)
     seen = diagnose(first, context)
@@ -175,7 +183,7 @@ def _treat(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -
         answer = setting.decide(image.target.path, outcome)
         if not answer:
             return _unwritten(outcome, answer)
-        return _write(planned, image, found, context, means, setting, volumes)
+        return _write(planned, image, found, context, means, setting, volumes, below)
 
 
 def _unwritten(foreseen: Outcome, answer: object) -> Outcome:
@@ -250,6 +258,7 @@ def _write(
     means: Means,
     setting: Setting,
     volumes: Volumes,
+    below: tuple[JournalEntry, ...],
 ) -> Outcome:
     def again(view: ByteView) -> tuple[Finding, ...]:
         return diagnose(inspect(view), context).findings
@@ -260,7 +269,7 @@ def _write(
     with writing(image, volumes) as writable:
         if isinstance(writable, Refusal):
             return refused(writable)._replace(findings=findings, remaining=findings)
-        done = apply(planned.plan, writable, means, checks, sr_root=found.root, command=setting.words)
+        done = apply(planned.plan, writable, means, checks, sr_root=found.root, command=setting.words, below=below)
     done = done._replace(findings=findings)
     if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
         left = dict.fromkeys(one.code for one in done.remaining if one.severity is Severity.ERROR)
@@ -280,34 +289,83 @@ def next_steps(path: str, found: Found, setting: Setting) -> tuple[str, ...]:
 # --------------------------------------------------------------------------- interrupted repairs
 
 
-def _recovered(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -> Outcome | None:
-    """Put back what an interrupted repair left; None where there is none, or it is put back now."""
+def looking(found: Found) -> recovery.Look:
+    """What recovery and an undo ask of an image by itself."""
+
+    def look(view: ByteView) -> recovery.Seen:
+        image = inspect(view)
+        seen = diagnose(image, context_of(image, found, InUse.NONE))
+        # A missing parent is no damage of this image: a repair of it would have left that too.
+        is_vhd = seen.verdict in (Verdict.VALID, Verdict.INVALID)
+        return recovery.Seen(is_vhd and not any(one.is_damage for one in seen.findings), image.uuids)
+
+    return look
+
+
+def _recovered(image: OpenImage, found: Found, setting: Setting, volumes: Volumes) -> recovery.Recovery:
+    """Settle what interrupted repairs left; in a dry run only say what would become of it."""
+    look = looking(found)
     try:
-        waiting = way_back.interrupted(setting.journals, image)
+        foreseen = recovery.foresee(image, setting.journals, look)
     except Unreadable:
         if setting.decide is not None:
             raise
-        waiting = ()  # a dry run needs no journals, and may be another user's
-    if not waiting:
-        return None
-    ids = ", ".join(entry.id for entry in waiting)
-    path = image.target.path
-    foreseen = Outcome(
+        foreseen = []  # a dry run needs no journals, and may be another user's
+    if not foreseen:
+        return recovery.Recovery()
+    with ExitStack() as stack:
+        means = setting.means(chains.children_of(inspect(image), found, stack))
+        entry, fate = foreseen[-1]
+        may_write = False
+        if fate is recovery.Fate.PUT_BACK:
+            proposal = _proposed(entry, image, means, setting)
+            if proposal.status is not Status.WOULD_REPAIR or setting.decide is None:
+                return recovery.Recovery(_foretold(foreseen), outcome=proposal)
+            answer = setting.decide(image.target.path, proposal)
+            if not answer:
+                return recovery.Recovery(_foretold(foreseen), outcome=_unwritten(proposal, answer))
+            may_write = True
+        if setting.decide is None:
+            below = tuple(one for one, fate in foreseen if fate is recovery.Fate.AFRESH)
+            refusal = recovery.stale_interrupted(entry, image) if fate is recovery.Fate.STALE else None
+            ends = refused(means.guard.objection(image) or refusal)._replace(journal=entry.id) if refusal else None
+            return recovery.Recovery(_foretold(foreseen), below, ends)
+        return recovery.recover(image, means, look, lambda: writing(image, volumes), may_write=may_write)
+
+
+def _foretold(foreseen: list[tuple[JournalEntry, recovery.Fate]]) -> tuple[Recovered, ...]:
+    return tuple(recovery.foretold(entry, fate) for entry, fate in foreseen)
+
+
+def _proposed(entry: JournalEntry, image: OpenImage, means: Means, setting: Setting) -> Outcome:
+    """What is asked before an interrupted repair is put back. Raises Unreadable."""
+    objection = means.guard.objection(image)
+    if objection is not None:
+        return refused(objection)._replace(journal=entry.id)
+    return Outcome(
         Status.WOULD_REPAIR,
-        f"an earlier repair was interrupted (journal {ids}): it would be put back first, then the image "
+        f"an earlier repair was interrupted (journal {entry.id}): it would be put back first, then the image "
         "diagnosed anew; nothing was written",
-        journal=waiting[0].id,
-        undo=setting.undo_command(waiting[0].id),
-        next=(setting.repair_command(path),),
+        journal=entry.id,
+        undo=setting.undo_command(entry.id),
+        next=(setting.repair_command(image.target.path),),
     )
-    if setting.decide is None:
-        return foreseen
-    answer = setting.decide(path, foreseen)
-    if not answer:
-        return _unwritten(foreseen, answer)
-    with writing(image, volumes) as writable, ExitStack() as stack:
-        if isinstance(writable, Refusal):
-            return refused(writable)
-        family = chains.children_of(inspect(writable), found, stack)
-        outcomes = way_back.recover(writable, setting.means(family))
-    return next((outcome for outcome in outcomes if outcome.status is not Status.ROLLED_BACK), None)
+
+
+def _told_recovery(outcome: Outcome, settled: recovery.Recovery, setting: Setting) -> Outcome:
+    """The outcome, and what was decided on interrupted repairs before it."""
+    if not settled.done:
+        return outcome
+    below = {one.id for one in settled.below} if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else set()
+    outcome = outcome._replace(
+        recovered=tuple(
+            one._replace(state=Mark.SUPERSEDED.value) if one.journal in below else one for one in settled.done
+        )
+    )
+    are_open = (Mark.UNFINISHED.value, Mark.UNDOING.value)
+    if settled.outcome is None or any(one.state not in are_open for one in settled.done):
+        outcome = outcome._replace(message="; ".join((outcome.message, *(one.message for one in settled.done))))
+    verified = next((one.journal for one in settled.done if one.state == Mark.VERIFIED.value), None)
+    if outcome.status is Status.VALID and verified is not None:
+        return outcome._replace(journal=verified, undo=setting.undo_command(verified))
+    return outcome

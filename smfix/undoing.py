@@ -12,10 +12,9 @@ from smfix.host.storage import open_image
 from smfix.model import Edit, Outcome, Record, Refusal, Resize, Status, Write
 from smfix.repair import journal_folder
 from smfix.repair import undo as way_back
-from smfix.repair.journal import Mark
 from smfix.repair.journal_folder import DamagedEntry, JournalEntry
 from smfix.setting import Setting
-from smfix.treatment import refused, writing
+from smfix.treatment import looking, refused, writing
 from smfix.vhd.image import inspect
 
 
@@ -25,7 +24,6 @@ def record_of(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
     if isinstance(entry, DamagedEntry):
         return Record(entry.id, entry.mark.value, entry.path, damage=entry.damage, bytes=size)
     journal = entry.journal
-    is_over = entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK)
     edits: list[Edit] = [step if isinstance(step, Resize) else Write(step.offset, step.after) for step in journal.steps]
     return Record(
         entry.id,
@@ -41,29 +39,43 @@ def record_of(entry: JournalEntry | DamagedEntry, setting: Setting) -> Record:
         fixes=journal.fixes,
         lost_sectors=sum(extent.length for extent in journal.lost) // 512,
         command=journal.command,
-        undo=None if is_over else setting.undo_command(entry.id),
+        undo=None if entry.mark.is_over else setting.undo_command(entry.id),
         bytes=size,
     )
 
 
 def undone(
-    entry: JournalEntry, found: Found, setting: Setting, agree: Callable[[Record], bool] | None, volumes: Volumes
+    entry: JournalEntry,
+    found: Found,
+    setting: Setting,
+    agree: Callable[[Record], bool] | None,
+    volumes: Volumes,
+    *,
+    newer: bool = False,
 ) -> Outcome:
-    """The image of `entry` put back, if `agree` says yes, or why not."""
+    """The image of `entry` put back, if `agree` says yes, or why not; `newer`: newer data may go along."""
+    look = looking(found)
     opened = open_image(found.target, sr_root=found.root)
     if isinstance(opened, Refusal):
         return refused(opened)
     with opened, ExitStack() as stack:
         means = setting.means(chains.children_of(inspect(opened), found, stack))
-        objection = way_back.stale(entry, opened) or means.guard.objection(opened)
-        if objection is not None:
+        stale = way_back.stale(entry, opened, means, look(opened), newer=newer)
+        objection = stale or means.guard.objection(opened)
+        # The undo itself judges an open journal, and closes it if the image is sound.
+        if objection is not None and not (stale and entry.mark.is_open and agree is not None):
             return refused(objection)
-        if agree is None or not agree(record_of(entry, setting)):
+        lost = way_back.newer_data(entry, opened) if newer and stale is None else None
+        if stale is None and (agree is None or not agree(record_of(entry, setting)._replace(newer=lost))):
+            along = f", and would take along {lost}" if lost else ""
+            consent = ("--confirm", way_back.NEWER) if newer else ()
             return Outcome(
                 Status.WOULD_REPAIR,
-                "nothing was written; the image can be put back as it was before the repair",
+                f"nothing was written; the image can be put back as it was before the repair{along}",
                 undo=setting.undo_command(entry.id),
-                next=(setting.command("undo", entry.id, "--yes"),),
+                next=(setting.command("undo", entry.id, *consent, "--yes"),),
             )
         with writing(opened, volumes) as writable:
-            return refused(writable) if isinstance(writable, Refusal) else way_back.undo(entry, writable, means)
+            if isinstance(writable, Refusal):
+                return refused(writable)
+            return way_back.undo(entry, writable, means, look, newer=newer)

@@ -52,6 +52,8 @@ class Case:
     damage: Callable[[bytes, Made], bytes]
     undo: bool = False
     device: bool = False
+    recovery: bool = False
+    """The command is the next repair after one that was killed between its writes."""
 
 
 def _append(raw: bytes, made: Made) -> bytes:
@@ -91,6 +93,7 @@ CASES = (
     Case("grow, then append: cut off inside the last block", _grow),
     Case("several: batmap damaged, cut off inside the last block", _several),
     Case("undo of the several", _several, undo=True),
+    Case("recovery of the several, killed between, and the repair after it", _several, recovery=True),
     Case("block device: the footer in its last sector is lost", _device, device=True),
     Case("block device, several: and the batmap damaged", _device_several, device=True),
     Case("undo of the several on the block device", _device_several, undo=True, device=True),
@@ -154,8 +157,13 @@ class Bench:
         """Where the case's command starts: the damaged image and no journal, or one to be undone."""
         if self.start is None:
             self._put(self.damaged)
-            if self.case.undo:
+            if self.case.undo or self.case.recovery:
                 self.journal = outcome(self.smfix("repair"))["journal"]
+            if self.case.recovery:
+                # The batmap is mended, the file not yet longer.
+                name = self.journals / self.journal
+                name.with_suffix(".verified").rename(name.with_suffix(".unfinished"))
+                self._put(self.bytes()[: len(self.damaged)])
             self.start = self.keep()
         self.restore(self.start)
 
@@ -332,9 +340,9 @@ def strike(bench: Bench, call: Call, fault: str, before: bytes, after: bytes) ->
     assert marked, (call, fault, lines[-3:])
     if fault != "SIGKILL":
         assert _about(call.name, marked[0].partition("(")[2], bench) == call.on, (call, marked)
-    damaged, repaired = (after, before) if bench.case.undo else (before, after)
+    damaged, repaired = (after, before) if bench.case.undo else (bench.damaged, after)
     left = bench.keep()
-    words = {before: "as before", after: "repaired" if not bench.case.undo else "undone"}
+    words = {damaged: "put back", before: "as before", after: "repaired" if not bench.case.undo else "undone"}
     said = outcome(done)
     struck = Struck(
         bench.case.name,
@@ -350,8 +358,8 @@ def strike(bench: Bench, call: Call, fault: str, before: bytes, after: bytes) ->
     struck.ways["next repair"] = bench.bytes() == repaired and not bench.open_journals()
     if struck.open:
         bench.restore(left)
-        (journal,) = bench.open_journals()
-        bench.smfix("undo", journal)
+        for journal in bench.open_journals()[::-1]:
+            bench.smfix("undo", journal)
         struck.ways["undo"] = bench.bytes() == damaged and not bench.open_journals()
     return struck
 

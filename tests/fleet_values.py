@@ -40,6 +40,7 @@ def outcome(
         "journal": None,
         "undo": "smfix undo 1" if status == "repaired" else None,
         "next": [],
+        "recovered": [],
     }
 
 

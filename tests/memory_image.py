@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from smfix.errors import WriteFailed
+from smfix.host.fileid import Lineage
 from smfix.host.storage import Identity
 from smfix.model import SECTOR, Backing, Extent, Target
 
@@ -24,6 +25,8 @@ class MemoryImage:
         self.growable = growable
         self.target = Target(path, Backing.FILE if growable else Backing.BLOCK)
         self.identity = Identity(1, 2, None if growable else 7, len(data), path)
+        self.lineage = Lineage()
+        self.mtime = 1 if growable else None
         self.lives: int | None = None
         self.fail_at: int | None = None
         self.calls = 0
@@ -79,5 +82,7 @@ class MemoryImage:
 
     def _count(self) -> None:
         self.calls += 1
+        if self.mtime is not None:
+            self.mtime += 1
         if self.fail_at == self.calls - 1:
             raise WriteFailed("cannot write /sr/disk.vhd: Input/output error")

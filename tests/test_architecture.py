@@ -74,7 +74,7 @@ ARROWS = {
     "__main__": ("cli", "host", "errors", "model"),
 }
 # The writers act on this machine: they open images, take locks and write journals through host.
-WRITERS = ("smfix.repair.apply", "smfix.repair.journal_folder", "smfix.repair.undo")
+WRITERS = ("smfix.repair.apply", "smfix.repair.journal_folder", "smfix.repair.recovery", "smfix.repair.undo")
 
 TOUCHES_THE_MACHINE = {
     "asyncio", "concurrent", "ctypes", "fcntl", "getpass", "glob", "io", "locale", "logging",

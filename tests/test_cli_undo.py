@@ -147,7 +147,7 @@ def test_a_disk_in_use_is_not_put_back(world):
 
 
 def interrupted(world):
-    """A repair that was killed before it was verified: (path, the damaged bytes, the journal's id)."""
+    """A repair that was killed before it was called verified: (path, the damaged bytes, the journal's id)."""
     path, before, name = repaired(world)
     entry = journal_folder.load(str(world.journals), name)
     journal_folder.mark(entry, Mark.UNFINISHED)
@@ -156,21 +156,32 @@ def interrupted(world):
 
 def test_a_dry_run_leaves_an_interrupted_repair_and_says_so(world):
     path, _, name = interrupted(world)
+    os.truncate(path, path.stat().st_size - 100)
     half = path.read_bytes()
     run = world.run("repair", path, "--json")
     assert run.code == 4
     outcome = run.json["images"][0]["outcome"]
     assert outcome["status"] == "would-repair"
     assert name in outcome["message"]
+    (one,) = outcome["recovered"]
+    assert (one["journal"], one["state"], one["wrote"]) == (name, "unfinished", False)
     assert path.read_bytes() == half
+    assert state(world, name) == "unfinished"
 
 
-def test_the_next_repair_puts_it_back_first(world):
+def state(world, name: str) -> str:
+    (entry,) = world.run("journal", name, "--json").json["journals"]
+    return entry["state"]
+
+
+def test_the_next_repair_closes_the_journal_of_one_that_wrote_nothing(world):
     path, before, name = interrupted(world)
-    os.truncate(path, len(before))
+    path.write_bytes(before)
     run = world.run("repair", path, "--yes", "--json")
     assert run.code == 1
     assert run.json["images"][0]["outcome"]["journal"] != name
+    outcome = run.json["images"][0]["outcome"]
+    assert [(one["state"], one["wrote"]) for one in outcome["recovered"]] == [("rolled-back", False)]
     states = {entry["id"]: entry["state"] for entry in world.run("journal", "--json").json["journals"]}
     assert states[name] == "rolled-back"
     assert sorted(states.values()) == ["rolled-back", "verified"]

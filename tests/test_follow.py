@@ -190,7 +190,7 @@ def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch
 
 
 def test_killed_between_the_last_byte_and_the_mark_with_the_proof_in_the_log_already(live, world):
-    """SM finds the disk sound, for all is written; but nobody has verified it, and its journal is open."""
+    """SM finds the disk sound, because all is written; its journal is still open. It is closed, and nothing written."""
     path = world.damaged()
     assert world.run("repair", path, "--yes").code == 1
     (journal,) = world.journals.iterdir()
@@ -198,8 +198,13 @@ def test_killed_between_the_last_byte_and_the_mark_with_the_proof_in_the_log_alr
     live.start().append(failed())
     live.append(CHECKED.format(sr=SR, vdi=BASE))
     live.until(lambda: live.names()[-1:] == ["confirmed"])
-    assert "repaired" in live.names()
-    assert sorted(each.suffix for each in world.journals.iterdir()) == [".rolled-back", ".verified"]
+    outcome = next(one for one in live.told if one["event"] == "diagnosed")["incident"]["outcome"]
+    assert (outcome["status"], outcome["journal"], outcome["recovered"][0]["state"]) == (
+        "valid",
+        journal.stem,
+        "verified",
+    )
+    assert sorted(each.suffix for each in world.journals.iterdir()) == [".verified"]
     assert path.read_bytes()[-512:] == world.image()[-512:]
 
 

@@ -43,6 +43,8 @@ def installed(world, number: int, mark: str) -> str:
     known = json.loads(body)
     assert (known["vdi"], known["sr"]) == (BASE, SR)
     known.update(path=str(path), sr_root=str(world.sr), device=status.st_dev, inode=status.st_ino)
+    if number > 1:
+        known.update(birth=None, generation=None)
     body = json.dumps(known).encode()
     world.journals.mkdir(mode=0o700)
     file = world.journals / f"{known['id']}.{mark}"
@@ -71,9 +73,28 @@ def test_it_is_read_as_it_was_committed(number):
 @pytest.mark.parametrize("mark", ["verified", "undoing", "unfinished"])
 def test_it_is_undone_byte_for_byte(world, number, mark):
     name = installed(world, number, mark)
-    run = world.run("undo", name, "--yes", "--json")
+    if number == 1:
+        # It does not keep what the repair made readable: nothing proves that no guest has written there since.
+        run = world.run("undo", name, "--yes", "--json")
+        assert (run.code, run.json["outcome"]["reason"]) == (4, "stale")
+        assert world.path().read_bytes() == content(number, "after.vhd.gz")
+    consent = ["--confirm", "UNDO-NEWER"] if number == 1 else []
+    run = world.run("undo", name, "--yes", "--json", *consent)
     assert (run.code, run.json["outcome"]["status"]) == (0, "rolled-back")
     assert world.path().read_bytes() == content(number, "before.vhd.gz")
+
+
+def test_a_format_that_keeps_what_became_readable_proves_it(world):
+    """The fixture's repair gave a block back to the guest: a byte that the guest writes there is not taken along."""
+    name = installed(world, 2, "verified")
+    raw = bytearray(content(2, "after.vhd.gz"))
+    ((at, _),) = json.loads(committed(2).read_bytes().split(b"\n", 2)[2])["reach"]["extents"]
+    raw[at + 100_000] ^= 1
+    world.put(bytes(raw))
+    run = world.run("undo", name, "--yes", "--json")
+    assert (run.code, run.json["outcome"]["reason"]) == (4, "stale")
+    assert "guest bytes 6,291,456 to 8,388,607" in run.json["outcome"]["message"]
+    assert world.path().read_bytes() == raw
 
 
 def newer(world) -> str:
@@ -89,7 +110,7 @@ def test_a_newer_format_is_refused_in_one_line(world):
     assert run.code == 8
     (line,) = run.err.splitlines()
     assert line.startswith("smfix: journal ")
-    assert "is not for this smfix: its format is 7, this smfix knows formats up to 1" in line
+    assert "is not for this smfix: its format is 7, this smfix knows formats up to 2" in line
     assert world.path().read_bytes() == content(1, "after.vhd.gz")
     (entry,) = world.run("journal", "--json").json["journals"]
     assert "format is 7" in entry["damage"]

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from memory_image import Killed, MemoryImage
 from open_guard import OpenGuard
+from recovering import recover, states, undo
 from smfix.errors import Unreadable
+from smfix.host.fileid import Lineage
 from smfix.host.storage import open_image
 from smfix.model import (
     Backing,
@@ -33,10 +35,9 @@ from smfix.model import (
 )
 from smfix.repair import apply as applying
 from smfix.repair import journal_folder
-from smfix.repair.apply import Means, Verification, apply, concerns, no_room
+from smfix.repair.apply import Means, Verification, apply, concerns, is_replaced, no_room
 from smfix.repair.fingerprint import digest
 from smfix.repair.journal import Change, Mark, encode
-from smfix.repair.undo import recover, undo
 from test_repair_journal import PLAIN, carried_out, repairs
 
 OLD = bytes(range(1, 201)) * 5
@@ -322,9 +323,8 @@ def test_a_roll_back_that_fails_says_how_to_recover(disk, image, folder, monkeyp
     assert outcome.next == (outcome.undo,) == (f"smfix undo {outcome.journal}",)
     assert marks(folder) == [Mark.UNFINISHED]
     monkeypatch.undo()
-    (recovered,) = recover(image, means(folder))
-    assert recovered.status is Status.ROLLED_BACK
-    assert disk.read_bytes() == OLD
+    assert states(recover(image, means(folder))) == [("rolled-back", True)]
+    assert disk.read_bytes().startswith(OLD)
 
 
 def test_an_interrupt_in_the_middle_rolls_back_and_goes_on(disk, image, folder, monkeypatch):
@@ -442,6 +442,24 @@ def test_which_image_a_journal_is_of():
     assert not concerns(PLAIN, device)
 
 
+def test_a_file_is_known_by_its_birth_whatever_its_device_is_called():
+    image = MemoryImage(OLD, path="/sr/renamed.vhd")
+    image.lineage = Lineage(birth=5)
+    moved = replace(PLAIN, device=9, birth=5)
+    assert concerns(moved, image), "renamed, on a file system with another number after a reboot"
+    assert not is_replaced(moved, image)
+    assert not concerns(replace(moved, birth=6), image)
+    assert not concerns(replace(moved, birth=None), image), "nothing tells that it is the same"
+    assert is_replaced(replace(PLAIN, birth=6), image), "a later file that was given the same inode number"
+    assert is_replaced(replace(PLAIN, birth=5, generation=3), replace_lineage(image, Lineage(5, 4)))
+    assert not is_replaced(PLAIN, image)
+
+
+def replace_lineage(image: MemoryImage, lineage: Lineage) -> MemoryImage:
+    image.lineage = lineage
+    return image
+
+
 # ------------------------------------------------------------------ killed at any sector
 
 
@@ -458,13 +476,16 @@ def test_killed_at_any_sector_the_next_run_brings_it_back(repair, lives, second)
         except Killed:
             image.lives = second
             try:
-                (outcome,) = recover(image, means(folder))
+                settled = recover(image, means(folder))
             except Killed:
                 image.lives = None
-                (outcome,) = recover(image, means(folder))
-            assert outcome.status is Status.ROLLED_BACK
-            assert bytes(image.data) == data
-            assert recover(image, means(folder)) == ()
+                settled = recover(image, means(folder))
+            assert settled.outcome is None
+            (one,) = settled.done
+            assert one.state in ("applied", "rolled-back")
+            old = carried_out(data, edits) if one.state == "applied" else data
+            assert bytes(image.data[: len(old)]) == old, "old bytes or new ones, never shorter"
+            assert not recover(image, means(folder)).done
         else:
             assert outcome.status is Status.REPAIRED
             assert bytes(image.data) == carried_out(data, edits)

@@ -17,7 +17,7 @@ import faults
 from conftest import REQUIRED, need_tool
 from faults import CASES, SR, VDI, Bench, Case, outcome
 
-APPEND, INSIDE, GROW, SEVERAL, UNDO, DEVICE, *_ = CASES
+APPEND, INSIDE, GROW, SEVERAL, UNDO, RECOVERY, DEVICE, *_ = CASES
 
 
 @pytest.fixture
@@ -67,6 +67,12 @@ def test_killed_at_every_call_of_a_repair_that_grows(strace):
 def test_killed_at_every_call_of_an_undo_on_the_image(strace):
     rows = struck(UNDO, "SIGKILL", "image")
     assert {row.image for row in rows} == {"as before", "between", "undone"}
+
+
+def test_killed_at_every_call_of_a_recovery_on_the_image_and_its_journals(strace):
+    """And of the repair that follows it: the next run leads to the repaired bytes, an undo to the old ones."""
+    rows = struck(RECOVERY, "SIGKILL", "image", "journal", "journal folder")
+    assert {row.image for row in rows} == {"as before", "put back", "between", "repaired"}
 
 
 def test_a_storage_that_fails_at_any_call_rolls_back(strace):

@@ -15,7 +15,7 @@ from memory_image import MemoryImage
 from smfix.errors import JournalDamaged
 from smfix.model import Backing, Disposition, Extent, Finding, Resize, Severity, Target, Write
 from smfix.repair import journal as codec
-from smfix.repair.journal import Change, Journal, Mark, decode, encode, new_id, record, settle
+from smfix.repair.journal import Change, Journal, Mark, Reach, decode, encode, new_id, record, settle
 
 NOW = datetime(2025, 11, 22, 22, 19, 3, tzinfo=UTC)
 PLAIN = Journal(
@@ -33,6 +33,13 @@ PLAIN = Journal(
     fixes=(("VHD101", "footer lost"),),
     lost=(Extent(512, 512),),
     command=("smfix", "repair", "/sr/disk.vhd"),
+)
+REACHING = replace(
+    PLAIN,
+    birth=5,
+    generation=6,
+    uuids=frozenset({"u", "v"}),
+    reach=Reach(3, (Extent(0, 512),), (Extent(7, 1), Extent(9, 2)), bytes(32)),
 )
 BLOCK = replace(
     PLAIN,
@@ -326,8 +333,13 @@ def test_endless_nesting_is_refused():
 
 
 def test_another_version_is_refused():
-    with pytest.raises(JournalDamaged, match="its format is 2"):
-        decode(encode(PLAIN).replace(b"smfix-journal 1", b"smfix-journal 2"))
+    with pytest.raises(JournalDamaged, match="its format is 3"):
+        decode(encode(PLAIN).replace(b"smfix-journal 2", b"smfix-journal 3"))
+
+
+def test_the_version_is_under_the_checksum():
+    with pytest.raises(JournalDamaged, match="checksum"):
+        decode(encode(PLAIN).replace(b"smfix-journal 2", b"smfix-journal 1"))
 
 
 def test_the_checksum_is_written_in_one_way_only():
@@ -335,3 +347,33 @@ def test_the_checksum_is_written_in_one_way_only():
     digest = file[len(codec.MAGIC) : len(codec.MAGIC) + 64]
     with pytest.raises(JournalDamaged):
         decode(file.replace(digest, digest.upper()))
+
+
+@pytest.mark.parametrize("journal", [REACHING, replace(REACHING, reach=Reach(1 << 40)), PLAIN])
+def test_what_tells_the_file_and_what_became_readable_survive(journal):
+    assert decode(encode(journal)) == journal
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"birth": -1},
+        {"uuids": [1]},
+        {"reach": {}},
+        {"reach": {"bytes": 3, "guest": [], "extents": [[7, 1]], "digest": "00" * 32}},
+        {"reach": {"bytes": 3, "guest": [], "extents": [[7, 3]], "digest": None}},
+        {"reach": {"bytes": 3, "guest": [], "extents": [[7, 3]], "digest": "zz" * 32}},
+    ],
+)
+def test_a_reach_that_makes_no_sense_is_refused(wrong):
+    body = json.loads(encode(REACHING).split(b"\n", 2)[2])
+    with pytest.raises(JournalDamaged, match="makes no sense"):
+        decode(signed(body | wrong))
+
+
+@given(st.integers(0, len(encode(REACHING)) - 1), st.integers(1, 255))
+def test_any_corrupted_byte_of_it_is_a_refusal(at, flip):
+    raw = bytearray(encode(REACHING))
+    raw[at] ^= flip
+    with pytest.raises(JournalDamaged):
+        decode(bytes(raw))

@@ -262,3 +262,36 @@ def test_room(place, monkeypatch):
     monkeypatch.setattr(os, "statvfs", failing("statvfs", 0))
     with pytest.raises(Unreadable, match="Input/output error"):
         folder.room_for(place, 1)
+
+
+# ------------------------------------------------------------------ the time kept beside a journal
+
+
+def test_the_time_is_kept_beside_the_journal_and_goes_with_it(place):
+    entry = folder.create(place, PLAIN)
+    content = Path(entry.path).read_bytes()
+    assert folder.kept_mtime(entry) is None
+    folder.keep_mtime(entry, 123)
+    folder.keep_mtime(entry, 1 << 60)
+    entry = folder.mark(entry, Mark.VERIFIED)
+    assert folder.kept_mtime(entry) == 1 << 60
+    assert Path(entry.path).read_bytes() == content
+    assert [one.id for one in folder.list_journals(place)] == [PLAIN.id]
+    folder.forget(entry)
+    assert os.listdir(place) == []
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-1], lambda raw: raw.replace(b"123", b"124"), lambda raw: raw + b"x"]
+)
+def test_a_time_that_does_not_verify_is_none(place, damage):
+    entry = folder.create(place, PLAIN)
+    folder.keep_mtime(entry, 123)
+    file = Path(place, f"{PLAIN.id}.mtime")
+    raw = file.read_bytes()
+    file.write_bytes(damage(raw))
+    assert folder.kept_mtime(entry) is None
+    another = Path(place, f"{entry.id[:-1]}0.mtime")
+    another.write_bytes(raw)
+    another.chmod(0o600)
+    assert folder.kept_mtime(replace(entry, id=f"{entry.id[:-1]}0")) is None, "another journal's"

@@ -94,3 +94,10 @@ def test_a_later_smfix_may_need_every_repair():
     assert chosen((Mark.VERIFIED, OLD), newer, (Mark.VERIFIED, ELSEWHERE)) == stay
     assert chosen((Mark.UNDONE, OLD), newer) == [None, Stays.UNREADABLE]
     assert chosen((Mark.VERIFIED, OLD), Kept(Mark.UNDONE, None, newer=True)) == [None, Stays.UNREADABLE]
+
+
+def test_what_was_superseded_is_never_put_back_and_what_is_applied_may_be():
+    assert Mark.SUPERSEDED.is_over
+    assert not Mark.APPLIED.is_over
+    assert chosen((Mark.SUPERSEDED, OLD), (Mark.VERIFIED, YOUNG)) == [None, Stays.YOUNG]
+    assert chosen((Mark.APPLIED, OLD), (Mark.VERIFIED, YOUNG)) == [Stays.NEEDED, Stays.YOUNG]

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_image import Killed, MemoryImage
-from smfix.model import Resize, Write
+from smfix.model import Extent, Resize, Write
 from smfix.repair.journal import record
-from smfix.repair.standing import Standing, standing
+from smfix.repair.standing import PutBack, Standing, standing
 from test_repair_journal import carried_out, journal_of, repairs
 
 OLD = bytes(range(1, 201)) * 5  # 1000 bytes, none of them NUL
@@ -129,3 +129,18 @@ def test_a_changed_edited_byte_is_never_taken_for_ours(repair, data):
 def test_the_record_is_of_the_view_it_was_made_from():
     steps, size = record(EDITS, MemoryImage(OLD))
     assert (steps, size) == (JOURNAL.steps, JOURNAL.new_size)
+
+
+@given(repairs(), st.integers(0, 3000), st.integers(0, 1500))
+def test_what_an_undo_would_bring_is_seen_without_it(repair, offset, length):
+    before, edits = repair
+    after = MemoryImage(carried_out(before, edits))
+    back = PutBack(after, journal_of(before, edits))
+    assert (back.size, back.growable) == (len(before), True)
+    assert back.read(Extent(0, len(before) + 100)) == before
+    assert back.read(Extent(offset, length)) == before[offset : offset + length]
+    assert standing(back, back.journal) is Standing.OLD
+
+
+def test_a_shorter_image_is_filled_up():
+    assert PutBack(MemoryImage(b""), journal_of(OLD, EDITS)).read(Extent(0, 200)) == bytes(100) + OLD[100:200]

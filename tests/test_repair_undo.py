@@ -13,13 +13,16 @@ import pytest
 
 from memory_image import MemoryImage
 from open_guard import OpenGuard
-from smfix.errors import Unreadable
-from smfix.model import Backing, Reason, Refusal, Resize, Status, Target, Write
+from recovering import SOUND, undo
+from smfix.host.fileid import Lineage
+from smfix.host.storage import open_image
+from smfix.model import Backing, Extent, Placed, Reason, Refusal, Resize, Status, Target, Write
 from smfix.repair import journal_folder
-from smfix.repair.apply import apply
-from smfix.repair.journal import Change, Mark
-from smfix.repair.undo import interrupted, open_target, recover, undo
-from test_repair_apply import BUSY, GOOD, IN_USE, NEW, OLD, carried_out, marks, means, plan_for
+from smfix.repair.apply import Verification, apply
+from smfix.repair.journal import Change, Mark, Reach, encode
+from smfix.repair.reach_digest import digest_of
+from smfix.repair.undo import open_target
+from test_repair_apply import BUSY, GOOD, IN_USE, LOST, NEW, OLD, carried_out, marks, means, plan_for
 from test_repair_journal import PLAIN, journal_of
 
 GROWN = (Resize(2048), Write(2048, b"F" * 512))  # bytes 1000..2047 are NUL and written by nobody
@@ -41,8 +44,6 @@ def folder(tmp_path) -> str:
 def repaired(disk: Path, folder: str, edits=None) -> str:
     """The id of the journal of a verified repair."""
     target = Target(str(disk), Backing.FILE)
-    from smfix.host.storage import open_image
-
     plan = plan_for(disk.read_bytes(), edits) if edits else plan_for(disk.read_bytes())
     with open_image(target, sr_root=str(disk.parent), write=True) as image:
         outcome = apply(plan, image, means(folder), GOOD, sr_root=str(disk.parent))
@@ -50,24 +51,26 @@ def repaired(disk: Path, folder: str, edits=None) -> str:
     return outcome.journal
 
 
-def left_unfinished(disk: Path, folder: str, data: bytes, edits, id_: str = PLAIN.id) -> None:
+def left_unfinished(disk: Path, folder: str, data: bytes, edits, id_: str = PLAIN.id, year: int = 2025) -> None:
     """A journal of a repair of `data` that was killed; the disk holds what it holds."""
     status = disk.stat()
     journal = replace(
         journal_of(data, edits),
         id=id_,
+        created=PLAIN.created.replace(year=year),
         target=Target(str(disk), Backing.FILE),
         sr_root=str(disk.parent),
         device=status.st_dev,
         inode=status.st_ino,
+        reach=Reach(0, digest=digest_of(MemoryImage(b""), ())),
     )
     journal_folder.create(folder, journal)
 
 
-def undone(folder: str, id_: str, guard: OpenGuard | None = None):
+def undone(folder: str, id_: str, guard: OpenGuard | None = None, *, newer: bool = False):
     entry = journal_folder.load(folder, id_)
     with open_target(entry.journal) as image:
-        return undo(entry, image, means(folder, guard))
+        return undo(entry, image, means(folder, guard), newer=newer)
 
 
 # ------------------------------------------------------------------ undo
@@ -143,11 +146,11 @@ def test_another_file_under_the_same_name_is_not_put_back(disk, folder):
     assert disk.read_bytes() == NEW
 
 
-def test_a_verified_repair_asks_for_the_very_device(folder):
-    """The same inode number below another file system is another file."""
-    journal = replace(journal_of(OLD, (Write(0, b"x"),)), device=9)
+def test_another_file_with_the_same_inode_number_is_not_put_back(folder):
+    journal = replace(journal_of(OLD, (Write(0, b"x"),)), birth=5)
     entry = journal_folder.mark(journal_folder.create(folder, journal), Mark.VERIFIED)
     image = MemoryImage(carried_out(OLD, (Write(0, b"x"),)))
+    image.lineage = Lineage(birth=6)
     assert undo(entry, image, means(folder)).reason is Reason.STALE
 
 
@@ -222,32 +225,47 @@ def test_the_target_is_opened_as_the_repair_opened_it(disk, folder):
     assert refusal.reason is Reason.UNSAFE_PATH
 
 
-# ------------------------------------------------------------------ recovery
+# ------------------------------------------------------------------ undo of what is unfinished
 
 
 @pytest.mark.parametrize("data", [OLD, NEW, NEW[:1000], NEW[:1024], NEW[:1100], OLD[:512] + NEW[512:]])
-def test_an_interrupted_repair_is_put_back(disk, folder, data):
+def test_undo_takes_an_interrupted_repair_too(disk, folder, data):
     disk.write_bytes(data)
-    left_unfinished(disk, folder, OLD, plan_for(OLD).edits)
-    before = disk.stat().st_mtime_ns
-    with open_target(journal_folder.load(folder, PLAIN.id).journal) as image:
-        assert [entry.id for entry in interrupted(folder, image)] == [PLAIN.id]
-        (outcome,) = recover(image, means(folder))
-        assert recover(image, means(folder)) == ()
-    assert outcome.status is Status.ROLLED_BACK
-    assert outcome.message.startswith("an interrupted repair was put back")
-    assert disk.read_bytes() == OLD
-    assert marks(folder) == [Mark.ROLLED_BACK]
-    if data == OLD:
-        assert disk.stat().st_mtime_ns == before, "what is as before is not written"
-
-
-def test_undo_takes_an_interrupted_repair_too(disk, folder):
-    disk.write_bytes(NEW[:1024])
     left_unfinished(disk, folder, OLD, plan_for(OLD).edits)
     assert undone(folder, PLAIN.id).status is Status.ROLLED_BACK
     assert (disk.read_bytes(), marks(folder)) == (OLD, [Mark.ROLLED_BACK])
     assert undone(folder, PLAIN.id).message == f"journal {PLAIN.id} is rolled-back already"
+
+
+def test_undo_closes_the_journal_of_a_disk_that_is_sound_again(disk, folder):
+    """The image went on without the repair: there is no way back through it."""
+    disk.write_bytes(b"x" * 1200)
+    left_unfinished(disk, folder, OLD, plan_for(OLD).edits)
+    entry = journal_folder.load(folder, PLAIN.id)
+    with open_target(entry.journal) as image:
+        assert undo(entry, image, means(folder), SOUND).reason is Reason.STALE
+    assert (disk.read_bytes(), marks(folder)) == (b"x" * 1200, [Mark.SUPERSEDED])
+    assert undone(folder, PLAIN.id).reason is Reason.STALE
+
+
+def test_undo_of_a_repair_that_is_complete_and_sound(disk, folder):
+    disk.write_bytes(NEW)
+    left_unfinished(disk, folder, OLD, plan_for(OLD).edits)
+    entry = journal_folder.load(folder, PLAIN.id)
+    with open_target(entry.journal) as image:
+        assert undo(entry, image, means(folder, OpenGuard(objections=[IN_USE])), SOUND).reason is Reason.IN_USE
+        assert marks(folder) == [Mark.VERIFIED]
+        assert undo(entry, image, means(folder), SOUND).status is Status.ROLLED_BACK
+    assert (disk.read_bytes(), marks(folder)) == (OLD, [Mark.UNDONE])
+
+
+def test_an_earlier_repair_is_not_undone_below_an_unfinished_one(disk, folder):
+    first = repaired(disk, folder, (Write(0, b"first"),))
+    left_unfinished(disk, folder, disk.read_bytes(), (Write(500, b"second"),), "29991122-221909-aaaaaa", year=2999)
+    before = disk.read_bytes()
+    outcome = undone(folder, first)
+    assert (outcome.reason, outcome.next) == (Reason.STALE, ("smfix undo 29991122-221909-aaaaaa",))
+    assert disk.read_bytes() == before
 
 
 def test_an_interrupted_repair_of_a_disk_that_moved_on_is_stale(disk, folder):
@@ -265,33 +283,124 @@ def test_an_interrupted_repair_of_a_disk_that_moved_on_is_stale(disk, folder):
     repaired(disk, folder)
 
 
-def test_recovery_begins_with_the_newest_and_stops_where_it_fails(disk, folder):
-    left_unfinished(disk, folder, OLD, (Write(0, b"first"),))
-    left_unfinished(disk, folder, OLD, (Write(3, b"second"),), "20251122-221909-aaaaaa")
-    left_unfinished(disk, folder, OLD, (Write(3, b"damaged"),), "20251122-221909-bbbbbb")
-    os.truncate(f"{folder}/20251122-221909-bbbbbb.unfinished", 200)
-    disk.write_bytes(b"fi?" + OLD[3:])
-    with open_target(journal_folder.load(folder, PLAIN.id).journal) as image:
-        assert [entry.id[-6:] for entry in interrupted(folder, image)] == ["aaaaaa", PLAIN.id[-6:]]
-        outcomes = recover(image, means(folder))
-        assert [outcome.status for outcome in outcomes] == [Status.ROLLED_BACK, Status.REFUSED]
-        disk.write_bytes(OLD)
-        (outcome,) = recover(image, means(folder, OpenGuard(objections=[IN_USE])))
-        assert outcome.reason is Reason.IN_USE
-
-
-def test_a_folder_that_proves_nothing_is_an_error(disk, folder):
-    left_unfinished(disk, folder, OLD, plan_for(OLD).edits)
-    journal = journal_folder.load(folder, PLAIN.id).journal
-    os.chmod(folder, 0o777)
-    with open_target(journal) as image, pytest.raises(Unreadable, match="others may write there"):
-        recover(image, means(folder))
-
-
 def test_an_unfinished_undo_ends_as_an_undo(folder):
-    journal = replace(PLAIN, steps=(Change(0, b"old", b"new"), Resize(1536)))
+    journal = replace(
+        PLAIN, steps=(Change(0, b"old", b"new"), Resize(1536)), reach=Reach(0, digest=digest_of(MemoryImage(b""), ()))
+    )
     entry = journal_folder.mark(journal_folder.create(folder, journal), Mark.UNDOING)
     image = MemoryImage(b"new" + bytes(1200))
     assert undo(entry, image, means(folder)).message.startswith("the repair was undone")
     assert bytes(image.data) == b"old" + bytes(997)
     assert marks(folder) == [Mark.UNDONE]
+
+
+# ------------------------------------------------------------------ what was written since
+
+PLACED = (Placed(Extent(512, 400), Extent(0, 400)),)  # bytes that the repair does not write itself
+
+
+def mapped_repair(disk: Path, folder: str, placed=PLACED) -> str:
+    plan = plan_for(disk.read_bytes(), (Write(0, b"map"),))._replace(reachable=placed)
+    with open_image(Target(str(disk), Backing.FILE), write=True) as image:
+        return apply(plan, image, means(folder), GOOD).journal
+
+
+def test_what_the_repair_made_readable_must_be_what_it_was(disk, folder):
+    id_ = mapped_repair(disk, folder)
+    with disk.open("r+b") as file:
+        file.seek(600)
+        file.write(b"guest")
+    before = disk.read_bytes()
+    outcome = undone(folder, id_)
+    assert (outcome.reason, disk.read_bytes()) == (Reason.STALE, before)
+    assert "take along what was written since to guest bytes 0 to 399" in outcome.message
+    assert outcome.next == (f"smfix undo {id_} --confirm UNDO-NEWER --yes",)
+    agreed = undone(folder, id_, newer=True)
+    assert agreed.status is Status.ROLLED_BACK
+    assert "this took along what was written since to guest bytes 0 to 399" in agreed.message
+    assert disk.read_bytes() == OLD[:600] + b"guest" + OLD[605:]
+
+
+def test_what_was_readable_before_may_change(disk, folder):
+    id_ = mapped_repair(disk, folder)
+    with disk.open("r+b") as file:
+        file.seek(950)
+        file.write(b"guest")
+    assert undone(folder, id_).status is Status.ROLLED_BACK
+
+
+@pytest.fixture
+def no_digest(monkeypatch):
+    monkeypatch.setattr("smfix.repair.reach_digest.LIMIT", 100)
+
+
+@pytest.mark.usefixtures("no_digest")
+def test_of_what_is_too_large_to_read_the_files_time_tells(disk, folder):
+    id_ = mapped_repair(disk, folder)
+    kept = disk.stat().st_mtime_ns
+    os.utime(disk, ns=(kept, kept + 1))
+    outcome = undone(folder, id_)
+    assert outcome.reason is Reason.STALE
+    assert "guest bytes 0 to 399" in outcome.message
+    os.utime(disk, ns=(kept, kept))
+    assert undone(folder, id_).status is Status.ROLLED_BACK
+
+
+@pytest.mark.usefixtures("no_digest")
+@pytest.mark.parametrize("how", [os.unlink, lambda path: os.truncate(path, 50), lambda path: os.chmod(path, 0o666)])
+def test_without_the_time_that_was_kept_it_is_stale(disk, folder, how):
+    id_ = mapped_repair(disk, folder)
+    how(f"{folder}/{id_}.mtime")
+    assert undone(folder, id_).reason is Reason.STALE
+    assert undone(folder, id_, newer=True).status is Status.ROLLED_BACK
+
+
+@pytest.mark.usefixtures("no_digest")
+def test_of_a_device_nothing_tells(folder):
+    data = OLD + bytes(24)
+    device = MemoryImage(data, path="/dev/dm-1", growable=False)
+    done = apply(plan_for(data, (Write(0, b"map"),))._replace(reachable=PLACED), device, means(folder), GOOD)
+    entry = journal_folder.load(folder, done.journal)
+    assert undo(entry, device, means(folder)).reason is Reason.STALE
+    assert undo(entry, device, means(folder), newer=True).status is Status.ROLLED_BACK
+    assert bytes(device.data) == data
+
+
+def test_of_a_device_the_digest_is_asked_again_under_the_locks(folder):
+    data = OLD + bytes(24)
+    device = MemoryImage(data, path="/dev/dm-1", growable=False)
+    done = apply(plan_for(data, (Write(0, b"map"),))._replace(reachable=PLACED), device, means(folder), GOOD)
+    guard = OpenGuard()
+    guard.on_host_lock = lambda: device.data.__setitem__(slice(600, 605), b"guest")
+    assert undo(journal_folder.load(folder, done.journal), device, means(folder, guard)).reason is Reason.STALE
+    assert bytes(device.data[:3]) == b"map"
+
+
+def test_a_journal_that_does_not_keep_it_is_stale(disk, folder):
+    disk.write_bytes(carried_out(OLD, (Write(0, b"map"),)))
+    left_unfinished(disk, folder, OLD, (Write(0, b"map"),))
+    entry = journal_folder.load(folder, PLAIN.id)
+    file = Path(entry.path)
+    file.write_bytes(encode(replace(entry.journal, reach=None)))
+    journal_folder.mark(entry, Mark.VERIFIED)
+    outcome = undone(folder, PLAIN.id)
+    assert outcome.reason is Reason.STALE
+    assert "what was written to the disk since" in outcome.message
+    assert undone(folder, PLAIN.id, newer=True).status is Status.ROLLED_BACK
+
+
+def test_a_repair_that_does_not_verify_takes_nothing_newer_along(disk, folder):
+    """Somebody wrote to the place that the repair gave the guest, between the writing and the judging."""
+
+    def diagnose(view):
+        with disk.open("r+b") as file:
+            file.seek(600)
+            file.write(b"guest")
+        return (LOST,)
+
+    plan = plan_for(OLD, (Write(0, b"map"),))._replace(reachable=PLACED)
+    with open_image(Target(str(disk), Backing.FILE), write=True) as image:
+        outcome = apply(plan, image, means(folder), Verification(diagnose))
+    assert outcome.status is Status.FAILED
+    assert "something else has written to it since" in outcome.message
+    assert disk.read_bytes()[:3] == b"map"

@@ -7,6 +7,7 @@ import pytest
 from smfix import treatment
 from smfix.errors import WriteFailed
 from smfix.host.sr import Found
+from smfix.host.storage import OpenImage
 from smfix.model import Backing, Reason, Refusal, Status, Target
 from smfix.repair import journal_folder
 from smfix.repair.journal import Mark
@@ -165,8 +166,10 @@ def test_a_refusal_of_the_second_opening_stops_a_recovery(world, setting, monkey
     path = world.damaged()
     name = treat(found(path), setting).journal
     journal_folder.mark(journal_folder.load(setting.journals, name), Mark.UNFINISHED)
+    os.truncate(path, path.stat().st_size - 100)  # between the old bytes and the new ones
     refusal = Refusal(Reason.STALE, "another file by now")
-    monkeypatch.setattr("smfix.host.storage.OpenImage.reopen", lambda *_, **__: refusal)
+    reopen = OpenImage.reopen
+    monkeypatch.setattr(OpenImage, "reopen", lambda image, *, write=False: refusal if write else reopen(image))
     outcome = treat(found(path), setting)
     assert (outcome.status, outcome.message) == (Status.REFUSED, "another file by now")
 

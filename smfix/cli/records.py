@@ -71,6 +71,10 @@ def undo(
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Put it back without asking.")] = False,
     dry_run: DryRun = False,
+    confirm: Annotated[
+        list[str] | None,
+        typer.Option("--confirm", metavar="UNDO-NEWER", help="Agree to lose the guest data that was written since."),
+    ] = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
     xapi_login: XapiLogin = None,
@@ -78,10 +82,12 @@ def undo(
 ) -> int:
     """Put an image back as it was before a repair, byte for byte.
 
-    Refused where the disk has been written to since: what is on it now would be lost.
+    Refused if the disk has been written to since: the new data would be lost. If a guest wrote to a block that the
+    repair made readable again, the undo takes that data along only with --confirm UNDO-NEWER.
     """
     setting = setting_of(None, journal_dir, sm_lock_dir, None, None)
     with with_pool(setting, xapi_login) as setting:
-        image = pipeline.undo(journal_id, setting, undo_decider(yes=yes, dry_run=dry_run, as_json=as_json))
+        agree = undo_decider(yes=yes, dry_run=dry_run, as_json=as_json)
+        image = pipeline.undo(journal_id, setting, agree, tuple(confirm or ()))
     document = jsondoc.undo(image, exitcode.of_undo(image.outcome))
     return finish(journals.undone(image), document, "", as_json=as_json)

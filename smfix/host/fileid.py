@@ -8,6 +8,7 @@ file never change. Source: statx(2); NFS keeps to it since Linux 4.16, FUSE sinc
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 from functools import cache
@@ -18,6 +19,9 @@ _DONT_SYNC = 0x4000  # AT_STATX_DONT_SYNC
 _TYPE_AND_INODE = 0x0001 | 0x0100  # STATX_TYPE, STATX_INO
 _SIZE = 256  # bytes of struct statx, linux/stat.h
 _MODE, _INODE, _DEVICES = 28, 32, 128
+_EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
+_BIRTH, _BIRTH_AT = 0x0800, 80  # STATX_BTIME, its offset
+_GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION, linux/fs.h
 
 
 class FileId(NamedTuple):
@@ -27,6 +31,52 @@ class FileId(NamedTuple):
     st_dev: int
     st_ino: int
     st_rdev: int
+
+
+class Lineage(NamedTuple):
+    """Distinguish a file from a later one with the same inode number; None if the file system does not keep it.
+
+    `birth`: when the inode was made, nanoseconds since 1970. `generation`: a number that the file system gives to
+    each inode it makes.
+    """
+
+    birth: int | None = None
+    generation: int | None = None
+
+    def is_other(self, than: Lineage) -> bool:
+        """True when both know a birth, or both a generation, and they differ."""
+        pairs = zip(self, than, strict=True)
+        return any(mine != theirs for mine, theirs in pairs if mine is not None and theirs is not None)
+
+    def is_same(self, as_: Lineage) -> bool:
+        """True when both know a birth, or both a generation, and nothing that both know differs."""
+        pairs = [(mine, theirs) for mine, theirs in zip(self, as_, strict=True) if None not in (mine, theirs)]
+        return bool(pairs) and all(mine == theirs for mine, theirs in pairs)
+
+
+def lineage(fd: int) -> Lineage:
+    """Ask the kernel for the lineage of an open file. Raises nothing."""
+    return Lineage(_birth(fd), _generation(fd))
+
+
+def _birth(fd: int) -> int | None:
+    statx = _statx()
+    answer = ctypes.create_string_buffer(_SIZE)
+    if statx is None or statx(fd, b"", _EMPTY_PATH | _DONT_SYNC, _BIRTH, answer):
+        return None
+    if not struct.unpack_from("=I", answer)[0] & _BIRTH:
+        return None
+    seconds, nanoseconds = struct.unpack_from("=qI", answer, _BIRTH_AT)
+    return max(0, int(seconds) * 10**9 + int(nanoseconds)) or None
+
+
+def _generation(fd: int) -> int | None:
+    answer = bytearray(8)
+    try:
+        fcntl.ioctl(fd, _GET_GENERATION, answer)
+    except OSError:
+        return None
+    return int(struct.unpack_from("=I", answer)[0]) or None
 
 
 def file_id(path: str) -> FileId:

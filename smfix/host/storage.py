@@ -23,6 +23,7 @@ from typing import NamedTuple, Self
 
 from smfix.errors import Unreadable, WriteFailed
 from smfix.host import paths
+from smfix.host.fileid import Lineage, lineage
 from smfix.host.naming import Life, read_path
 from smfix.model import Backing, Extent, Reason, Refusal, Target
 
@@ -143,6 +144,22 @@ class OpenImage:
             return os.lseek(self._fd, 0, os.SEEK_END)
         except OSError as error:
             raise self._unreadable("its size", error) from error
+
+    @property
+    def lineage(self) -> Lineage:
+        """Distinguish this file from a later one with its inode number; empty for a device."""
+        return lineage(self._fd) if self.growable else Lineage()
+
+    @property
+    def mtime(self) -> int | None:
+        """When the file was last written to, nanoseconds of its own file system's clock; None: a device.
+
+        Raises Unreadable.
+        """
+        try:
+            return os.fstat(self._fd).st_mtime_ns if self.growable else None
+        except OSError as error:
+            raise self._unreadable("its times", error) from error
 
     def read(self, extent: Extent) -> bytes:
         """The bytes of `extent` that exist; shorter only where the image ends.

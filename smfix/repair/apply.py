@@ -2,7 +2,7 @@
 
 Theory. At every instant there is either no journal and an untouched image, or a durable journal
 that knows the old and the new bytes of everything that is written. Whoever dies here leaves an
-image each sector of which is old or new; ``smfix.repair.undo`` brings it back. The host's locks are
+image each sector of which is old or new; ``smfix.repair.recovery`` decides what becomes of it. The host's locks are
 held from the last look at the image to the last byte, for milliseconds; our own lock on the image
 is held to the end of the verification.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from smfix import __version__
 from smfix.errors import SmfixError, WriteFailed
+from smfix.host.fileid import Lineage
 from smfix.host.storage import OpenImage
 from smfix.model import (
     ByteView,
@@ -33,8 +34,9 @@ from smfix.model import (
 )
 from smfix.repair import journal_folder
 from smfix.repair.fingerprint import fingerprint_matches
-from smfix.repair.journal import Journal, Mark, cleared, new_id, record
+from smfix.repair.journal import Journal, Mark, Reach, cleared, new_id, record
 from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.reach_digest import is_unchanged, reach_of
 from smfix.repair.standing import Standing, standing
 
 # What a journal holds besides the bytes of the image, generously.
@@ -89,11 +91,13 @@ def apply(
     *,
     sr_root: str | None = None,
     command: Sequence[str] = (),
+    below: Sequence[JournalEntry] = (),
 ) -> Outcome:
     """Carry out `plan` on `image` (open for writing), and verify it on a fresh open.
 
     `sr_root` is the SR's folder the image was opened below, `command` what the operator typed; the
-    journal keeps both. The outcome is `repaired` or `partly-repaired`; `refused` (locked, in-use,
+    journal keeps both. `below` are unfinished journals that recovery left: they are superseded once this
+    repair is verified. The outcome is `repaired` or `partly-repaired`; `refused` (locked, in-use,
     stale, ...) where nothing was written; `rolled-back` where the result did not verify; `failed`
     where the storage did. Its findings are left to the caller, who has the diagnosis.
 
@@ -106,8 +110,16 @@ def apply(
         with means.guard.own_lock(image) as held:
             if held is not None:
                 return _refused(plan, held)
-            entry = _write(plan, image, means, sr_root, tuple(command))
-            return entry if isinstance(entry, Outcome) else _judge(plan, entry, image, means, verification)
+            written = _write(plan, image, means, sr_root, tuple(command), frozenset(one.id for one in below))
+            if isinstance(written, Outcome):
+                return written
+            done = _judge(plan, written, image, means, verification)
+            if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
+                for one in below:
+                    # If the rename fails, the next run finds the image sound and closes the journal.
+                    with suppress(WriteFailed):
+                        journal_folder.mark(one, Mark.SUPERSEDED)
+            return done
     except SmfixError as error:
         # Once a byte is written every error is answered below; this is one of the locks.
         return _failed(plan, f"{error}; nothing was written to the image")
@@ -133,62 +145,85 @@ def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
     return f"no space for the undo journal: {lacking}" if lacking else None
 
 
-def restore(image: OpenImage, journal: Journal) -> None:
-    """Put the old bytes and the old size back, durably. Writes only what differs.
+def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> bool:
+    """Put the old bytes and the old size back, durably; True if that changed anything. Writes only what differs.
+
+    Without `shorten` the image keeps its length, and the bytes after the old end stay as they are.
 
     The caller has seen by :func:`smfix.repair.standing.standing` that nobody else wrote there.
     Raises :class:`smfix.errors.WriteFailed` or :class:`smfix.errors.Unreadable`; then each sector
     holds its old or its new bytes, and it can be tried again.
     """
+    changed = False
     for change in reversed(journal.changes):
         if change.before:
             there = image.read(Extent(change.offset, len(change.before)))
             if there != change.before:
                 image.write(change.offset, change.before)
-    if image.size != journal.old_size:
+                changed = True
+    if shorten and image.size != journal.old_size:
         image.resize(journal.old_size)
+        changed = True
     image.sync()
-    if standing(image, journal) is not Standing.OLD:
+    back = all(image.read(Extent(one.offset, len(one.before))) == one.before for one in journal.changes)
+    if not back or (shorten and image.size != journal.old_size):
         raise WriteFailed(f"{journal.target.path} does not read back what was put back")
+    return changed
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A repair that is on the image: its journal, and the file's mtime after it (ns; None: a device)."""
+
+    entry: JournalEntry
+    mtime: int | None
 
 
 def _write(
-    plan: RepairPlan, image: OpenImage, means: Means, sr_root: str | None, command: tuple[str, ...]
-) -> JournalEntry | Outcome:
+    plan: RepairPlan,
+    image: OpenImage,
+    means: Means,
+    sr_root: str | None,
+    command: tuple[str, ...],
+    below: frozenset[str],
+) -> _Written | Outcome:
     """Steps 3 to 6 of a repair; an Outcome where it ends here."""
+    # This reads up to 64 MiB, so it is done before the host's locks are held.
+    reach = reach_of(image, plan.reachable, record(plan.edits, image)[0])
     with means.guard.host_locks(image) as busy:
         if busy is not None:
             return _refused(plan, busy)
         try:
-            objection = _objection(plan, image, means)
+            objection = _objection(plan, image, means, below)
             if objection is not None:
                 return _refused(plan, objection)
             lacking = no_room(image, plan, means.folder)
             if lacking is not None:
                 return _failed(plan, f"{lacking}; nothing was written")
-            entry, journal = _journal(plan, image, means.folder, sr_root, command)
+            entry, journal = _journal(plan, image, means.folder, sr_root, command, reach)
         except SmfixError as error:
             return _failed(plan, f"{error}; nothing was written to the image")
         try:
             _carry_out(image, journal)
+            mtime = image.mtime
         except SmfixError as error:
             return _roll_back(plan, entry, image, means, str(error), Status.FAILED)
         except BaseException:
             _roll_back(plan, entry, image, means, "interrupted", Status.FAILED)
             raise
-    return entry
+    return _Written(entry, mtime)
 
 
-def _objection(plan: RepairPlan, image: OpenImage, means: Means) -> Refusal | None:
+def _objection(plan: RepairPlan, image: OpenImage, means: Means, below: frozenset[str]) -> Refusal | None:
     """What, seen under the locks, forbids to go on."""
     refusal = means.guard.objection(image)
     if refusal is not None:
         return refusal
     for entry in journal_folder.open_journals(means.folder):
-        if isinstance(entry, JournalEntry) and concerns(entry.journal, image):
+        if isinstance(entry, JournalEntry) and entry.id not in below and concerns(entry.journal, image):
             return Refusal(
                 Reason.STALE,
-                f"journal {entry.id} of this image is unfinished; it must be put back first",
+                f"journal {entry.id} of this image is unfinished: its repair or undo was interrupted; run smfix again",
                 (means.undo_command(entry.id),),
             )
     if not fingerprint_matches(image, plan.fingerprint):
@@ -201,8 +236,8 @@ def concerns(journal: Journal, image: OpenImage) -> bool:
 
     A volume of an SR is known by its name: device-mapper gives it another number at each activation. Any
     other device is known by its number: its node in ``/dev`` may be made anew. A file is
-    known by its inode and its file system, or by its inode and its path: the number of a network
-    file system is another one after a reboot.
+    known by its inode and its file system, or by its inode and its path or lineage: the number of a network
+    file system is another one after a reboot. :func:`is_replaced` detects a later file with the same inode number.
     """
     identity = image.identity
     if identity.rdev is not None or journal.rdev is not None:
@@ -210,15 +245,34 @@ def concerns(journal: Journal, image: OpenImage) -> bool:
             return False
         volumes = [(target.sr, target.vdi) for target in (image.target, journal.target) if target.vdi is not None]
         return volumes[0] == volumes[1] if len(volumes) == 2 else identity.rdev == journal.rdev
-    return identity.inode == journal.inode and (
-        identity.device == journal.device or image.target.path == journal.target.path
-    )
+    if identity.inode != journal.inode:
+        return False
+    if identity.device == journal.device:
+        return True
+    kept = Lineage(journal.birth, journal.generation)
+    if kept.is_other(image.lineage):
+        return False
+    return os.path.abspath(image.target.path) == journal.target.path or kept.is_same(image.lineage)
+
+
+def is_replaced(journal: Journal, image: OpenImage) -> bool:
+    """True when `image` is a later file with the inode number of the journal's file, which was deleted.
+
+    Call it if :func:`concerns` is true.
+    """
+    return Lineage(journal.birth, journal.generation).is_other(image.lineage)
 
 
 def _journal(
-    plan: RepairPlan, image: OpenImage, folder: str, sr_root: str | None, command: tuple[str, ...]
+    plan: RepairPlan,
+    image: OpenImage,
+    folder: str,
+    sr_root: str | None,
+    command: tuple[str, ...],
+    reach: Reach,
 ) -> tuple[JournalEntry, Journal]:
     now = datetime.now(UTC)
+    lineage = image.lineage
     old_size = image.size
     steps, new_size = record(plan.edits, image)
     journal = Journal(
@@ -236,6 +290,10 @@ def _journal(
         fixes=cleared(plan.fixes),
         lost=plan.lost,
         command=command,
+        birth=lineage.birth,
+        generation=lineage.generation,
+        uuids=plan.uuids,
+        reach=reach,
     )
     return journal_folder.create(folder, journal), journal
 
@@ -251,20 +309,18 @@ def _carry_out(image: OpenImage, journal: Journal) -> None:
         raise WriteFailed(f"{journal.target.path} does not read back what was written")
 
 
-def _judge(
-    plan: RepairPlan, entry: JournalEntry, image: OpenImage, means: Means, verification: Verification
-) -> Outcome:
+def _judge(plan: RepairPlan, written: _Written, image: OpenImage, means: Means, verification: Verification) -> Outcome:
     """Step 7: keep the repair if it verifies, else put the image back."""
     try:
         found, complaint = _verify(plan, image, verification)
     except SmfixError as error:
         found, complaint = (), str(error)
     except BaseException:
-        _take_back(plan, entry, image, means, "interrupted before it was verified")
+        _take_back(plan, written, image, means, "interrupted before it was verified")
         raise
     if complaint is not None:
-        return _take_back(plan, entry, image, means, complaint)
-    return _settled(plan, entry, means, found)
+        return _take_back(plan, written, image, means, complaint)
+    return _settled(plan, written, means, found)
 
 
 def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> tuple[tuple[Finding, ...], str | None]:
@@ -286,17 +342,26 @@ def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> t
     return found, verification.external()
 
 
-def _take_back(plan: RepairPlan, entry: JournalEntry, image: OpenImage, means: Means, why: str) -> Outcome:
+def _take_back(plan: RepairPlan, written: _Written, image: OpenImage, means: Means, why: str) -> Outcome:
     """The repair does not verify: lock again, look again, and put the image back."""
+    entry = written.entry
     try:
         with means.guard.host_locks(image) as busy:
             objection = busy or means.guard.objection(image)
+            if objection is None and not _is_as_left(written, image):
+                return _stuck(plan, entry, means, f"{why}; something else has written to it since")
             if objection is None:
                 return _roll_back(plan, entry, image, means, why, Status.ROLLED_BACK)
             unable = objection.message
     except SmfixError as error:
         unable = str(error)
     return _stuck(plan, entry, means, f"{why}; it could not be put back: {unable}")
+
+
+def _is_as_left(written: _Written, image: OpenImage) -> bool:
+    """Check that the bytes that the repair made readable are unchanged; by the file's mtime if there is no digest."""
+    unchanged = is_unchanged(image, written.entry.journal.reach)
+    return image.mtime == written.mtime if unchanged is None else unchanged
 
 
 def _roll_back(
@@ -324,8 +389,14 @@ def _roll_back(
     )
 
 
-def _settled(plan: RepairPlan, entry: JournalEntry, means: Means, found: tuple[Finding, ...]) -> Outcome:
+def _settled(plan: RepairPlan, written: _Written, means: Means, found: tuple[Finding, ...]) -> Outcome:
+    entry = written.entry
     try:
+        reach = entry.journal.reach
+        if written.mtime is not None and reach is not None and reach.digest is None:
+            # If this fails, the only loss is that an undo will ask for consent.
+            with suppress(WriteFailed):
+                journal_folder.keep_mtime(entry, written.mtime)
         journal_folder.mark(entry, Mark.VERIFIED)
     except WriteFailed as error:
         # The image is right, yet the next run may take the repair for an interrupted one.

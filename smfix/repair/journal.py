@@ -25,8 +25,8 @@ from typing import Any
 from smfix.errors import JournalDamaged, JournalNewer
 from smfix.model import Backing, ByteView, Edit, Extent, Finding, Resize, Target, Write
 
-FORMAT = 1
-"""The newest format, the one that is written. Every format from 1 on is undone for ever (docs/adr/0017)."""
+FORMAT = 2
+"""The newest format, the one that is written. Every format from 1 on is undone for ever (docs/adr/0017, 0021)."""
 MAGIC = b"smfix-journal %d\n" % FORMAT
 _VERSIONED = re.compile(rb"smfix-journal ([1-9][0-9]{0,8})\n")
 # A repair rewrites a footer, a header, a BAT (4 MiB for a 2 TiB disk), a batmap, some bitmaps.
@@ -35,6 +35,7 @@ MAX_BYTES = 64 << 20
 _MAX_OFFSET = 1 << 62
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 _DIGEST = re.compile(rb"[0-9a-f]{64}\n\Z")
+_SHA256 = 32
 
 
 class Mark(Enum):
@@ -42,8 +43,12 @@ class Mark(Enum):
 
     UNFINISHED = "unfinished"
     """Nothing, some or all of it is on the image; nobody has verified it."""
+    APPLIED = "applied"
+    """All of it is on the image, and the image was not sound when recovery looked: more is to be repaired."""
     VERIFIED = "verified"
     """The repair is on the image and was verified on a fresh open."""
+    SUPERSEDED = "superseded"
+    """The repair was interrupted, and the image went on without it: nothing of it is put back any more."""
     UNDOING = "undoing"
     """An undo began and did not end."""
     ROLLED_BACK = "rolled-back"
@@ -55,6 +60,11 @@ class Mark(Enum):
     def is_open(self) -> bool:
         """True while the image may hold a mixture of old and new bytes."""
         return self in (Mark.UNFINISHED, Mark.UNDOING)
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing is put back by this journal any more."""
+        return self in (Mark.SUPERSEDED, Mark.ROLLED_BACK, Mark.UNDONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,30 @@ Step = Change | Resize
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """What the repair made readable for the guest, as it was before the repair wrote.
+
+    `total` bytes of the file, less what the repair writes itself; `guest` are runs of the guest's disk (bytes), for
+    people. `digest` is over the bytes of `extents` (:func:`smfix.repair.reach_digest.digest_of`); None: they are too
+    many to read, and `extents` is empty.
+    """
+
+    total: int
+    guest: tuple[Extent, ...] = ()
+    extents: tuple[Extent, ...] = ()
+    digest: bytes | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not hold together."""
+        if self.digest is None and self.extents:
+            raise ValueError("there are places and no digest")
+        if self.digest is not None and (
+            len(self.digest) != _SHA256 or sum(extent.length for extent in self.extents) != self.total
+        ):
+            raise ValueError("the digest is not of these places")
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """One repair of one image: who it is, what is done to it in which order, and how to go back.
 
@@ -85,6 +119,9 @@ class Journal:
     number of the device itself (None: a file). `steps` never overlap, never shrink the image, and
     change at least one byte: else before and after could not be told apart.
     `fixes` are (code, message) of the findings cleared, `lost` guest extents that are gone.
+    `birth` and `generation` are the file's (:class:`smfix.host.fileid.Lineage`), `uuids` those of the footers that
+    were sound before or are after, `reach` is what the repair makes readable; None and empty: not known, as in a
+    journal of format 1.
     Raises ValueError where these do not hold together.
     """
 
@@ -102,6 +139,10 @@ class Journal:
     fixes: tuple[tuple[str, str], ...] = ()
     lost: tuple[Extent, ...] = ()
     command: tuple[str, ...] = ()
+    birth: int | None = None
+    generation: int | None = None
+    uuids: frozenset[str] = frozenset()
+    reach: Reach | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be replayed in both directions."""
@@ -265,20 +306,21 @@ def decode(data: bytes) -> Journal:
             f"its format is {int(version[1])}, this smfix knows formats up to {FORMAT}; use the smfix that wrote it, "
             "or a later one"
         )
-    if not data.startswith(MAGIC):
-        raise JournalDamaged("it does not begin as a journal of this version of smfix does")
-    digest = data[len(MAGIC) : len(MAGIC) + 65]
-    body = data[len(MAGIC) + 65 :]
-    if not _DIGEST.match(digest) or digest[:64] != _digest(body):
+    if version is None:
+        raise JournalDamaged("it does not begin as a journal of smfix does")
+    magic = version[0]
+    digest = data[len(magic) : len(magic) + 65]
+    body = data[len(magic) + 65 :]
+    if not _DIGEST.match(digest) or digest[:64] != _digest(body, magic):
         raise JournalDamaged("its checksum does not match: bytes were changed, lost or added")
     try:
-        return _from_json(json.loads(body))
+        return _from_json(json.loads(body), int(version[1]))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise JournalDamaged(f"its content makes no sense: {error}") from error
 
 
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(MAGIC + body).hexdigest().encode("ascii")
+def _digest(body: bytes, magic: bytes = MAGIC) -> bytes:
+    return hashlib.sha256(magic + body).hexdigest().encode("ascii")
 
 
 def _to_json(journal: Journal) -> dict[str, Any]:
@@ -301,6 +343,19 @@ def _to_json(journal: Journal) -> dict[str, Any]:
         "steps": [_step_to_json(step) for step in journal.steps],
         "fixes": [list(fix) for fix in journal.fixes],
         "lost": [list(extent) for extent in journal.lost],
+        "birth": journal.birth,
+        "generation": journal.generation,
+        "uuids": sorted(journal.uuids),
+        "reach": None if journal.reach is None else _reach_to_json(journal.reach),
+    }
+
+
+def _reach_to_json(reach: Reach) -> dict[str, Any]:
+    return {
+        "bytes": reach.total,
+        "guest": [list(extent) for extent in reach.guest],
+        "extents": [list(extent) for extent in reach.extents],
+        "digest": None if reach.digest is None else reach.digest.hex(),
     }
 
 
@@ -316,8 +371,9 @@ def _step_to_json(step: Step) -> dict[str, Any]:
     }
 
 
-def _from_json(body: dict[str, Any]) -> Journal:
+def _from_json(body: dict[str, Any], version: int) -> Journal:
     """Raises ValueError, TypeError or KeyError: a right checksum proves who wrote, not what."""
+    later = body if version > 1 else {"birth": None, "generation": None, "uuids": [], "reach": None}
     return Journal(
         id=_text(body["id"]),
         created=datetime.fromisoformat(_text(body["created"])),
@@ -331,14 +387,32 @@ def _from_json(body: dict[str, Any]) -> Journal:
         sr_root=_text_or_none(body["sr_root"]),
         device=_whole(body["device"]),
         inode=_whole(body["inode"]),
-        rdev=None if body["rdev"] is None else _whole(body["rdev"]),
+        rdev=_whole_or_none(body["rdev"]),
         old_size=_whole(body["old_size"]),
         new_size=_whole(body["new_size"]),
         steps=tuple(_step_from_json(step) for step in body["steps"]),
         fixes=tuple((_text(code), _text(message)) for code, message in body["fixes"]),
-        lost=tuple(Extent(_whole(at), _whole(length)) for at, length in body["lost"]),
+        lost=_extents(body["lost"]),
         command=tuple(_text(word) for word in body["command"]),
+        birth=_whole_or_none(later["birth"]),
+        generation=_whole_or_none(later["generation"]),
+        uuids=frozenset(_text(uuid) for uuid in later["uuids"]),
+        reach=None if later["reach"] is None else _reach_from_json(later["reach"]),
     )
+
+
+def _reach_from_json(reach: dict[str, Any]) -> Reach:
+    digest = _text_or_none(reach["digest"])
+    return Reach(
+        total=_whole(reach["bytes"]),
+        guest=_extents(reach["guest"]),
+        extents=_extents(reach["extents"]),
+        digest=None if digest is None else bytes.fromhex(digest),
+    )
+
+
+def _extents(pairs: list[list[int]]) -> tuple[Extent, ...]:
+    return tuple(Extent(_whole(at), _whole(length)) for at, length in pairs)
 
 
 def _step_from_json(step: dict[str, Any]) -> Step:
@@ -358,6 +432,10 @@ def _whole(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64:
         return value
     raise TypeError("a number is missing")
+
+
+def _whole_or_none(value: object) -> int | None:
+    return None if value is None else _whole(value)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,9 @@ link either: what it leads to could be changed while its journals are needed.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -21,6 +23,9 @@ from smfix.repair.journal import MAX_BYTES, Journal, Mark, decode, encode, is_id
 
 _NEW = ".new"  # the end of a draft's name in the folders of earlier versions
 _JOURNAL = atomic_file.FileKind("a journal of smfix", lambda _head: False)  # no journal is ever replaced
+_MTIME = ".mtime"
+_TIME = atomic_file.FileKind("a journal's time", lambda head: head.startswith(b"smfix-mtime 1 "))
+_KEPT = re.compile(rb"smfix-mtime 1 ([0-9]{1,20}) ([0-9a-f]{64})\n\Z")
 # A temporary file this old belongs to no running smfix: the one that made it was killed.
 _ORPHAN_SECONDS = 24 * 3600
 
@@ -123,14 +128,43 @@ def mark(entry: JournalEntry, new: Mark) -> JournalEntry:
     return JournalEntry(entry.id, new, os.path.join(folder, final), entry.journal)
 
 
+def keep_mtime(entry: JournalEntry, mtime: int) -> None:
+    """Keep beside the journal when its repair wrote to the image last (ns, the image's own clock), durably.
+
+    The journal's own bytes never change, so it is a file of its own. Raises :class:`smfix.errors.WriteFailed`.
+    """
+    data = b"smfix-mtime 1 %d %s\n" % (mtime, _mtime_sum(entry.id, mtime))
+    with _folder(os.path.dirname(entry.path), WriteFailed) as at, _failing(WriteFailed, entry.path):
+        atomic_file.replace_in(at, entry.id + _MTIME, data, _TIME)
+
+
+def kept_mtime(entry: JournalEntry) -> int | None:
+    """What :func:`keep_mtime` kept; None: nothing was kept, or it does not verify."""
+    folder = os.path.dirname(entry.path)
+    try:
+        with _folder(folder, Unreadable) as at:
+            found = _KEPT.match(_content(at, entry.id + _MTIME, os.path.join(folder, entry.id + _MTIME)))
+    except (Unreadable, JournalDamaged):
+        return None
+    if found is None or found[2] != _mtime_sum(entry.id, int(found[1])):
+        return None
+    return int(found[1])
+
+
+def _mtime_sum(journal_id: str, mtime: int) -> bytes:
+    return hashlib.sha256(f"smfix-mtime 1 {journal_id} {mtime}".encode("ascii")).hexdigest().encode("ascii")
+
+
 def forget(entry: JournalEntry) -> None:
-    """Remove a journal, durably, if it still has the state that `entry` says.
+    """Remove a journal, durably, if it still has the state that `entry` says; then the time kept beside it.
 
     An undo that begins meanwhile renames it first, and then it is not removed. Raises
     :class:`smfix.errors.WriteFailed` where it is still there, or is no longer what it was.
     """
     with _folder(os.path.dirname(entry.path), WriteFailed) as at, _failing(WriteFailed, entry.path):
         os.unlink(os.path.basename(entry.path), dir_fd=at)
+        with suppress(FileNotFoundError):
+            os.unlink(entry.id + _MTIME, dir_fd=at)
         os.fsync(at)
 
 

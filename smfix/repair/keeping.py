@@ -2,7 +2,7 @@
 
 A repair is undone only while the disk is what that repair left. So where a disk was repaired twice, the way
 back to its first state leads through the later journal: while that one stays, the earlier one stays too. What
-was put back already is needed by nobody.
+was put back already, or never will be, may go.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ class Stays(Enum):
     UNREADABLE = "unreadable"
 
 
-_PUT_BACK = (Mark.UNDONE, Mark.ROLLED_BACK)
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A journal in its folder. `journal` None: it cannot be read; `newer`: a later smfix can."""
@@ -44,13 +41,13 @@ def stays(journals: Sequence[Kept], before: datetime) -> list[Stays | None]:
     may be a later smfix's, and then even which disk it is of is unknown, so that no repair is given up.
     """
     reasons = [_reason(one, before) for one in journals]
-    foreign = any(one.newer and one.mark not in _PUT_BACK for one in journals)
+    foreign = any(one.newer and not one.mark.is_over for one in journals)
     names = [set[Hashable]() if one.journal is None else _names(one.journal) for one in journals]
     needed: set[Hashable] = set()
     for one, reason, known in zip(journals, reasons, names, strict=True):
-        if reason is not None and one.mark not in _PUT_BACK:
+        if reason is not None and not one.mark.is_over:
             needed |= known
-    may_go = {index for index, reason in enumerate(reasons) if reason is None and journals[index].mark not in _PUT_BACK}
+    may_go = {index for index, reason in enumerate(reasons) if reason is None and not journals[index].mark.is_over}
     while found := {index for index in may_go if foreign or names[index] & needed}:
         may_go -= found
         for index in found:

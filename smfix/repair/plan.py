@@ -30,6 +30,7 @@ from smfix.problems.table import PROBLEMS, diagnose, row
 from smfix.repair.overlay import Overlay, Recorder, merged
 from smfix.repair.proof import violations
 from smfix.vhd.image import VhdImage, inspect
+from smfix.vhd.reachable import reachable
 
 ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""
@@ -122,6 +123,7 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
         mending = _Mending(image, diagnosis)
     for edit in mending.edits:
         recorder.read(Extent(image.size, 0) if isinstance(edit, Resize) else edit.extent)
+    reached = reachable(image, mending.image, mending.edits) if mending.edits else ()
     made = RepairPlan(
         mending.edits,
         tuple(mending.fixes),
@@ -130,6 +132,8 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
         refusal,
         recorder.fingerprint(),
         needs,
+        reached,
+        image.uuids | mending.image.uuids,
     )
     return Planned(image, diagnosis, made)
 

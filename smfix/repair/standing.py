@@ -6,6 +6,7 @@ since, and putting old bytes into it would destroy what they wrote.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 from smfix.model import SECTOR, ByteView, Extent
@@ -22,6 +23,37 @@ class Standing(Enum):
     NEW = "as the repair left it"
     BETWEEN = "a mixture of both"
     ELSEWHERE = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """`base` as it would be if `journal` were put back: what an earlier journal of the same image is compared with."""
+
+    base: ByteView
+    journal: Journal
+
+    @property
+    def growable(self) -> bool:
+        """As the base."""
+        return self.base.growable
+
+    @property
+    def size(self) -> int:
+        """Length in bytes: the old one."""
+        return self.journal.old_size
+
+    def read(self, extent: Extent) -> bytes:
+        """The bytes of `extent`, the old ones as the journal has them; short at the end of the old image."""
+        length = max(0, min(extent.end, self.size) - extent.offset)
+        raw = bytearray(self.base.read(Extent(extent.offset, length)).ljust(length, b"\0"))
+        for change in self.journal.changes:
+            low = max(change.offset, extent.offset)
+            high = min(change.offset + len(change.before), extent.offset + length)
+            if low < high:
+                raw[low - extent.offset : high - extent.offset] = change.before[
+                    low - change.offset : high - change.offset
+                ]
+        return bytes(raw)
 
 
 def standing(view: ByteView, journal: Journal) -> Standing:

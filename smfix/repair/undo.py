@@ -1,28 +1,30 @@
-"""The way back: `undo` of a repair somebody regrets, recovery of one that was interrupted.
+"""Undo a repair.
 
-Both replay a journal with the old bytes, under the locks and guards of a repair. They differ in
-what they ask of the image. A verified repair is undone only while the disk is exactly what the
-repair left: one that has moved on is not put back. An interrupted repair (or undo) left each
-sector old or new, and so is put back from any such mixture. Anything else is `stale`: not a byte is
-written.
+The journal is replayed with the old bytes, under the locks and guards of a repair, and only if the disk is exactly as
+the repair left it. Equal edited bytes do not prove that if the repair gave the guest a place to write to: then the
+bytes that the repair made readable must be unchanged too, by their digest, or by the file's mtime if they are too many
+or the journal is too old. An undo takes newer data along only if the operator agrees (`UNDO-NEWER`).
 
-An undo first renames its journal to ``.undoing``, so that a killed undo is known as one and the
-next run completes it.
+An undo first renames its journal to ``.undoing``, so that a killed undo is known as one and the next run settles it.
+A journal that is still open is judged first, as recovery does.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
-
 from smfix.errors import SmfixError
 from smfix.host.storage import OpenImage, open_image
-from smfix.model import Outcome, Reason, Refusal, Status
+from smfix.model import Extent, Outcome, Reason, Recovered, Refusal, Status
 from smfix.repair import journal_folder
-from smfix.repair.apply import Means, concerns, restore
+from smfix.repair.apply import Means, concerns, is_replaced, restore
 from smfix.repair.journal import Journal, Mark
 from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.reach_digest import is_unchanged
+from smfix.repair.recovery import Fate, Look, Seen, closed, decided, fate_of, interrupted, is_another, stale_interrupted
 from smfix.repair.standing import Standing, standing
+
+NEWER = "UNDO-NEWER"
+"""The consent to take newer data along."""
+_RUNS_NAMED = 4
 
 
 def open_target(journal: Journal) -> OpenImage | Refusal:
@@ -34,38 +36,12 @@ def open_target(journal: Journal) -> OpenImage | Refusal:
     return open_image(journal.target, sr_root=journal.sr_root, write=True)
 
 
-def interrupted(folder: str, image: OpenImage) -> tuple[JournalEntry, ...]:
-    """The journals of interrupted repairs and undos of `image`, newest first. Writes nothing.
-
-    Raises :class:`smfix.errors.Unreadable` when the folder cannot be read or trusted.
-    """
-    return tuple(
-        entry
-        for entry in reversed(journal_folder.open_journals(folder))
-        if isinstance(entry, JournalEntry) and concerns(entry.journal, image)
-    )
-
-
-def recover(image: OpenImage, means: Means) -> tuple[Outcome, ...]:
-    """Put back what interrupted repairs of `image` (open for writing) left, newest first.
-
-    One outcome each, as :func:`undo`; stops at the first that is not `rolled-back`. Raises
-    :class:`smfix.errors.Unreadable` when the journal folder cannot be read or trusted.
-    """
-    outcomes = []
-    for entry in interrupted(means.folder, image):
-        outcomes.append(undo(entry, image, means))
-        if outcomes[-1].status is not Status.ROLLED_BACK:
-            break
-    return tuple(outcomes)
-
-
-def undo(entry: JournalEntry, image: OpenImage, means: Means) -> Outcome:
+def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, newer: bool = False) -> Outcome:
     """Put `image` (open for writing) back as it was before the repair that `entry` records.
 
-    The outcome is `rolled-back` where the image is now byte for byte, and in its size, as before;
-    `refused` (stale, locked, in-use) where nothing was written; `failed` where the storage did:
-    then the journal stays open, and the same command completes it.
+    `newer`: the operator agrees that newer data goes along. The outcome is `rolled-back` where the image is now byte
+    for byte, and in its size, as before; `refused` (stale, locked, in-use) if nothing was written; `failed` if the
+    storage failed: then the journal stays open, and the same command completes it.
     """
     try:
         with means.guard.own_lock(image) as held:
@@ -73,9 +49,25 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means) -> Outcome:
                 return _refused(entry, held)
             # Another smfix may have finished with it while we waited for the lock.
             entry = journal_folder.load(means.folder, entry.id)
+            seen = look(image)
+            recovered: tuple[Recovered, ...] = ()
+            if entry.mark.is_open and not is_foreign(entry, image):
+                fate = fate_of(entry, image, image, seen)
+                if fate in (Fate.VERIFIED, Fate.SUPERSEDED):
+                    before, entry = entry, closed(entry, fate)
+                    recovered = (decided(before, fate, entry),)
+            objection = stale(entry, image, means, seen, newer=newer)
+            if objection is not None:
+                return _refused(entry, objection)._replace(recovered=recovered)
+            lost = newer_data(entry, image)
+            mtime = image.mtime
             with means.guard.host_locks(image) as busy:
-                objection = busy or means.guard.objection(image) or stale(entry, image)
-                return _refused(entry, objection) if objection else _put_back(entry, image)
+                objection = busy or means.guard.objection(image)
+                if objection is None and (mtime is None or image.mtime != mtime):
+                    # Somebody may have written while we waited: of a device only its bytes tell.
+                    objection = stale(entry, image, means, seen, newer=newer)
+                ends = _refused(entry, objection) if objection else _put_back(entry, image, lost)
+                return ends._replace(recovered=recovered)
     except SmfixError as error:
         again = means.undo_command(entry.id)
         return Outcome(
@@ -87,47 +79,86 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means) -> Outcome:
         )
 
 
-def _put_back(entry: JournalEntry, image: OpenImage) -> Outcome:
+def _put_back(entry: JournalEntry, image: OpenImage, lost: str | None) -> Outcome:
     regretted = entry.mark is not Mark.UNFINISHED
-    if entry.mark is Mark.VERIFIED:
+    if entry.mark in (Mark.VERIFIED, Mark.APPLIED):
         entry = journal_folder.mark(entry, Mark.UNDOING)
     restore(image, entry.journal)
     journal_folder.mark(entry, Mark.UNDONE if regretted else Mark.ROLLED_BACK)
     what = "the repair was undone" if regretted else "an interrupted repair was put back"
     return Outcome(
         status=Status.ROLLED_BACK,
-        message=f"{what}: the image is as it was before",
+        message=f"{what}: the image is as it was before" + (f"; this took along {lost}" if lost else ""),
         journal=entry.id,
     )
 
 
-def stale(entry: JournalEntry, image: OpenImage) -> Refusal | None:
-    """Why the journal's old bytes must not be put into this image."""
-    journal = entry.journal
+def is_foreign(entry: JournalEntry, image: OpenImage) -> bool:
+    """True when `image` is not the file, or the device, that the journal is of."""
+    return not concerns(entry.journal, image) or is_replaced(entry.journal, image)
+
+
+def stale(entry: JournalEntry, image: OpenImage, means: Means, seen: Seen, *, newer: bool) -> Refusal | None:
+    """Why the journal's old bytes must not be put into this image. Raises Unreadable."""
+    journal, path = entry.journal, image.target.path
     if entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK):
         return Refusal(Reason.STALE, f"journal {entry.id} is {entry.mark.value} already")
-    if not concerns(journal, image):
-        return Refusal(Reason.STALE, f"{image.target.path} is not the file that journal {entry.id} is of")
-    if entry.mark is Mark.VERIFIED:
-        identity = image.identity
-        is_same = identity.rdev is not None or identity.device == journal.device
-        if is_same and standing(image, journal) is Standing.NEW:
-            return None
-        return Refusal(
-            Reason.STALE,
-            f"{image.target.path} has moved on since the repair; putting old bytes back would "
-            "destroy what was written since",
-        )
-    if standing(image, journal) is not Standing.ELSEWHERE:
+    if is_foreign(entry, image) or is_another(journal, seen):
+        return Refusal(Reason.STALE, f"{path} is not the file that journal {entry.id} is of")
+    moved_on = Refusal(
+        Reason.STALE,
+        f"{path} has moved on since the repair; putting old bytes back would destroy what was written since",
+    )
+    for later in interrupted(means.folder, image):
+        if later.id != entry.id and later.journal.created > journal.created:
+            return Refusal(
+                Reason.STALE,
+                f"journal {later.id} of a later repair of {path} is unfinished; it comes first",
+                (means.undo_command(later.id),),
+            )
+    if entry.mark is Mark.SUPERSEDED:
+        return moved_on
+    now = standing(image, journal)
+    if entry.mark.is_open and now is Standing.OLD:
         return None
-    folder, name = os.path.split(entry.path)
-    aside = os.path.join(folder, name + ".set-aside")
+    if entry.mark.is_open and (now is Standing.ELSEWHERE or (now is Standing.BETWEEN and seen.is_sound)):
+        return moved_on if seen.is_sound else stale_interrupted(entry, image)
+    if not entry.mark.is_open and now is not Standing.NEW:
+        return moved_on
+    lost = newer_data(entry, image)
+    if lost is None or newer:
+        return None
     return Refusal(
         Reason.STALE,
-        f"{image.target.path} has moved on since the repair that journal {entry.id} records was "
-        "interrupted; look at the disk, then set the journal aside",
-        (shlex.join(("mv", entry.path, aside)),),
+        f"{path} may have moved on since the repair; putting old bytes back would take along {lost}. "
+        f"--confirm {NEWER} agrees to that",
+        (f"{means.undo_command(entry.id)} --confirm {NEWER} --yes",),
     )
+
+
+def newer_data(entry: JournalEntry, image: OpenImage) -> str | None:
+    """Name the data that a guest may have written to what the repair made readable; None: none. Raises Unreadable."""
+    reach = entry.journal.reach
+    unchanged = is_unchanged(image, reach)
+    if unchanged:
+        return None
+    if reach is None:
+        places = "what was written to the disk since (this journal does not keep what the repair made readable)"
+    else:
+        runs = reach.guest[:_RUNS_NAMED]
+        more = " and more" if len(reach.guest) > len(runs) else ""
+        places = f"what was written since to {_named(runs)}{more}, which the repair made readable"
+    if unchanged is None:
+        kept = journal_folder.kept_mtime(entry) if entry.mark is Mark.VERIFIED else None
+        if kept is not None and kept == image.mtime:
+            return None
+    return places
+
+
+def _named(runs: tuple[Extent, ...]) -> str:
+    if not runs:
+        return "places"
+    return "guest bytes " + ", ".join(f"{run.offset:,} to {run.end - 1:,}" for run in runs)
 
 
 def _refused(entry: JournalEntry, refusal: Refusal) -> Outcome:

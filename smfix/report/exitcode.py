@@ -29,10 +29,11 @@ _CHECK_BITS = {
 def of_outcome(outcome: Outcome) -> Exit:
     """The bits one image adds.
 
-    A partly repaired image adds two: it was repaired, and something is left.
+    A partly repaired image adds two: it was repaired, and something is left. So does one to which recovery has
+    written and that was refused then.
     """
     bits = Exit.CLEAN if outcome.settled else Exit.LEFT
-    if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
+    if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) or any(one.wrote for one in outcome.recovered):
         bits |= Exit.REPAIRED
     if outcome.status is Status.FAILED or outcome.reason is Reason.LOCKED:
         bits |= Exit.FAILED

@@ -78,6 +78,8 @@ def proposal(record: Record) -> str:
     ]
     if record.old_size is not None and record.old_size != record.new_size:
         lines.append(row("", f"the file gets its old size, {counted(record.old_size, 'byte')}"))
+    if record.newer is not None:
+        lines.append(row("lost", record.newer))
     return "\n".join(lines)
 
 
@@ -87,6 +89,7 @@ def undone(image: TreatedImage) -> str:
     words = _UNDO.get(value.status)
     said = result(value) if words is None else f"{words}: {value.message.removeprefix('the repair was undone: ')}"
     lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", said)]
+    lines += [row("journal", one.message) for one in value.recovered]
     lines += [verbatim("next", step) for step in value.next]
     return "\n".join(lines)
 

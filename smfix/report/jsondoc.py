@@ -174,6 +174,10 @@ def outcome(value: Outcome) -> Document:
         "journal": value.journal,
         "undo": value.undo,
         "next": list(value.next),
+        "recovered": [
+            {"journal": one.journal, "state": one.state, "wrote": one.wrote, "message": one.message}
+            for one in value.recovered
+        ],
     }
 
 

@@ -113,6 +113,12 @@ class VhdImage:
         return round_up(max(self.size, self.end_of_data))
 
     @property
+    def uuids(self) -> frozenset[str]:
+        """The UUIDs of the sound footers at the end and at offset 0, and of the one the image is read by."""
+        sound = (each.value for each in (self.end, self.backup) if isinstance(each, Sound))
+        return frozenset(structs.uuid_text(each.uuid) for each in (*sound, self.footer) if each is not None)
+
+    @property
     def looks_like_vhd(self) -> bool:
         """Some structure carries its cookie: the image is, or was, a VHD."""
         if isinstance(self.end, Sound):

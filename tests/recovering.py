@@ -1,0 +1,28 @@
+"""Recovery and undo as tests call them: the image is judged as the test says."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from smfix.model import Outcome
+from smfix.repair import recovery
+from smfix.repair.apply import Means
+from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.recovery import Recovery, Seen
+from smfix.repair.undo import undo as undo_judged
+
+BROKEN = Seen(is_sound=False)
+SOUND = Seen(is_sound=True)
+
+
+def undo(entry: JournalEntry, image, means: Means, seen: Seen = BROKEN, *, newer: bool = False) -> Outcome:
+    return undo_judged(entry, image, means, lambda view: seen, newer=newer)
+
+
+def recover(image, means: Means, seen: Seen = BROKEN, *, may_write: bool = True) -> Recovery:
+    return recovery.recover(image, means, lambda view: seen, lambda: nullcontext(image), may_write=may_write)
+
+
+def states(settled: Recovery) -> list[tuple[str, bool]]:
+    """(state, wrote) of each journal, newest first."""
+    return [(one.state, one.wrote) for one in settled.done]
