@@ -252,6 +252,16 @@ def given_uuid(text: str | None) -> bytes | None:
     return bytes.fromhex(text.replace("-", ""))
 
 
+def duration(option: str, text: str) -> float:
+    """The seconds of a duration such as 90s, 15m, 2h or 1d. Raises UsageError for what is none."""
+    from smfix.policy import seconds
+
+    found = seconds(text)
+    if found is None:
+        raise UsageError(f"{option} {text}: not a duration such as 0s, 90s, 15m, 2h or 1d")
+    return float(found)
+
+
 def given_size(text: str | None) -> int | None:
     """The size of ``--size`` in bytes. Raises UsageError for what is none."""
     if text is None:

@@ -60,6 +60,8 @@ def treat(found: Found, setting: Setting) -> Outcome:
             outcome = _opened(found, setting, volumes)
     except SmfixError as error:
         outcome = Outcome(Status.FAILED, str(error))
+    if outcome.reason is Reason.LOCKED and not outcome.next:
+        outcome = outcome._replace(next=(setting.repair_command(found.target.path),))
     return told_of(outcome, found.target, volumes, setting)
 
 
@@ -224,9 +226,10 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
     if lacking is not None:
         return Outcome(Status.FAILED, f"{lacking}; nothing was written", findings=found, plan=made, remaining=found)
     codes = ", ".join(dict.fromkeys(fix.code for fix in made.fixes))
+    is_dry = setting.decide is None
     return Outcome(
         Status.WOULD_REPAIR,
-        f"dry run: {codes} would be repaired, nothing was written",
+        f"dry run: {codes} would be repaired, nothing was written" if is_dry else f"{codes} can be repaired",
         findings=found,
         plan=made,
         remaining=made.remaining,
@@ -295,7 +298,7 @@ def _recovered(image: OpenImage, found: Found, setting: Setting, volumes: Volume
     foreseen = Outcome(
         Status.WOULD_REPAIR,
         f"an earlier repair was interrupted (journal {ids}): it would be put back first, then the image "
-        "diagnosed anew; nothing was written",
+        "diagnosed anew" + ("; nothing was written" if setting.decide is None else ""),
         journal=waiting[0].id,
         undo=setting.undo_command(waiting[0].id),
         next=(setting.repair_command(path),),

@@ -9,7 +9,7 @@ from smfix import chains
 from smfix.host.activation import Volumes
 from smfix.host.sr import Found
 from smfix.host.storage import open_image
-from smfix.model import Edit, Outcome, Record, Refusal, Resize, Status, Write
+from smfix.model import Edit, Outcome, Reason, Record, Refusal, Resize, Status, Write
 from smfix.repair import journal_folder
 from smfix.repair import undo as way_back
 from smfix.repair.journal import Mark
@@ -66,4 +66,6 @@ def undone(
                 next=(setting.command("undo", entry.id, "--yes"),),
             )
         with writing(opened, volumes) as writable:
-            return refused(writable) if isinstance(writable, Refusal) else way_back.undo(entry, writable, means)
+            done = refused(writable) if isinstance(writable, Refusal) else way_back.undo(entry, writable, means)
+        again = (setting.command("undo", entry.id, "--yes"),) if done.reason is Reason.LOCKED else ()
+        return done._replace(next=done.next or again)

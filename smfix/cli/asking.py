@@ -19,8 +19,11 @@ def setting_of(
     lock_dir: str | None,
     confirm: list[str] | None,
     decide: pipeline.Decide | None,
+    gc_wait: str | None = None,
 ) -> pipeline.Setting:
-    """The shared options as one value. Raises UsageError for a code that no consent is asked for."""
+    """The shared options as one value. Raises UsageError for a code that no consent is asked for, or no duration."""
+    from smfix.host.gc_lock import GC_WAIT, GcWait
+
     return pipeline.Setting(
         sr_mounts=tuple(sr_mount or ()),
         journal_dir=journal_dir,
@@ -28,6 +31,8 @@ def setting_of(
         consent=pipeline.consent(confirm or ()),
         decide=decide,
         words=tuple(sys.argv),
+        gc_wait=gc_wait,
+        gc=GcWait(GC_WAIT if gc_wait is None else pipeline.duration("--gc-wait", gc_wait), draw=redraw),
     )
 
 

@@ -15,6 +15,7 @@ from smfix.cli.options import (
     AsJson,
     Confirm,
     DryRun,
+    GcWait,
     Html,
     IncludeData,
     JournalDir,
@@ -81,6 +82,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     confirm: Confirm = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    gc_wait: GcWait = None,
     xapi_login: XapiLogin = None,
     no_rescan: NoRescan = False,
     size: Annotated[
@@ -104,7 +106,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     """
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)._replace(
+    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide, gc_wait)._replace(
         given_size=pipeline.given_size(size),
         given_uuid=pipeline.given_uuid(uuid),
     )

@@ -9,7 +9,7 @@ import typer
 from smfix import pipeline, pruning
 from smfix.cli.asking import prune_decider, setting_of, undo_decider, with_pool
 from smfix.cli.console import guarded
-from smfix.cli.options import AsJson, DryRun, JournalDir, LockDir, XapiLogin
+from smfix.cli.options import AsJson, DryRun, GcWait, JournalDir, LockDir, XapiLogin
 from smfix.cli.reporting import finish
 from smfix.errors import UsageError
 from smfix.model import Pruning
@@ -73,6 +73,7 @@ def undo(
     dry_run: DryRun = False,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    gc_wait: GcWait = None,
     xapi_login: XapiLogin = None,
     as_json: AsJson = False,
 ) -> int:
@@ -80,7 +81,7 @@ def undo(
 
     Refused where the disk has been written to since: what is on it now would be lost.
     """
-    setting = setting_of(None, journal_dir, sm_lock_dir, None, None)
+    setting = setting_of(None, journal_dir, sm_lock_dir, None, None, gc_wait)
     with with_pool(setting, xapi_login) as setting:
         image = pipeline.undo(journal_id, setting, undo_decider(yes=yes, dry_run=dry_run, as_json=as_json))
     document = jsondoc.undo(image, exitcode.of_undo(image.outcome))
