@@ -256,7 +256,7 @@ class Follower:
             self._start_gc_again(ended.sr)
 
     def _start_gc_again(self, sr: str | None) -> None:
-        """A GC of `sr` (None: not named by the log) ended at a held lock: after a repair of ours ask for a scan, once."""
+        """A GC of `sr` (None: unknown) ended at a held lock: after a repair of ours ask for a scan, once."""
         touched = self._remedies.touched
         ours = touched & {sr} if sr is not None else set(touched)
         touched -= ours

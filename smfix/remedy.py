@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from smfix import chains, pipeline, policy
 from smfix.cases import incident
@@ -91,7 +91,7 @@ class Remedies:
     foreseen: dict[str, Outcome] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     _behind_gc: dict[str, Collector] = field(default_factory=dict)  # by incident: the GC whose end it waits for
-    _looked_for_gc: datetime | None = None
+    _looked_for_gc: datetime = datetime.min.replace(tzinfo=UTC)
     _denied: dict[str, Denied] = field(default_factory=dict)
     _late: list[_Running] = field(default_factory=list)
 
@@ -135,7 +135,9 @@ class Remedies:
     def _due(self, case: Case) -> datetime | None:
         if case.id not in self._behind_gc:
             return case.life.due
-        return self.now() if self._looked_for_gc is None else self._looked_for_gc + _GC_LOOK
+        now = self.now()
+        # A clock that was set back makes the last look one of the future.
+        return self._looked_for_gc + _GC_LOOK if self._looked_for_gc <= now else now - _GC_LOOK
 
     def treat(self, cases: Sequence[Case]) -> list[tuple[TreatedIncident, Denied | None]]:
         """What became of the disks of `cases`, parents first; and of those that were late before."""
