@@ -36,6 +36,7 @@ _SOUND = Outcome(Status.VALID, "the image is sound")
 _STEP = 0.2  # seconds between two looks whether we are to stop
 _MOMENT = 2.0  # seconds that the others wait for one storage
 _AT_ONCE = 64  # incidents treated before the log is looked at again
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _GC_LOOK = timedelta(seconds=2)  # between two looks whether GC has ended
 _BESIDE_GC = GcWait(0.0, "the repair waits for its end")
 _IN_ITS_GAP = GcWait(takes_gap=True)
@@ -91,7 +92,7 @@ class Remedies:
     foreseen: dict[str, Outcome] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     _behind_gc: dict[str, Collector] = field(default_factory=dict)  # by incident: the GC whose end it waits for
-    _looked_for_gc: datetime = datetime.min.replace(tzinfo=UTC)
+    _looked_for_gc: datetime = _LONG_AGO
     _denied: dict[str, Denied] = field(default_factory=dict)
     _late: list[_Running] = field(default_factory=list)
 
