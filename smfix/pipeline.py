@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import xapi_login
+from smfix.host import slow, xapi_login
 from smfix.host.naming import is_uuid
 from smfix.host.sr import Found, sr_mounts
 from smfix.host.storage import open_image
@@ -145,7 +145,7 @@ def from_log(
     )
     reading = _with_beside(reading, asked, setting)
     ids = _ids(reading.incidents)
-    silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts)
+    silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts, setting.say)
     places = [
         Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts)
         for one in reading.incidents
@@ -317,7 +317,8 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
         for found in (image, *(chain_of(image) if parents else ())):
             path = os.path.realpath(found.target.path)
             if path not in told:
-                told[path] = checked(found, uses.get(found.target.path), setting)
+                with slow.watched(found.target.path, setting.say):
+                    told[path] = checked(found, uses.get(found.target.path), setting)
             if child is not None:
                 above[child] = path
             child = path
@@ -387,11 +388,11 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
-    if path in (silent := unanswered([path], ())):
+    if path in (silent := unanswered([path], (), setting.say)):
         again = (setting.undo_command(entry.id),)
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
-    with awake(found.target, volumes, change=agree is not None) as asleep:
+    with slow.watched(path, setting.say), awake(found.target, volumes, change=agree is not None) as asleep:
         outcome = refused(asleep) if asleep is not None else undone(entry, found, setting, agree, volumes)
     outcome = told_of(outcome._replace(journal=entry.id), found.target, volumes, setting)
     return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)

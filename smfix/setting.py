@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from smfix import chains
     from smfix.host.activation import Volumes
     from smfix.host.gc_lock import Collector, GcWait
+    from smfix.host.slow import Say
     from smfix.host.xapi import Pool
     from smfix.repair.apply import Means
 
@@ -56,7 +57,7 @@ class Setting(NamedTuple):
     `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers. `pool` is XAPI,
     None where there is none; `xapi_login` the file that says how to reach it. `rescan`: let the storage
     manager look at an SR again after repairs. `gc_wait` is what ``--gc-wait`` says, and `gc` what is left of it in
-    this run (None: each disk waits as long as a run of its own).
+    this run (None: each disk waits as long as a run of its own). `say` is told that storage is waited for.
     """
 
     sr_mounts: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class Setting(NamedTuple):
     left_srs: frozenset[str] = frozenset()
     gc_wait: str | None = None
     gc: GcWait | None = None
+    say: Say | None = None
 
     @property
     def journals(self) -> str:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable
-from smfix.host import locks, lvm, vhd_util
+from smfix.host import locks, lvm, slow, vhd_util
 from smfix.host.activation import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
@@ -54,7 +54,10 @@ def treat(found: Found, setting: Setting) -> Outcome:
     """What becomes of the image: repaired, foreseen (a dry run), refused, or failed. Never raises."""
     volumes = setting.volumes()
     try:
-        with awake(found.target, volumes, change=setting.decide is not None) as asleep:
+        with (
+            slow.watched(found.target.path, setting.say),
+            awake(found.target, volumes, change=setting.decide is not None) as asleep,
+        ):
             if asleep is not None:
                 return refused(asleep)._replace(next=(setting.repair_command(found.target.path),))
             outcome = _opened(found, setting, volumes)

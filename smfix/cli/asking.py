@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from smfix import pipeline
+from smfix.cli import console
 from smfix.cli.console import answer, emit, redraw, say
 from smfix.errors import UsageError
 from smfix.model import Exit, Outcome, Pruned, Record, Rescan
@@ -31,9 +32,16 @@ def setting_of(
         consent=pipeline.consent(confirm or ()),
         decide=decide,
         words=tuple(sys.argv),
+        say=_said,
         gc_wait=gc_wait,
         gc=GcWait(GC_WAIT if gc_wait is None else pipeline.duration("--gc-wait", gc_wait), draw=redraw),
     )
+
+
+def _said(line: str) -> None:
+    """A line while somebody waits, but for the answer to a question of ours."""
+    if not console.is_asking():
+        say(line)
 
 
 @contextmanager

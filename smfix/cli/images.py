@@ -142,7 +142,9 @@ def scan_(
     try:
         with with_pool(setting_of(sr_mount, None, None, None, None), xapi_login) as setting:
             redraw("smfix: looking for the images")
-            images = scan.scan(targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool)
+            images = scan.scan(
+                targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool, setting.say
+            )
     finally:
         redraw("")
     report = "" if as_json else scanned.text(images)

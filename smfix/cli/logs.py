@@ -96,7 +96,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         options = live.FollowOptions(
             tuple(logs or (pipeline.SMLOG,)), yes, dry_run, as_json, since, until, tz, year, policy, state_dir, metrics
         )
-        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)._replace(left_srs=left)
+        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)._replace(left_srs=left, say=None)
         with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
             return live.follow(options, setting, sys.stdout, say)
     if not (policy is state_dir is metrics is None):
