@@ -46,6 +46,7 @@ from smfix.targets import Missing, find_image, parents_first, resolved
 
 if TYPE_CHECKING:
     from smfix.host import xapi
+    from smfix.host.gc_lock import GcWait
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
@@ -252,14 +253,18 @@ def given_uuid(text: str | None) -> bytes | None:
     return bytes.fromhex(text.replace("-", ""))
 
 
-def duration(option: str, text: str) -> float:
-    """The seconds of a duration such as 90s, 15m, 2h or 1d. Raises UsageError for what is none."""
+def gc_wait(text: str | None, draw: Callable[[str], None]) -> GcWait:
+    """How long a run waits for the end of GC, by ``--gc-wait``. Raises UsageError for what is no duration."""
+    from smfix.host.gc_lock import GC_WAIT, GcWait
+
+    if text is None:
+        return GcWait(GC_WAIT, draw=draw)
     from smfix.policy import seconds
 
     found = seconds(text)
     if found is None:
-        raise UsageError(f"{option} {text}: not a duration such as 0s, 90s, 15m, 2h or 1d")
-    return float(found)
+        raise UsageError(f"--gc-wait {text}: not a duration such as 0s, 90s, 15m, 2h or 1d")
+    return GcWait(float(found), draw=draw)
 
 
 def given_size(text: str | None) -> int | None:

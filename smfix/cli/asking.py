@@ -23,8 +23,6 @@ def setting_of(
     gc_wait: str | None = None,
 ) -> pipeline.Setting:
     """The shared options as one value. Raises UsageError for a code that no consent is asked for, or no duration."""
-    from smfix.host.gc_lock import GC_WAIT, GcWait
-
     return pipeline.Setting(
         sr_mounts=tuple(sr_mount or ()),
         journal_dir=journal_dir,
@@ -34,7 +32,7 @@ def setting_of(
         words=tuple(sys.argv),
         say=_said,
         gc_wait=gc_wait,
-        gc=GcWait(GC_WAIT if gc_wait is None else pipeline.duration("--gc-wait", gc_wait), draw=redraw),
+        gc=pipeline.gc_wait(gc_wait, redraw),
     )
 
 
