@@ -202,7 +202,6 @@ def test_a_gc_that_begins_while_sr_is_waited_for_meets_no_running(folder):
         begun.append(Gc(folder))
         met.append(begun[0].say("run") and begun[0].say("rest"))
 
-    sr = Gc(folder / "x")  # any process that holds SM's `sr`
     busy = subprocess.Popen(
         [sys.executable, "-c", GC, str(folder / SR / "sr"), str(folder / SR / "other")],
         stdin=subprocess.PIPE,
@@ -216,8 +215,8 @@ def test_a_gc_that_begins_while_sr_is_waited_for_meets_no_running(folder):
             assert refusal.reason is Reason.LOCKED
         assert met == [True]
     finally:
-        busy.communicate() if busy.poll() is None else None
-        sr.end()
+        if busy.poll() is None:
+            busy.communicate()
         for one in begun:
             one.end()
 
@@ -312,14 +311,16 @@ def test_the_recovery_of_an_interrupted_repair_waits_too(world, folder):
     broken = path.read_bytes()
     world.run("repair", path, *options(folder))
     (entry,) = journal_folder.list_journals(str(world.journals))
-    os.rename(entry.path, re.sub(r"\.verified$", "", entry.path) + ".unfinished")
-    after = path.read_bytes()
-    path.write_bytes(broken[:-512] + b"y" * 512 if len(broken) == len(after) else broken)
-    between = path.read_bytes()
-    with gc_at_work(folder):
+    os.rename(entry.path, re.sub(r"\.verified$", ".unfinished", entry.path))
+    path.write_bytes(broken)
+    with gc_at_work(folder) as gc:
         run = world.run("repair", path, *options(folder, "--gc-wait", "0s"))
-    assert run.json["images"][0]["outcome"]["status"] != "repaired"
-    assert path.read_bytes() == between
+    outcome = run.json["images"][0]["outcome"]
+    assert outcome["reason"] == "locked"
+    assert f"process {gc.process.pid}" in outcome["message"]
+    assert outcome["next"][0].startswith("smfix repair ")
+    assert path.read_bytes() == broken
+    assert world.run("repair", path, *options(folder)).code == 1
 
 
 @pytest.mark.parametrize("text", ["1", "-1s", "soon", "1y", "", "2H", "٣s"])
