@@ -45,7 +45,7 @@ DAY = timedelta(days=1)
 _SOONEST = timedelta(seconds=2)
 _LATEST = timedelta(minutes=10)
 _RARELY = timedelta(hours=1)
-# What waits for a permission: of the policy, of --yes, of a consent.
+# Reasons to wait for a permission: of the policy, of --yes, of a consent.
 _FOR_LEAVE = frozenset({Reason.POLICY.value, Reason.NEEDS_CONFIRM.value, Status.WOULD_REPAIR.value})
 # What another process ends by itself is tried again soon; the rest needs somebody to do something.
 _PASSING = frozenset(
@@ -127,7 +127,7 @@ def treated(life: Life, status: Status, reason: Reason | None, now: datetime, un
 
 
 def permitted_anew(life: Life, now: datetime) -> Life:
-    """What is permitted may have changed: look at once at a disk that waits for a permission."""
+    """Look at once at a disk that waits for a permission, because permissions may have changed."""
     waits = life.stage is Stage.WAITING and life.reason in _FOR_LEAVE
     return replace(life, due=now) if waits else life
 

@@ -168,7 +168,7 @@ class _Reader:
         return timedelta(seconds=found)
 
     def patience(self, table: dict[str, Any], name: str) -> timedelta | None:
-        """A time as :meth:`span` reads it; None for ``never``, and where it is not there."""
+        """A time as :meth:`span` reads it; None for ``never``, and if it is missing."""
         return None if table.get(name, NEVER) == NEVER else self.span(table, name, timedelta())
 
 

@@ -22,7 +22,7 @@ Name = TypeVar("Name")
 def unanswered(targets: Iterable[str], mounts: Sequence[str], say: Say | None = None) -> dict[str, str]:
     """Of the TARGETs of a command line those whose storage is silent, and what is said of it. Raises UsageError.
 
-    `say` is told that storage is waited for.
+    `say` gets a line when storage is waited for.
     """
     every = cache(lambda: list(sr_folders(None, mounts)))  # listed once, and only where a name asks for it
     return _unanswered({text: _places(text, mounts, every) for text in targets}, say)

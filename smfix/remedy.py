@@ -91,7 +91,7 @@ class Remedies:
     patience: float = field(default_factory=answers.patience)
     foreseen: dict[str, Outcome] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
-    _behind_gc: dict[str, Collector] = field(default_factory=dict)  # by incident: the GC whose end it waits for
+    _gc_of: dict[str, Collector] = field(default_factory=dict)  # by incident: the GC whose end it waits for
     _looked_for_gc: datetime = _LONG_AGO
     _denied: dict[str, Denied] = field(default_factory=dict)
     _late: list[_Running] = field(default_factory=list)
@@ -100,18 +100,18 @@ class Remedies:
         """The incidents whose disk is to be looked at now."""
         now = self.now()
         due = [case for case, at in self._waiting() if at <= now]
-        if any(case.id in self._behind_gc for case in due):
+        if any(case.id in self._gc_of for case in due):
             self._looked_for_gc = now
         return [case for case in due if not self._still_waits_for_gc(case)][:_AT_ONCE]
 
     def _still_waits_for_gc(self, case: Case) -> bool:
         """The GC that this incident waits for is at work still, and the policy has patience with it."""
-        before = self._behind_gc.get(case.id)
+        before = self._gc_of.get(case.id)
         if before is None or self._is_out_of_patience(case):
             return False
         now = self.setting.collector(before.sr)
         if now is None:
-            del self._behind_gc[case.id]
+            del self._gc_of[case.id]
         return now is not None and now.pid == before.pid
 
     def _is_out_of_patience(self, case: Case) -> bool:
@@ -134,7 +134,7 @@ class Remedies:
         return [(case, at) for case, at in due if at is not None]
 
     def _due(self, case: Case) -> datetime | None:
-        if case.id not in self._behind_gc:
+        if case.id not in self._gc_of:
             return case.life.due
         now = self.now()
         # A clock that was set back makes the last look one of the future.
@@ -286,7 +286,7 @@ class Remedies:
         outcome = treated.outcome
         denied = self._denied.pop(treated.id, None)
         case = self.ledger.cases[treated.id]
-        self._behind_gc.pop(treated.id, None)
+        self._gc_of.pop(treated.id, None)
         if outcome is None:
             # The log calls it over; the repair that made it so may not have been told yet.
             unseen = case.life.trying and treated.path and self._unseen(_SOUND, treated.path, case.life.trying)
@@ -304,7 +304,7 @@ class Remedies:
         if outcome.reason is Reason.LOCKED:
             outcome = outcome._replace(next=())  # the next look is ours
             if (busy := self.setting.collector(treated.sr)) is not None:
-                self._behind_gc[treated.id] = busy
+                self._gc_of[treated.id] = busy
         if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) and treated.path is not None:
             now = self.now()
             kept = [(path, at) for path, at in self.ledger.repairs if now - at < DAY]

@@ -57,7 +57,7 @@ def scan(
     """Every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
 
     Within a folder parents come before their children. `progress` is told how many of how many. `pool` is asked
-    once for each SR: what its disks are called, and which of them other hosts have open. `say` is told that storage
+    once for each SR: what its disks are called, and which of them other hosts have open. `say` gets a line when storage
     is waited for. Raises UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
     """
     folders = sr_mounts(mounts)

@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers. `pool` is XAPI,
     None where there is none; `xapi_login` the file that says how to reach it. `rescan`: let the storage
     manager look at an SR again after repairs. `gc_wait` is what ``--gc-wait`` says, and `gc` what is left of it in
-    this run (None: each disk waits as long as a run of its own). `say` is told that storage is waited for.
+    this run (None: each disk waits as long as a run of its own). `say` gets a line when storage is waited for.
     """
 
     sr_mounts: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class Setting(NamedTuple):
         return Volumes(locks.sm_lock_folder(self.lock_dir))
 
     def collector(self, sr: str | None) -> Collector | None:
-        """The GC that is at work on `sr` now, by this host's locks; None: none, or nobody can tell."""
+        """The GC that is at work on `sr` now, by this host's locks; None: none, or it cannot be seen."""
         from smfix.host import gc_lock, locks
 
         folder = locks.sm_lock_folder(self.lock_dir)

@@ -37,7 +37,7 @@ def setting_of(
 
 
 def _said(line: str) -> None:
-    """A line while somebody waits, but for the answer to a question of ours."""
+    """Say a line on stderr, unless a question of ours waits for its answer."""
     if not console.is_asking():
         say(line)
 

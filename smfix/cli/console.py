@@ -131,7 +131,7 @@ class _Asking:
 
 
 def is_asking() -> bool:
-    """True while somebody is asked."""
+    """True while a question waits for its answer."""
     return _Asking.now
 
 

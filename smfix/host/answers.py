@@ -51,7 +51,7 @@ def words(what: str, seconds: float | None = None, then: str = "then run smfix a
 def silent(paths: Iterable[str], say: slow.Say | None = None) -> frozenset[str]:
     """Those of `paths` (folders, images, devices) whose storage does not answer in time. Raises UsageError.
 
-    `say` is told, before the time is over, that they are waited for.
+    `say` gets a line that names them if they are silent for long, before the time is over.
     """
     todo, limit = list(dict.fromkeys(paths)), patience()
     _LEFT[:] = [pid for pid in _LEFT if not _is_over(pid)]

@@ -32,7 +32,7 @@ GC_ACTIVE = "gc_active"
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_START_FIELD = 19  # of /proc/PID/stat, counted behind the command's name: starttime is field 22
+_START_FIELD = 19  # of /proc/PID/stat, counted after the command's name: starttime is field 22
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ a VDI, so a lock counts only if the path still leads to the file that was locked
 ``running`` (which excludes a coalesce), ``sr`` (which a starting VM waits for), ``<vdi>/vdi``;
 release is in reverse. Every wait is bounded. While GC is at work on the SR none is taken
 (:mod:`smfix.host.gc_lock`). GC becomes active under `sr`, and scans under `sr` before it asks for `running`: so
-`running` and `sr` are taken both at once or not at all, and then nobody can become GC.
+`running` and `sr` are taken both at once or not at all, and then no process can become GC.
 
 smfix's own lock excludes other smfix from one image, whatever it is called: it is keyed by device
 and inode, and is an ``flock``, which no stray ``close`` can drop.

@@ -1,4 +1,4 @@
-"""Says that a run waits for storage: one that nobody hears of for minutes looks like one that hangs.
+"""Say that a run waits for storage: a run that is silent for minutes looks like one that hangs.
 
 Theory. A thread that waits in the kernel cannot speak, and a signal's handler in Python runs only when it is back. So a
 second thread looks at the first one: if it is not running, and the kernel counts no switch of it to another thread
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 Say = Callable[[str], None]
 
 SECONDS = 5.0
-"""How long one wait goes on before it is said."""
+"""How long one wait goes on before a line names it."""
 _STEP = 0.5  # seconds between two looks
 
 
@@ -32,7 +32,7 @@ def words(what: str) -> str:
 
 @contextmanager
 def watched(what: str, say: Say | None) -> Iterator[None]:
-    """While the block runs, `say` once if this thread waits for one thing for SECONDS; None: nobody is told."""
+    """While the block runs, `say` once if this thread waits for one thing for SECONDS; None: do nothing."""
     if say is None:
         yield
         return
@@ -43,7 +43,7 @@ def watched(what: str, say: Say | None) -> Iterator[None]:
         yield
     finally:
         over.set()
-        watcher.join(_STEP)  # unless nobody takes what it says
+        watcher.join(_STEP)  # bounded: stderr may be a pipe that takes nothing
 
 
 def _watch(thread: int, what: str, say: Say, over: threading.Event) -> None:

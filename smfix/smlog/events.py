@@ -109,7 +109,7 @@ class GcEnded(NamedTuple):
 class EventReader:
     """Reads the lines an engine points at. One reader per window, lines in ascending order.
 
-    `gc_ended` holds the latest of what is no failure of a disk, until somebody takes it.
+    `gc_ended` holds the latest GCs that ended early, until the caller takes them.
     """
 
     def __init__(self, window: Window, origin: int = 0) -> None:

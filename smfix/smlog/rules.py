@@ -28,7 +28,7 @@ class Says(Enum):
     SCAN_ERROR = "vhd-util scan's line for one image"
     FAILED = "a command that failed: a record of several lines"
     INVALID = "vhd-util's verdict in a terminal, a trace, or a record that lost its start"
-    GC_ENDED = "GC met a lock that somebody held, and ended its run"
+    GC_ENDED = "GC met a lock that another process held, and ended its run"
     NOISE = "an error, and not a damaged VHD"
 
 
