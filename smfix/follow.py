@@ -126,6 +126,7 @@ class Follower:
         self._hooks_left: list[int] = []
         self._rescans = Rescans(asked.rescan)
         self._ask_again()
+        self._permit_anew()  # this run may be allowed what the last one was not
         self._saved_at = self._measured_at = 0.0
         self._is_dirty = True
         self._nobody_listens = False
@@ -254,6 +255,17 @@ class Follower:
             for case, before in self._cases.take(event, _now(), self._time_of):
                 self._moved(case, before)
             self._is_dirty = True
+        for ended in self._reader.gc_ended():
+            self._start_gc_again(ended.sr)
+
+    def _start_gc_again(self, sr: str | None) -> None:
+        """A GC of `sr` (None: unknown) ended at a held lock: after a repair of ours ask for a scan, once."""
+        touched = self._remedies.touched
+        ours = touched & {sr} if sr is not None else set(touched)
+        touched -= ours
+        for one in sorted(ours):
+            self._rescans.want([one])
+            self._say(f"smfix: SR {one}: GC ended early at a lock, after a repair; a scan is asked for")
 
     def _time_of(self, event: Failure) -> datetime | None:
         """The event's time: the latest year that is not after now, unless the operator says another."""
@@ -309,7 +321,9 @@ class Follower:
         foreseen = self._remedies.foreseen.pop(case.id, outcome)
         looked = foreseen is not None and _was_diagnosed(foreseen)
         if looked and before.stage is Stage.SEEN and case.life.stage is not Stage.DIAGNOSED:
-            self._announce(case, Stage.DIAGNOSED.value, treated._replace(outcome=foreseen))
+            # With leave to write the event that follows says what to type next, if anything.
+            found = foreseen if foreseen is None or not self._asked.may_write else foreseen._replace(next=())
+            self._announce(case, Stage.DIAGNOSED.value, treated._replace(outcome=found))
         self._moved(case, before)
 
     def _ask_again(self) -> None:
@@ -364,7 +378,14 @@ class Follower:
         self._remedies.rules = self._policy
         setting = self._base_setting
         self._remedies.setting = setting._replace(consent=setting.consent | self._policy.consent)
+        self._permit_anew()
         self._say("smfix: the policy was read again")
+
+    def _permit_anew(self) -> None:
+        for case in self._ledger.cases.values():
+            case.life = lifecycle.permitted_anew(case.life, _now())
+            self._fragments.pop(case.id, None)
+        self._is_dirty = True
 
     # ---------------------------------------------------------------- telling
 

@@ -45,6 +45,8 @@ DAY = timedelta(days=1)
 _SOONEST = timedelta(seconds=2)
 _LATEST = timedelta(minutes=10)
 _RARELY = timedelta(hours=1)
+# Reasons to wait for a permission: of the policy, of --yes, of a consent.
+_FOR_LEAVE = frozenset({Reason.POLICY.value, Reason.NEEDS_CONFIRM.value, Status.WOULD_REPAIR.value})
 # What another process ends by itself is tried again soon; the rest needs somebody to do something.
 _PASSING = frozenset(
     {
@@ -122,6 +124,12 @@ def treated(life: Life, status: Status, reason: Reason | None, now: datetime, un
     again = _moved(life, stage, why, now)
     wait = min(_SOONEST * 2 ** min(again.tries, 16), _LATEST) if why in _PASSING else _RARELY
     return replace(again, tries=again.tries + 1, due=max(until, now + _SOONEST) if until else now + wait)
+
+
+def permitted_anew(life: Life, now: datetime) -> Life:
+    """Look at once at a disk that waits for a permission, because permissions may have changed."""
+    waits = life.stage is Stage.WAITING and life.reason in _FOR_LEAVE
+    return replace(life, due=now) if waits else life
 
 
 def rescanned(life: Life, now: datetime) -> Life:

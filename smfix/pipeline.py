@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import xapi_login
+from smfix.host import slow, xapi_login
 from smfix.host.naming import is_uuid
 from smfix.host.paths import typed
 from smfix.host.sr import Found, sr_mounts
@@ -47,6 +47,7 @@ from smfix.targets import Missing, find_image, parents_first, resolved
 
 if TYPE_CHECKING:
     from smfix.host import xapi
+    from smfix.host.gc_lock import GcWait
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
@@ -146,7 +147,7 @@ def from_log(
     )
     reading = _with_beside(reading, asked, setting)
     ids = _ids(reading.incidents)
-    silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts)
+    silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts, setting.say)
     places = [
         Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts)
         for one in reading.incidents
@@ -253,6 +254,20 @@ def given_uuid(text: str | None) -> bytes | None:
     return bytes.fromhex(text.replace("-", ""))
 
 
+def gc_wait(text: str | None, draw: Callable[[str], None]) -> GcWait:
+    """How long a run waits for the end of GC, by ``--gc-wait``. Raises UsageError for what is no duration."""
+    from smfix.host.gc_lock import GC_WAIT, GcWait
+
+    if text is None:
+        return GcWait(GC_WAIT, draw=draw)
+    from smfix.policy import seconds
+
+    found = seconds(text)
+    if found is None:
+        raise UsageError(f"--gc-wait {text}: not a duration such as 0s, 90s, 15m, 2h or 1d")
+    return GcWait(float(found), draw=draw)
+
+
 def given_size(text: str | None) -> int | None:
     """The size of ``--size`` in bytes. Raises UsageError for what is none."""
     if text is None:
@@ -308,7 +323,8 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
         for found in (image, *(chain_of(image) if parents else ())):
             path = os.path.realpath(found.target.path)
             if path not in told:
-                told[path] = checked(found, uses.get(found.target.path), setting)
+                with slow.watched(found.target.path, setting.say):
+                    told[path] = checked(found, uses.get(found.target.path), setting)
             if child is not None:
                 above[child] = path
             child = path
@@ -384,11 +400,11 @@ def undo(
     entry = journal_folder.load(setting.journals, prefix)
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
-    if path in (silent := unanswered([path], ())):
+    if path in (silent := unanswered([path], (), setting.say)):
         again = (setting.undo_command(entry.id),)
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
-    with awake(found.target, volumes, change=agree is not None) as asleep:
+    with slow.watched(path, setting.say), awake(found.target, volumes, change=agree is not None) as asleep:
         outcome = (
             refused(asleep)
             if asleep is not None

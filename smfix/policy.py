@@ -22,8 +22,10 @@ LONGEST_HOOK = 300
 """Seconds that a hook may be given at most."""
 _SR = re.compile(r"[0-9a-f]{4,8}[0-9a-f*-]*\Z|\*\Z")
 _HOURS = re.compile(r"(?P<h1>[0-2][0-9]):(?P<m1>[0-5][0-9])-(?P<h2>[0-2][0-9]):(?P<m2>[0-5][0-9])\Z")
-_SPAN = re.compile(r"(?P<number>[0-9]{1,5}) ?(?P<unit>[smhd])\Z")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SPAN = re.compile(r"(?P<number>[0-9]{1,5}) ?(?P<unit>s|m|min|h|d)\Z", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+NEVER = "never"
+"""What `gc-patience` says to wait for the end of GC however long that takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Policy:
     `srs` and `not_srs` are patterns of SR UUIDs. `findings` holds ``SAFE`` and codes of findings that
     are consented to. `per_hour` and `per_day` bound the repairs (None: no bound). `quiet` are hours of
     the host's day in which nothing is repaired. `remind_first` and `remind_last` are the first and
-    the longest time between two reports of the same thing.
+    the longest time between two reports of the same thing. `gc_patience` is how long a repair waits for
+    the end of GC before it takes the gap between two of GC's iterations (None: it never does).
     """
 
     dry_run: bool = False
@@ -59,6 +62,7 @@ class Policy:
     hooks: tuple[Hook, ...] = ()
     remind_first: timedelta = timedelta(hours=1)
     remind_last: timedelta = timedelta(days=1)
+    gc_patience: timedelta | None = None
 
     @property
     def consent(self) -> frozenset[str]:
@@ -157,14 +161,24 @@ class _Reader:
         value = table.get(name.rpartition(".")[2])
         if value is None:
             return default
-        found = _SPAN.match(value) if isinstance(value, str) else None
-        if found is None or not int(found["number"]):
+        found = seconds(value) if isinstance(value, str) else None
+        if not found:
             self.mistakes.append(f"{name}: {value!r} is not a time such as 90s, 15m, 2h or 1d")
             return default
-        return timedelta(seconds=int(found["number"]) * _UNITS[found["unit"]])
+        return timedelta(seconds=found)
+
+    def patience(self, table: dict[str, Any], name: str) -> timedelta | None:
+        """A time as :meth:`span` reads it; None for ``never``, and if it is missing."""
+        return None if table.get(name, NEVER) == NEVER else self.span(table, name, timedelta())
 
 
-_KNOWN = ("version", "dry-run", "repair", "quiet", "remind", "hook")
+def seconds(text: str) -> int | None:
+    """The seconds of a duration such as ``90s``, ``15m``, ``2h``, ``1d``; None for what is none."""
+    found = _SPAN.match(text)
+    return None if found is None else int(found["number"]) * _UNITS[found["unit"]]
+
+
+_KNOWN = ("version", "dry-run", "gc-patience", "repair", "quiet", "remind", "hook")
 
 
 _DEFAULT = Policy()
@@ -205,6 +219,7 @@ def read(text: str, codes: Iterable[str], events: Iterable[str]) -> Policy | tup
         hooks=_hooks(reader, top.get("hook", []), known_events),
         remind_first=first,
         remind_last=max(first, reader.span(remind, "remind.at-most", _DEFAULT.remind_last)),
+        gc_patience=reader.patience(top, "gc-patience"),
     )
     return tuple(reader.mistakes) or policy
 

@@ -13,22 +13,27 @@ from typing import TypeVar
 
 from smfix.host import answers
 from smfix.host.naming import is_uuid
+from smfix.host.slow import Say
 from smfix.host.sr import sr_folders
 
 Name = TypeVar("Name")
 
 
-def unanswered(targets: Iterable[str], mounts: Sequence[str]) -> dict[str, str]:
-    """Of the TARGETs of a command line those whose storage is silent, and what is said of it. Raises UsageError."""
+def unanswered(targets: Iterable[str], mounts: Sequence[str], say: Say | None = None) -> dict[str, str]:
+    """Of the TARGETs of a command line those whose storage is silent, and what is said of it. Raises UsageError.
+
+    `say` gets a line when storage is waited for.
+    """
     every = cache(lambda: list(sr_folders(None, mounts)))  # listed once, and only where a name asks for it
-    return _unanswered({text: _places(text, mounts, every) for text in targets})
+    return _unanswered({text: _places(text, mounts, every) for text in targets}, say)
 
 
-def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str]) -> dict[str | None, str]:
+def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str], say: Say | None = None) -> dict[str | None, str]:
     """Of the SRs those that are silent; None, an SR that nobody knows, is silent where any is. Raises UsageError."""
     there = _listed(mounts)
     places = {sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in dict.fromkeys(srs)}
-    return _unanswered({sr: [one for one in some if there is None or one in there] for sr, some in places.items()})
+    known = {sr: [one for one in some if there is None or one in there] for sr, some in places.items()}
+    return _unanswered(known, say)
 
 
 def _listed(mounts: Sequence[str]) -> frozenset[str] | None:
@@ -42,8 +47,8 @@ def _listed(mounts: Sequence[str]) -> frozenset[str] | None:
         return None
 
 
-def _unanswered(places: Mapping[Name, list[str]]) -> dict[Name, str]:
-    silent = answers.silent(place for some in places.values() for place in some)
+def _unanswered(places: Mapping[Name, list[str]], say: Say | None) -> dict[Name, str]:
+    silent = answers.silent((place for some in places.values() for place in some), say)
     told = {name: next((place for place in some if place in silent), None) for name, some in places.items()}
     return {name: answers.words(place) for name, place in told.items() if place is not None}
 

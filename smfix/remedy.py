@@ -4,6 +4,9 @@ Each storage repository's disks are one errand (:mod:`smfix.host.errand`): one w
 answer in a moment is left to itself, and holds up nobody else. The errand asks before it writes, and the
 answer is given here: by the policy, by the recurrence of damage, and only after it was written down that an
 attempt begins.
+
+While the storage manager's GC is at work on an SR, its disks are not looked at again: only GC's lock is, every two
+seconds. When GC has ended, or the policy's patience with it, the repair goes on.
 """
 
 from __future__ import annotations
@@ -12,16 +15,17 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from smfix import chains, pipeline, policy
 from smfix.cases import incident
 from smfix.errors import SmfixError
 from smfix.host import answers
 from smfix.host.errand import Errand
+from smfix.host.gc_lock import Collector, GcWait
 from smfix.host.sr import Found, sr_mounts
 from smfix.ledger import Case, Ledger
-from smfix.lifecycle import DAY, attempted
+from smfix.lifecycle import DAY, Stage, attempted
 from smfix.model import Incident, Outcome, Reason, Record, State, Status, TreatedIncident
 from smfix.pipeline import Setting
 from smfix.policy import Policy
@@ -32,6 +36,10 @@ _SOUND = Outcome(Status.VALID, "the image is sound")
 _STEP = 0.2  # seconds between two looks whether we are to stop
 _MOMENT = 2.0  # seconds that the others wait for one storage
 _AT_ONCE = 64  # incidents treated before the log is looked at again
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_GC_LOOK = timedelta(seconds=2)  # between two looks whether GC has ended
+_BESIDE_GC = GcWait(0.0, "the repair waits for its end")
+_IN_ITS_GAP = GcWait(takes_gap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ class _Running:
 class Remedies:
     """Treats what is due. `may_write`: ``--yes``, or a policy that allows it. `save` makes the ledger durable.
 
-    `foreseen` are the outcomes that were asked about, by incident, until the caller takes them.
+    `foreseen` are the outcomes that were asked about, by incident, until the caller takes them. `touched` are the
+    SRs whose locks a repair may have taken, until the caller takes them.
     """
 
     ledger: Ledger
@@ -81,13 +90,35 @@ class Remedies:
     rules: Policy = field(default_factory=Policy)
     patience: float = field(default_factory=answers.patience)
     foreseen: dict[str, Outcome] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    _gc_of: dict[str, Collector] = field(default_factory=dict)  # by incident: the GC whose end it waits for
+    _looked_for_gc: datetime = _LONG_AGO
     _denied: dict[str, Denied] = field(default_factory=dict)
     _late: list[_Running] = field(default_factory=list)
 
     def due(self) -> list[Case]:
         """The incidents whose disk is to be looked at now."""
         now = self.now()
-        return [case for case, at in self._waiting() if at <= now][:_AT_ONCE]
+        due = [case for case, at in self._waiting() if at <= now]
+        if any(case.id in self._gc_of for case in due):
+            self._looked_for_gc = now
+        return [case for case in due if not self._still_waits_for_gc(case)][:_AT_ONCE]
+
+    def _still_waits_for_gc(self, case: Case) -> bool:
+        """The GC that this incident waits for is at work still, and the policy has patience with it."""
+        before = self._gc_of.get(case.id)
+        if before is None or self._is_out_of_patience(case):
+            return False
+        now = self.setting.collector(before.sr)
+        if now is None:
+            del self._gc_of[case.id]
+        return now is not None and now.pid == before.pid
+
+    def _is_out_of_patience(self, case: Case) -> bool:
+        """GC has kept this incident waiting for longer than the policy says."""
+        most, life = self.rules.gc_patience, case.life
+        waits = life.stage is Stage.WAITING and life.reason == Reason.LOCKED.value
+        return most is not None and waits and self.now() - life.since >= most
 
     def until_due(self) -> float | None:
         """Seconds until there is something to do; None: nothing is waited for."""
@@ -99,8 +130,15 @@ class Remedies:
     def _waiting(self) -> list[tuple[Case, datetime]]:
         """The incidents that will be looked at, and when; without those of a storage that is being waited for."""
         silent = {one.sr for one in self._late}
-        due = [(case, case.life.due) for case in self.ledger.cases.values() if (case.sr or "") not in silent]
+        due = [(case, self._due(case)) for case in self.ledger.cases.values() if (case.sr or "") not in silent]
         return [(case, at) for case, at in due if at is not None]
+
+    def _due(self, case: Case) -> datetime | None:
+        if case.id not in self._gc_of:
+            return case.life.due
+        now = self.now()
+        # A clock that was set back makes the last look one of the future.
+        return self._looked_for_gc + _GC_LOOK if self._looked_for_gc <= now else now - _GC_LOOK
 
     def treat(self, cases: Sequence[Case]) -> list[tuple[TreatedIncident, Denied | None]]:
         """What became of the disks of `cases`, parents first; and of those that were late before."""
@@ -116,11 +154,12 @@ class Remedies:
 
     def _group(self, sr: str, cases: list[Case]) -> list[tuple[TreatedIncident, Denied | None]]:
         told = [(case.id, incident(case, self.ledger.files)) for case in cases]
-        setting = self.setting
+        setting = self.setting._replace(gc=_BESIDE_GC)
+        gap = frozenset(case.id for case in cases if self._is_out_of_patience(case))
         may_write = self.may_write
 
         def work(ask: Callable[[Asked], bool]) -> list[TreatedIncident]:
-            return _treat_all(told, setting, ask if may_write else None)
+            return _treat_all(told, setting, ask if may_write else None, gap)
 
         errand, since = Errand(work), time.monotonic()
         while not errand.serve(_STEP, self._answer):
@@ -189,7 +228,7 @@ class Remedies:
 
     def _answer(self, asked: Asked) -> bool:
         self.foreseen[asked.case] = asked.outcome
-        denied = self._denies(asked)
+        denied = self._denies(asked) or self._waits_for_gc(asked)
         if denied is not None:
             self._denied[asked.case] = denied
             return False
@@ -202,6 +241,8 @@ class Remedies:
             case.life = before
             self._denied[asked.case] = Denied(Status.FAILED, None, f"{error}; nothing was written to the image")
             return False
+        if asked.sr is not None:
+            self.touched.add(asked.sr)
         return True
 
     def _denies(self, asked: Asked) -> Denied | None:
@@ -222,6 +263,14 @@ class Remedies:
             Status.REFUSED, Reason.POLICY, f"{why[0]}; {codes} would be repaired, nothing was written", why[1]
         )
 
+    def _waits_for_gc(self, asked: Asked) -> Denied | None:
+        """As the repair itself would find, but before a volume is made writable for nothing."""
+        busy = self.setting.collector(asked.sr)
+        if busy is None or self._is_out_of_patience(self.ledger.cases[asked.case]):
+            return None
+        refusal = _BESIDE_GC.refusal(busy)
+        return Denied(Status.REFUSED, refusal.reason, refusal.message)
+
     def repaired_at(self, path: str | None) -> datetime | None:
         """When the disk at `path` was repaired within the last day; None: it was not."""
         if path is None:
@@ -237,13 +286,14 @@ class Remedies:
         outcome = treated.outcome
         denied = self._denied.pop(treated.id, None)
         case = self.ledger.cases[treated.id]
+        self._gc_of.pop(treated.id, None)
         if outcome is None:
             # The log calls it over; the repair that made it so may not have been told yet.
             unseen = case.life.trying and treated.path and self._unseen(_SOUND, treated.path, case.life.trying)
             return (treated._replace(state=State.OPEN, outcome=unseen), None) if unseen else (treated, None)
         last = self.repaired_at(treated.path)
         if denied is not None and outcome.status is Status.WOULD_REPAIR:
-            step = () if denied.reason is Reason.STALE else outcome.next
+            step = () if denied.reason in (Reason.STALE, Reason.LOCKED) else outcome.next
             outcome = outcome._replace(status=denied.status, reason=denied.reason, message=denied.message,
                 remaining=outcome.findings, lost_sectors=0, next=step,
             )  # fmt: skip
@@ -251,6 +301,10 @@ class Remedies:
             outcome = outcome._replace(reason=Reason.RECURRED, message=f"{_recurred(last)}; {outcome.message}")
         elif outcome.status is Status.VALID and case.life.trying is not None and treated.path is not None:
             outcome = self._unseen(outcome, treated.path, case.life.trying) or outcome
+        if outcome.reason is Reason.LOCKED:
+            outcome = outcome._replace(next=())  # the next look is ours
+            if (busy := self.setting.collector(treated.sr)) is not None:
+                self._gc_of[treated.id] = busy
         if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) and treated.path is not None:
             now = self.now()
             kept = [(path, at) for path, at in self.ledger.repairs if now - at < DAY]
@@ -328,7 +382,10 @@ class Rescans:
 
 
 def _treat_all(
-    told: Sequence[tuple[str, Incident]], setting: Setting, ask: Callable[[Asked], bool] | None
+    told: Sequence[tuple[str, Incident]],
+    setting: Setting,
+    ask: Callable[[Asked], bool] | None,
+    gap: frozenset[str] = frozenset(),
 ) -> list[TreatedIncident]:
     """Find and treat each; in the errand's thread, so it changes nothing but disks it may."""
     mounts = sr_mounts(setting.sr_mounts)
@@ -338,7 +395,8 @@ def _treat_all(
         (name, one), place = told[index], places[index]
         sr = place.target.sr if isinstance(place, Found) else one.sr
         decide = _decider(name, sr, ask) if ask is not None else None
-        done.append(pipeline.treat_incident(name, one, place, setting._replace(decide=decide)))
+        gc = _IN_ITS_GAP if name in gap else setting.gc
+        done.append(pipeline.treat_incident(name, one, place, setting._replace(decide=decide, gc=gc)))
     return done
 
 

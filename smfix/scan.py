@@ -17,6 +17,7 @@ from smfix.errors import SmfixError, Unreadable, UsageError
 from smfix.host import forked, lvm, xapi
 from smfix.host.naming import is_uuid
 from smfix.host.pool import Attachment
+from smfix.host.slow import Say
 from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
 from smfix.host.storage import Folders, Identity, open_image
 from smfix.host.usage import Usage, elsewhere, usage_of
@@ -51,15 +52,16 @@ def scan(
     mounts: Sequence[str],
     progress: Callable[[int, int], None] | None = None,
     pool: xapi.Pool | None = None,
+    say: Say | None = None,
 ) -> tuple[ScannedImage, ...]:
     """Every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
 
     Within a folder parents come before their children. `progress` is told how many of how many. `pool` is asked
-    once for each SR: what its disks are called, and which of them other hosts have open. Raises
-    UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
+    once for each SR: what its disks are called, and which of them other hosts have open. `say` gets a line when storage
+    is waited for. Raises UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
     """
     folders = sr_mounts(mounts)
-    silent = unanswered(targets or list(sr_folders(None, folders)), folders)
+    silent = unanswered(targets or list(sr_folders(None, folders)), folders, say)
     found = list(_images(targets, folders, silent))
     told = [_told(each, pool) for each in found]
     uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.host import paths
-from smfix.host.naming import read_path
+from smfix.host.naming import is_uuid, read_path
 from smfix.model import ByteView, Names, Outcome, Target
 from smfix.report.escape import command, operand
 
 if TYPE_CHECKING:
     from smfix import chains
     from smfix.host.activation import Volumes
+    from smfix.host.gc_lock import Collector, GcWait
+    from smfix.host.slow import Say
     from smfix.host.xapi import Pool
     from smfix.repair.apply import Means
 
@@ -34,13 +37,13 @@ class No(NamedTuple):
 Decide = Callable[[str, Outcome], bool | No]
 """Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
 
-_WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--xapi-login", "--no-rescan")
+_WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--gc-wait", "--xapi-login", "--no-rescan")
 _TAKES = {
     "from-log": (*_WRITERS, "--leave-sr"),
     "repair": (*_WRITERS, "--size", "--uuid"),
     "scan": ("--sr-mount", "--xapi-login"),
     "check": ("--sr-mount", "--xapi-login"),
-    "undo": ("--journal-dir", "--sm-lock-dir", "--xapi-login"),
+    "undo": ("--journal-dir", "--sm-lock-dir", "--gc-wait", "--xapi-login"),
     "journal": ("--journal-dir",),
 }
 ROOT_JOURNALS = "/var/lib/smfix/journal"
@@ -54,7 +57,8 @@ class Setting(NamedTuple):
     `decide` None is a dry run. `words` is the command line, for the journal. `given_size` (bytes) and
     `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers. `pool` is XAPI,
     None where there is none; `xapi_login` the file that says how to reach it. `rescan`: let the storage
-    manager look at an SR again after repairs.
+    manager look at an SR again after repairs. `gc_wait` is what ``--gc-wait`` says, and `gc` what is left of it in
+    this run (None: each disk waits as long as a run of its own). `say` gets a line when storage is waited for.
     """
 
     sr_mounts: tuple[str, ...] = ()
@@ -70,6 +74,9 @@ class Setting(NamedTuple):
     xapi_login: str | None = None
     rescan: bool = True
     left_srs: frozenset[str] = frozenset()
+    gc_wait: str | None = None
+    gc: GcWait | None = None
+    say: Say | None = None
 
     @property
     def journals(self) -> str:
@@ -110,6 +117,8 @@ class Setting(NamedTuple):
             return [name, uuid_text(self.given_uuid)]
         if name == "--xapi-login":
             return [] if self.xapi_login is None else [name, paths.named(self.xapi_login)]
+        if name == "--gc-wait":
+            return [] if self.gc_wait is None else [name, self.gc_wait]
         if name == "--no-rescan":
             return [] if self.rescan else [name]
         if name == "--journal-dir":
@@ -122,6 +131,17 @@ class Setting(NamedTuple):
         from smfix.host.activation import Volumes
 
         return Volumes(locks.sm_lock_folder(self.lock_dir))
+
+    def collector(self, sr: str | None) -> Collector | None:
+        """The GC that is at work on `sr` now, by this host's locks; None: none, or it cannot be seen."""
+        from smfix.host import gc_lock, locks
+
+        folder = locks.sm_lock_folder(self.lock_dir)
+        if folder is None or sr is None or not is_uuid(sr):
+            return None
+        with suppress(OSError):  # the repair says why the lock cannot be read
+            return gc_lock.collector(folder, sr)
+        return None
 
     def names(self, target: Target) -> Names:
         """What the pool calls the disk, its SR and its VMs."""
@@ -144,6 +164,7 @@ class Setting(NamedTuple):
             children=tuple(vdi for vdi in named if vdi is not None),
             pool=self.pool,
             only_appends=only_appends,
+            gc=self.gc,
         )
         return Means(self.journals, guard, self.undo_command)
 

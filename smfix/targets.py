@@ -87,7 +87,7 @@ class Missing(NamedTuple):
 def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
     """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
     mounts = sr_mounts(setting.sr_mounts)
-    silent = unanswered(targets, mounts)
+    silent = unanswered(targets, mounts, setting.say)
     images: dict[str, Found | Missing] = {}
     for text in targets:
         if text in silent:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from smfix import chains
 from smfix.errors import SmfixError, Unreadable
-from smfix.host import locks, lvm, vhd_util
+from smfix.host import locks, lvm, slow, vhd_util
 from smfix.host.activation import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
@@ -57,12 +57,17 @@ def treat(found: Found, setting: Setting) -> Outcome:
     """What becomes of the image: repaired, foreseen (a dry run), refused, or failed. Never raises."""
     volumes = setting.volumes()
     try:
-        with awake(found.target, volumes, change=setting.decide is not None) as asleep:
+        with (
+            slow.watched(found.target.path, setting.say),
+            awake(found.target, volumes, change=setting.decide is not None) as asleep,
+        ):
             if asleep is not None:
                 return refused(asleep)._replace(next=(setting.repair_command(found.target.path),))
             outcome = _opened(found, setting, volumes)
     except SmfixError as error:
         outcome = Outcome(Status.FAILED, str(error))
+    if outcome.reason is Reason.LOCKED and not outcome.next:
+        outcome = outcome._replace(next=(setting.repair_command(found.target.path),))
     return told_of(outcome, found.target, volumes, setting)
 
 
@@ -232,9 +237,10 @@ def _foreseen(planned: Planned, image: OpenImage, means: Means, setting: Setting
     if lacking is not None:
         return Outcome(Status.FAILED, f"{lacking}; nothing was written", findings=found, plan=made, remaining=found)
     codes = ", ".join(dict.fromkeys(fix.code for fix in made.fixes))
+    is_dry = setting.decide is None
     return Outcome(
         Status.WOULD_REPAIR,
-        f"dry run: {codes} would be repaired, nothing was written",
+        f"dry run: {codes} would be repaired, nothing was written" if is_dry else f"{codes} can be repaired",
         findings=found,
         plan=made,
         remaining=made.remaining,
@@ -345,7 +351,7 @@ def _proposed(entry: JournalEntry, image: OpenImage, means: Means, setting: Sett
     return Outcome(
         Status.WOULD_REPAIR,
         f"an earlier repair was interrupted (journal {entry.id}): it would be put back first, then the image "
-        "diagnosed anew; nothing was written",
+        "diagnosed anew" + ("; nothing was written" if setting.decide is None else ""),
         journal=entry.id,
         undo=setting.undo_command(entry.id),
         next=(setting.repair_command(image.target.path),),

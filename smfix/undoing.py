@@ -9,7 +9,7 @@ from smfix import chains
 from smfix.host.activation import Volumes
 from smfix.host.sr import Found
 from smfix.host.storage import open_image
-from smfix.model import Edit, Outcome, Record, Refusal, Resize, Status, Write
+from smfix.model import Edit, Outcome, Reason, Record, Refusal, Resize, Status, Write
 from smfix.repair import journal_folder
 from smfix.repair import undo as way_back
 from smfix.repair.journal_folder import DamagedEntry, JournalEntry
@@ -65,10 +65,10 @@ def undone(
         # The undo itself judges an open journal, and closes it if the image is sound.
         if objection is not None and not (stale and entry.mark.is_open and agree is not None):
             return refused(objection)
+        consent = ("--confirm", way_back.NEWER) if newer else ()
         lost = way_back.newer_data(entry, opened) if newer and stale is None else None
         if stale is None and (agree is None or not agree(record_of(entry, setting)._replace(newer=lost))):
             along = f", and would take along {lost}" if lost else ""
-            consent = ("--confirm", way_back.NEWER) if newer else ()
             return Outcome(
                 Status.WOULD_REPAIR,
                 f"nothing was written; the image can be put back as it was before the repair{along}",
@@ -78,4 +78,6 @@ def undone(
         with writing(opened, volumes) as writable:
             if isinstance(writable, Refusal):
                 return refused(writable)
-            return way_back.undo(entry, writable, means, look, newer=newer)
+            done = way_back.undo(entry, writable, means, look, newer=newer)
+        again = (setting.command("undo", entry.id, *consent, "--yes"),) if done.reason is Reason.LOCKED else ()
+        return done._replace(next=done.next or again)

@@ -41,7 +41,7 @@ ARROWS = {
     "undoing": ("setting", "chains", "treatment", "host", "repair", "vhd", "model", "errors"),
     "pipeline": (
         *(*BELOW, "chains", "reach", "setting", "treatment", "rescan", "scan"),
-        *("targets", "checking", "undoing"),
+        *("targets", "checking", "undoing", "policy"),
     ),
     "pruning": ("setting", "undoing", "repair", "model", "errors"),
     # A log that grows: what is known of it, what may be done, and the loop.

@@ -31,8 +31,9 @@ CHECKED = (
 class Live:
     """A follower in this process; `rounds` lets it work until something holds."""
 
-    def __init__(self, world):
+    def __init__(self, world, lock_dir=None):
         self.world = world
+        self.lock_dir = lock_dir
         self.told = []
         self.said = []
         self.listens = True
@@ -45,6 +46,7 @@ class Live:
             sr_mounts=(str(world.mount),),
             journal_dir=str(world.journals),
             state_dir=str(world.folder / "locks"),
+            lock_dir=self.lock_dir,
             words=("smfix", "from-log", "-f"),
         )
         asked = FollowQuestion(

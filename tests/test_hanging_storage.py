@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -176,3 +177,29 @@ def test_storage_that_dies_in_the_middle_of_a_repair(world, how):
         assert disk.read_bytes()[-512:] == world.image(OTHER)[-512:]
         assert world.run("undo", image["outcome"]["journal"], "--yes").code == 0
     assert disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["from-log", "--yes"], ["check"]])
+def test_a_run_that_waits_for_storage_says_so(world, words):
+    """Before it gives up, and on stderr: else it looks like one that hangs."""
+    with dying(world, "open", "stall") as (mount, _, hang):
+        hang()
+        target = world.log if words[0] == "from-log" else mount / f"{OTHER}.vhd"
+        line = [sys.executable, "-m", "smfix", *words, str(target), *world.options(words[0]), "--json"]
+        environment = os.environ | {"SMFIX_PATIENCE": "7"}
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
+    assert f"still waiting for the storage of {mount}" in done.stderr
+    valid(json.loads(done.stdout))
+
+
+def test_storage_that_dies_in_the_middle_is_said_too(world):
+    with dying(world, "write", "stall") as (mount, _, hang):
+        hang()
+        path = mount / f"{OTHER}.vhd"
+        with world.start("repair", path, "--yes") as process:
+            end, said = time.monotonic() + 30, b""
+            while b"still waiting" not in said and time.monotonic() < end:
+                if select.select([process.stderr], [], [], 0.2)[0]:
+                    said += os.read(process.stderr.fileno(), 4096)
+            process.kill()
+    assert f"still waiting for the storage of {path}" in said.decode()

@@ -15,6 +15,7 @@ from smfix.lifecycle import (
     attempted,
     begun,
     over,
+    permitted_anew,
     proved,
     reminded,
     reported,
@@ -148,3 +149,20 @@ def test_a_clock_that_is_set_back():
 
 def test_the_events_are_the_stages_and_the_reminder():
     assert set(EVENTS) == {stage.value for stage in Stage} | {"reminder"}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "wakes"),
+    [
+        (Status.REFUSED, Reason.POLICY, True),
+        (Status.REFUSED, Reason.NEEDS_CONFIRM, True),
+        (Status.WOULD_REPAIR, None, True),
+        (Status.REFUSED, Reason.NO_FIX, False),
+        (Status.REFUSED, Reason.RECURRED, False),
+        (Status.REPAIRED, None, False),
+    ],
+)
+def test_what_waits_for_a_permission_is_looked_at_when_one_may_have_come(status, reason, wakes):
+    life = treated(begun(T), status, reason, T)
+    soon = T + timedelta(minutes=1)
+    assert permitted_anew(life, soon) == (replace(life, due=soon) if wakes else life)

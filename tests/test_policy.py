@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from smfix.model import Disposition, Finding, Severity
-from smfix.policy import Hook, Policy, forbids, read
+from smfix.policy import Hook, Policy, forbids, read, seconds
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
@@ -164,3 +164,28 @@ def test_a_rate_is_free_again_when_the_oldest_repair_is_old_enough():
     assert forbids(policy, SR, [fix()], times, NOW + timedelta(minutes=11)) is None
     assert forbids(Policy(per_hour=0), SR, [fix()], [], NOW) == ("the policy allows 0 repairs per hour", None)
     assert "per day" in forbids(Policy(per_day=3), SR, [fix()], times, NOW)[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "patience"),
+    [
+        ("", None),
+        ('gc-patience = "never"', None),
+        ('gc-patience = "90min"', timedelta(minutes=90)),
+        ('gc-patience = "6h"', timedelta(hours=6)),
+    ],
+)
+def test_how_long_a_repair_waits_for_gc(line, patience):
+    assert read(line, CODES, EVENTS).gc_patience == patience
+
+
+@pytest.mark.parametrize("value", ["0s", "soon", 5, True])
+def test_a_patience_that_is_no_time_is_a_mistake(value):
+    text = f'gc-patience = "{value}"' if isinstance(value, str) else f"gc-patience = {str(value).lower()}"
+    (mistake,) = read(text, CODES, EVENTS)
+    assert mistake.startswith("gc-patience: ")
+
+
+def test_durations():
+    assert [seconds(text) for text in ("0s", "90s", "15m", "15min", "2 h", "1d")] == [0, 90, 900, 900, 7200, 86400]
+    assert [seconds(text) for text in ("", "5", "2H", "1y", "-1s", "٣s", "1s\n")] == [None] * 7

@@ -50,14 +50,14 @@ def test_a_folder_is_no_name(mount, listed):
 
 def test_a_name_is_silent_where_any_sr_is_and_an_sr_where_it_is_itself(mount, monkeypatch):
     dead = str(mount / SRS[1])
-    monkeypatch.setattr(answers, "silent", lambda places: frozenset({dead}) & set(places))
+    monkeypatch.setattr(answers, "silent", lambda places, _say: frozenset({dead}) & set(places))
     names = ["0123456789", SRS[0], SRS[1]]
     assert reach.unanswered(names, [str(mount)]) == {name: answers.words(dead) for name in (names[0], SRS[1])}
 
 
 def test_no_process_goes_first_to_an_sr_that_is_not_there(mount, monkeypatch):
     asked = []
-    monkeypatch.setattr(answers, "silent", lambda places: frozenset(asked.extend(places) or ()))
+    monkeypatch.setattr(answers, "silent", lambda places, _say: frozenset(asked.extend(places) or ()))
     away = str(uuid.UUID(int=9 << 96))
     assert reach.unanswered_srs([away, SRS[0]], [str(mount)]) == {}
     assert asked == [str(mount / SRS[0])]

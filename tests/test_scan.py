@@ -82,7 +82,7 @@ def test_where_no_process_can_be_made_this_one_looks_at_them(mount, monkeypatch)
     alone = _by_vdi(scan.scan([], [str(mount)]))
     _on_two_cores(monkeypatch)
     monkeypatch.setattr(os, "fork", none)
-    monkeypatch.setattr(scan, "unanswered", lambda _targets, _mounts: {})
+    monkeypatch.setattr(scan, "unanswered", lambda *_: {})
     assert _by_vdi(scan.scan([], [str(mount)])) == alone
 
 

@@ -208,3 +208,18 @@ def test_a_deletion_is_proved_once_the_process_has_gone_on():
     log.wait()
     log.feed(syslog("gc: EXCEPTION <class 'util.SMException'>, os.unlink(/x.vhd) failed", 9, "SMGC")).wait()
     assert log.feed(syslog("No work, exiting", 9, "SMGC")).wait() == []
+
+
+LOCKED_OUT = syslog("Unable to acquire GC running lock.", 11, "SMGC")
+
+
+@pytest.mark.parametrize("begin", [0, 1 << 20])
+def test_a_gc_that_ended_at_a_lock_is_told_with_its_sr_and_once(begin):
+    log = Log(begin=begin)
+    log.feed(syslog(f"=== SR {SR}: gc ===", 11, "SMGC")).feed(LOCKED_OUT).feed(syslog(LOCKED_OUT[:9], 12))
+    log.wait()
+    assert [one.sr for one in log.reader.gc_ended()] == ([SR] if not begin else [])
+    assert log.reader.gc_ended() == []
+    assert log.events == []
+    log.feed(syslog("Unable to acquire GC running lock.", 99, "SMGC")).wait()
+    assert [one.sr for one in log.reader.gc_ended()] == ([None] if not begin else [])

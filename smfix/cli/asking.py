@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from smfix import pipeline
+from smfix.cli import console
 from smfix.cli.console import answer, emit, redraw, say
 from smfix.errors import UsageError
 from smfix.model import Exit, Outcome, Pruned, Record, Rescan
@@ -19,8 +20,9 @@ def setting_of(
     lock_dir: str | None,
     confirm: list[str] | None,
     decide: pipeline.Decide | None,
+    gc_wait: str | None = None,
 ) -> pipeline.Setting:
-    """The shared options as one value. Raises UsageError for a code that no consent is asked for."""
+    """The shared options as one value. Raises UsageError for a code that no consent is asked for, or no duration."""
     return pipeline.Setting(
         sr_mounts=tuple(sr_mount or ()),
         journal_dir=journal_dir,
@@ -28,7 +30,16 @@ def setting_of(
         consent=pipeline.consent(confirm or ()),
         decide=decide,
         words=tuple(sys.argv),
+        say=_said,
+        gc_wait=gc_wait,
+        gc=pipeline.gc_wait(gc_wait, redraw),
     )
+
+
+def _said(line: str) -> None:
+    """Say a line on stderr, unless a question of ours waits for its answer."""
+    if not console.is_asking():
+        say(line)
 
 
 @contextmanager

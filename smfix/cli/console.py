@@ -115,7 +115,11 @@ def answer(question: str, meanings: Mapping[str, str]) -> str:
     while True:
         sys.stderr.write(f"{layout.INDENT}{question} [{letters}/?] ")
         sys.stderr.flush()
-        line = sys.stdin.readline()
+        _Asking.now = True
+        try:
+            line = sys.stdin.readline()
+        finally:
+            _Asking.now = False
         if not line:
             say("")
             return ""
@@ -129,6 +133,17 @@ def answer(question: str, meanings: Mapping[str, str]) -> str:
             say(f"{layout.INDENT}{typed!r} is not an answer.")
         for word, meaning in meanings.items():
             say(f"{layout.INDENT}{word:<6}{meaning}")
+
+
+class _Asking:
+    """Whether an answer is waited for now."""
+
+    now = False
+
+
+def is_asking() -> bool:
+    """True while a question waits for its answer."""
+    return _Asking.now
 
 
 class Meter:

@@ -14,6 +14,7 @@ from smfix.cli.options import (
     AsJson,
     Confirm,
     DryRun,
+    GcWait,
     Html,
     IncludeData,
     JournalDir,
@@ -80,6 +81,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     confirm: Confirm = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    gc_wait: GcWait = None,
     xapi_login: XapiLogin = None,
     no_rescan: NoRescan = False,
     size: Annotated[
@@ -103,7 +105,7 @@ def repair(  # noqa: PLR0913 - the options of the contract
     """
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)._replace(
+    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide, gc_wait)._replace(
         given_size=pipeline.given_size(size),
         given_uuid=pipeline.given_uuid(uuid),
     )
@@ -139,7 +141,9 @@ def scan_(
     try:
         with with_pool(setting_of(sr_mount, None, None, None, None), xapi_login) as setting:
             redraw("smfix: looking for the images")
-            images = scan.scan(targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool)
+            images = scan.scan(
+                targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool, setting.say
+            )
     finally:
         redraw("")
     report = "" if as_json else scanned.text(images)

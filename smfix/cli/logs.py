@@ -13,6 +13,7 @@ from smfix.cli.options import (
     AsJson,
     Confirm,
     DryRun,
+    GcWait,
     Html,
     IncludeData,
     JournalDir,
@@ -43,6 +44,7 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     confirm: Confirm = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    gc_wait: GcWait = None,
     xapi_login: XapiLogin = None,
     no_rescan: NoRescan = False,
     leave_sr: Annotated[
@@ -84,6 +86,8 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     left = pipeline.left_srs(leave_sr or ())
     if follow and verbose:
         raise UsageError("--verbose counts what was set aside at the end, and --follow has none")
+    if follow and gc_wait is not None:
+        raise UsageError("--gc-wait is for a run that ends; for --follow see gc-patience in the policy")
     if follow and html is not None:
         raise UsageError("--follow has no end, so it has no report to save with --html")
     if follow:
@@ -92,14 +96,14 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         options = live.FollowOptions(
             tuple(logs or (pipeline.SMLOG,)), yes, dry_run, as_json, since, until, tz, year, policy, state_dir, metrics
         )
-        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)._replace(left_srs=left)
+        setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, None)._replace(left_srs=left, say=None)
         with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
             return live.follow(options, setting, sys.stdout, say)
     if not (policy is state_dir is metrics is None):
         raise UsageError("--policy, --state-dir and --metrics go with --follow")
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide)._replace(left_srs=left)
+    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide, gc_wait)._replace(left_srs=left)
     names = tuple(logs or (pipeline.SMLOG,))
     if not logs and not os.path.lexists(pipeline.SMLOG):
         raise Unreadable(f"{pipeline.SMLOG}: No such file or directory; name the log: smfix from-log FILE")

@@ -62,6 +62,15 @@ LockDir = Annotated[
         "host only; naming one takes the locks on any machine.",
     ),
 ]
+GcWait = Annotated[
+    str | None,
+    typer.Option(
+        "--gc-wait",
+        metavar="DURATION",
+        help="How long this run waits in all while the storage manager's GC is at work on an SR: 0s, 90s, 15m, 2h, "
+        "1d. Default: 30s.",
+    ),
+]
 XapiLogin = Annotated[
     str | None,
     typer.Option(

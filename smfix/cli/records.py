@@ -9,7 +9,7 @@ import typer
 from smfix import pipeline, pruning
 from smfix.cli.asking import prune_decider, setting_of, undo_decider, with_pool
 from smfix.cli.console import guarded
-from smfix.cli.options import AsJson, DryRun, JournalDir, LockDir, XapiLogin
+from smfix.cli.options import AsJson, DryRun, GcWait, JournalDir, LockDir, XapiLogin
 from smfix.cli.reporting import finish
 from smfix.errors import UsageError
 from smfix.model import Pruning
@@ -77,6 +77,7 @@ def undo(
     ] = None,
     journal_dir: JournalDir = None,
     sm_lock_dir: LockDir = None,
+    gc_wait: GcWait = None,
     xapi_login: XapiLogin = None,
     as_json: AsJson = False,
 ) -> int:
@@ -85,7 +86,7 @@ def undo(
     Refused if the disk has been written to since: the new data would be lost. If a guest wrote to a block that the
     repair made readable again, the undo takes that data along only with --confirm UNDO-NEWER.
     """
-    setting = setting_of(None, journal_dir, sm_lock_dir, None, None)
+    setting = setting_of(None, journal_dir, sm_lock_dir, None, None, gc_wait)
     with with_pool(setting, xapi_login) as setting:
         agree = undo_decider(yes=yes, dry_run=dry_run, as_json=as_json)
         image = pipeline.undo(journal_id, setting, agree, tuple(confirm or ()))

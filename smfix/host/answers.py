@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from smfix.errors import UsageError
+from smfix.host import slow
 
 PATIENCE = "SMFIX_PATIENCE"
 """The variable of the environment that says for how many seconds storage may be silent."""
@@ -47,25 +48,34 @@ def words(what: str, seconds: float | None = None, then: str = "then run smfix a
     )
 
 
-def silent(paths: Iterable[str]) -> frozenset[str]:
-    """Those of `paths` (folders, images, devices) whose storage does not answer in time. Raises UsageError."""
+def silent(paths: Iterable[str], say: slow.Say | None = None) -> frozenset[str]:
+    """Those of `paths` (folders, images, devices) whose storage does not answer in time. Raises UsageError.
+
+    `say` gets a line that names them if they are silent for long, before the time is over.
+    """
     todo, limit = list(dict.fromkeys(paths)), patience()
     _LEFT[:] = [pid for pid in _LEFT if not _is_over(pid)]
     dumb: set[str] = set()
     while todo:
         some, todo = todo[:_AT_ONCE], todo[_AT_ONCE:]
-        dumb.update(_silent(some, limit))
+        dumb.update(_silent(some, limit, say))
     return frozenset(dumb)
 
 
-def _silent(paths: list[str], limit: float) -> list[str]:
+def _silent(paths: list[str], limit: float, say: slow.Say | None) -> list[str]:
     children = {path: _sent(path) for path in paths}
     waiting = {pipe: path for path, (_, pipe) in children.items()}
-    end = time.monotonic() + limit
+    begin = time.monotonic()
     try:
-        while waiting and (left := end - time.monotonic()) > 0:
-            for pipe in select.select(list(waiting), [], [], left)[0]:
+        while waiting and (left := begin + limit - time.monotonic()) > 0:
+            if say is not None:
+                left = min(left, max(0.0, begin + slow.SECONDS - time.monotonic()))
+            answered = select.select(list(waiting), [], [], left)[0]
+            for pipe in answered:
                 del waiting[pipe]
+            if say is not None and waiting and time.monotonic() - begin >= slow.SECONDS:
+                say(slow.words(", ".join(sorted(waiting.values()))))
+                say = None
     finally:
         for path, (pid, pipe) in children.items():
             os.close(pipe)

@@ -22,6 +22,7 @@ from smfix.errors import Unreadable
 from smfix.host import locks
 from smfix.host.aliases import alias_refusal
 from smfix.host.elsewhere import pool_refusal
+from smfix.host.gc_lock import GcWait
 from smfix.host.locks import Clock
 from smfix.host.naming import ImageName, Life, is_uuid, read_path
 from smfix.host.pending import coalescing, name_refusal, pending
@@ -99,6 +100,7 @@ class HostGuard:
     a machine without a storage manager (:func:`smfix.host.locks.sm_lock_folder`). `state`: the
     folder of smfix's own locks (:func:`smfix.host.locks.state_folder`). `pool`: XAPI, None where there is
     none. `only_appends`: what is to be written lies behind the data: nothing that a reader of the image reads.
+    `gc`: how long the end of GC is waited for, None as a run of its own does.
     """
 
     hidden: Callable[[ByteView], bool | None]
@@ -111,6 +113,7 @@ class HostGuard:
     clock: Clock = field(default_factory=Clock)
     pool: Pool | None = None
     only_appends: bool = False
+    gc: GcWait | None = None
 
     def own_lock(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
         """Exclude every other smfix from `image`; see :func:`smfix.host.locks.own_lock`."""
@@ -118,7 +121,7 @@ class HostGuard:
 
     @contextmanager
     def host_locks(self, image: OpenImage) -> Iterator[Refusal | None]:
-        """SM's locks for `image`, where there is a storage manager and the image is in an SR.
+        """SM's locks for `image`, where there is a storage manager and the image is in an SR; first GC's end.
 
         On a shared SR a leaf is paused as well, so that no other host attaches it meanwhile.
         """
@@ -130,7 +133,8 @@ class HostGuard:
             with suppress(Unreadable):  # then it is said by who asks behind the locks
                 self.pool.warm(name.sr)
         # SM's locks are released before the pause ends: a VM that starts here waits for them.
-        with ExitStack() as pause, locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock) as refusal:
+        theirs = locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock, gc=self.gc)
+        with ExitStack() as pause, theirs as refusal:
             yield refusal or self._pause(image, name, pause)
 
     def _pause(self, image: OpenImage, name: ImageName, held: ExitStack) -> Refusal | None:

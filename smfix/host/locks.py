@@ -5,7 +5,9 @@ Such a lock belongs to the process and is lost when **any** descriptor of that f
 each file is opened once, kept open, and never unlinked by us. SM unlinks lock files when it deletes
 a VDI, so a lock counts only if the path still leads to the file that was locked. The order is
 ``running`` (which excludes a coalesce), ``sr`` (which a starting VM waits for), ``<vdi>/vdi``;
-release is in reverse. Every wait is bounded.
+release is in reverse. Every wait is bounded. While GC is at work on the SR none is taken
+(:mod:`smfix.host.gc_lock`). GC becomes active under `sr`, and scans under `sr` before it asks for `running`: so
+`running` and `sr` are taken both at once or not at all, and then no process can become GC.
 
 smfix's own lock excludes other smfix from one image, whatever it is called: it is keyed by device
 and inode, and is an ``flock``, which no stray ``close`` can drop.
@@ -23,6 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from smfix.errors import WriteFailed
+from smfix.host.gc_lock import GC_ACTIVE, GcWait, collector
 from smfix.host.naming import is_uuid
 from smfix.host.storage import Identity
 from smfix.model import Reason, Refusal
@@ -64,20 +67,58 @@ def sm_lock_folder(given: str | None = None, *, inventory: str = INVENTORY) -> s
 
 
 @contextmanager
-def sm_locks(folder: str, sr: str, vdi: str | None, *, clock: Clock = Clock()) -> Iterator[Refusal | None]:
+def sm_locks(
+    folder: str, sr: str, vdi: str | None, *, clock: Clock = Clock(), gc: GcWait | None = None
+) -> Iterator[Refusal | None]:
     """Hold SM's locks ``<sr>/running``, ``<sr>/sr`` and ``<vdi>/vdi`` while the block runs.
 
-    `sr`, `vdi`: UUIDs, for they become names of files; without a `vdi` the first two. Gives a
-    Refusal (locked) where one is busy after its wait, or cannot be opened; then none is held.
-    Raises ValueError for what is no UUID.
+    `sr`, `vdi`: UUIDs, for they become names of files; without a `vdi` the first two. `gc`: how long GC's end is
+    waited for first (None: as a run of its own). Gives a Refusal (locked) where GC is at work or a lock is busy
+    after its wait, or cannot be opened; then none is held. Raises ValueError for what is no UUID.
     """
     if not is_uuid(sr) or not (vdi is None or is_uuid(vdi)):
         raise ValueError(f"no UUIDs: {sr} {vdi}")
-    wanted = [(sr, "running", RUNNING_WAIT), (sr, "sr", SR_WAIT)]
-    if vdi is not None:
-        wanted.append((vdi, "vdi", VDI_WAIT))
-    with record_locks(folder, wanted, clock=clock) as refusal:
+    gc = GcWait() if gc is None else gc
+    of_vdi = [] if vdi is None else [(vdi, "vdi", VDI_WAIT)]
+    if gc.takes_gap:
+        # Hold `running` while `sr` is waited for: GC, which meets it, ends, and so gives `sr` back.
+        with record_locks(folder, [(sr, "running", RUNNING_WAIT), (sr, "sr", SR_WAIT), *of_vdi], clock=clock) as busy:
+            yield busy
+        return
+    with ExitStack() as held:
+        refusal = _of_sr(folder, sr, gc, held, clock)
+        if refusal is None:
+            refusal = held.enter_context(record_locks(folder, of_vdi, clock=clock))
+        if refusal is not None:
+            held.close()
         yield refusal
+
+
+def _of_sr(folder: str, sr: str, gc: GcWait, held: ExitStack, clock: Clock) -> Refusal | None:
+    """Take ``running`` and ``sr`` of an SR on which no GC is at work, until `held` is closed; else say why not."""
+    ends: dict[str, float] = {}  # when the wait for each lock is over
+    path = ""
+    try:
+        while True:
+            path = os.path.join(folder, sr, GC_ACTIVE)
+            refusal = gc.until_free(folder, sr, clock)
+            if refusal is not None:
+                return refusal
+            for name, wait in (("running", RUNNING_WAIT), ("sr", SR_WAIT)):
+                path = os.path.join(folder, sr, name)
+                if held.enter_context(_record_lock(path, 0.0, clock)):
+                    continue
+                held.close()
+                if clock.now() >= ends.setdefault(name, clock.now() + wait):
+                    return _is_held(path)
+                clock.sleep(_PAUSE)
+                break
+            else:
+                if collector(folder, sr) is None:
+                    return None
+                held.close()  # a GC began after the look above; it scans before it asks for `running`
+    except OSError as error:
+        return _cannot(path, error)
 
 
 @contextmanager
@@ -91,15 +132,21 @@ def record_locks(folder: str, wanted: Sequence[_Wanted], *, clock: Clock = Clock
         for namespace, name, wait in wanted:
             path = os.path.join(folder, namespace, name)
             try:
-                busy = not held.enter_context(_record_lock(path, wait, clock))
-                why = "is held: the storage manager is at work on it; try again later"
+                refusal = None if held.enter_context(_record_lock(path, wait, clock)) else _is_held(path)
             except OSError as error:
-                busy, why = True, f"cannot be taken: {error.strerror}"
-            if busy:
+                refusal = _cannot(path, error)
+            if refusal is not None:
                 held.close()
-                refusal = Refusal(Reason.LOCKED, f"the lock {path} {why}")
                 break
         yield refusal
+
+
+def _is_held(path: str) -> Refusal:
+    return Refusal(Reason.LOCKED, f"the lock {path} is held: the storage manager is at work on it; try again later")
+
+
+def _cannot(path: str, error: OSError) -> Refusal:
+    return Refusal(Reason.LOCKED, f"the lock {path} cannot be taken: {error.strerror}")
 
 
 @contextmanager

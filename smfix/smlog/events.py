@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from smfix.smlog.stamps import Stamp
 
 QUOTE_LINES = 12
 QUOTE_CHARACTERS = 400
+_MOST_ENDED = 64
 _PROCESSES = 512  # whose complaints are remembered
 _CHECKS = 8  # complaints remembered of each
 _PROCESS_LINES = 400  # of a run that are asked which VDIs a scan named
@@ -106,11 +107,22 @@ class Failure(NamedTuple):
         return self.voice[0]
 
 
+class GcEnded(NamedTuple):
+    """GC of `sr` (None: the log does not name it) ended its run because a lock was held. `place` as in a Failure."""
+
+    place: int
+    sr: str | None
+
+
 class EventReader:
-    """Reads the lines an engine points at. One reader per window, lines in ascending order."""
+    """Reads the lines an engine points at. One reader per window, lines in ascending order.
+
+    `gc_ended` holds the latest GCs that ended early, until the caller takes them.
+    """
 
     def __init__(self, window: Window, origin: int = 0) -> None:
         self.noise: Counter[str] = Counter()
+        self.gc_ended: deque[GcEnded] = deque(maxlen=_MOST_ENDED)
         self._window = window
         self._origin = origin
         self._read: set[Position] = set()  # lines that belong to a record already read
@@ -148,6 +160,8 @@ class EventReader:
         elif rule.says is Says.PARENT_MISSING:
             image = ImagePath("", found["parent"].lower(), sr_of(self._window, line))
             yield self._failure(line, image, ("parent-missing",), Weight.DAMAGE, [line])
+        elif rule.says is Says.GC_ENDED:
+            self.gc_ended.append(GcEnded(self._window.place(line.at), sr_of(self._window, line)))
         else:
             self.noise[rule.why] += 1
 

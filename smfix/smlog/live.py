@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smfix.patterns import pattern
-from smfix.smlog.events import EventReader, Failure
+from smfix.smlog.events import EventReader, Failure, GcEnded
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window, pid_needles
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, read_proofs
 from smfix.smlog.rules import ANCHORS
@@ -120,6 +120,12 @@ class LiveReader:
             yield from self._read(self._hits.popleft())
         if self._newest is not None:
             self._forget(self._hits[0].serial if self._hits else self._newest[2])
+
+    def gc_ended(self) -> list[GcEnded]:
+        """The GCs that ended at a held lock, by the lines told of since the last call."""
+        ended = [one for one in self._reader.gc_ended if one.place >= self._begin]
+        self._reader.gc_ended.clear()
+        return ended
 
     def _is_ripe(self, hit: _Hit, now: float) -> bool:
         return now - hit.came >= SETTLE or self._window.ahead_of(hit.serial) >= _ENOUGH

@@ -31,6 +31,7 @@ class Says(Enum):
     SCAN_ERROR = "vhd-util scan's line for one image"
     FAILED = "a command that failed: a record of several lines"
     INVALID = "vhd-util's verdict in a terminal, a trace, or a record that lost its start"
+    GC_ENDED = "GC met a lock that another process held, and ended its run"
     NOISE = "an error, and not a damaged VHD"
 
 
@@ -202,6 +203,18 @@ RULES: tuple[Rule, ...] = (
         samples=("error opening /dev/drbd/by-res/xcp-volume-1/0: -22",),
         near_misses=("error opening /x.vhd: -2", "error opening /x.vhd"),
         source="vhd-util-query.c, vhd-util-read.c",
+    ),
+    Rule(
+        "gc-ended",
+        Says.GC_ENDED,
+        (b"acquire GC running",),
+        pattern(r"Unable to acquire GC running lock"),
+        samples=("Unable to acquire GC running lock.",),
+        near_misses=(
+            "Another GC instance already active, exiting",
+            "SMException, Unable to acquire the SR lock",
+        ),
+        source="_gcLoop, cleanup.py",
     ),
     # ---- noise, from the particular to the general
     _noise(
