@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import xapi_login
+from smfix.host import lvm, xapi_login
 from smfix.host.naming import is_uuid
 from smfix.host.sr import Found, sr_mounts
 from smfix.host.storage import open_image
@@ -305,7 +305,7 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
             continue
         child = None
         for found in (image, *(chain_of(image) if parents else ())):
-            path = os.path.realpath(found.target.path)
+            path = lvm.place_of(found.target.path)
             if path not in told:
                 told[path] = checked(found, uses.get(found.target.path), setting)
             if child is not None:

@@ -13,7 +13,7 @@ from smfix.errors import SmfixError, Unreadable
 from smfix.host import lvm
 from smfix.host.naming import Life, is_uuid, read_path
 from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
-from smfix.model import Incident, Outcome, Reason, Status
+from smfix.model import Backing, Incident, Outcome, Reason, Status
 from smfix.reach import unanswered
 from smfix.report.escape import command
 from smfix.setting import Setting
@@ -104,7 +104,10 @@ def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
             sr, _, vdi = text.lower().rpartition("/")
             images[text] = Missing(text, _not_found(found, vdi, sr, mounts))
         else:
-            images.update((image.target.path, image) for image in found)
+            for image in found:
+                # A volume has several names; under which it was asked for first it is told of.
+                path = image.target.path
+                images.setdefault(lvm.place_of(path) if image.target.backing is Backing.BLOCK else path, image)
     return list(images.values())
 
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from smfix.errors import Unreadable
 from smfix.host import locks, programs
 from smfix.host.locks import Clock
-from smfix.host.lvm import GROUP, Volume, as_target, volume_of
+from smfix.host.lvm import Volume, as_target, volume_of
+from smfix.host.naming import GROUP
 from smfix.model import Refusal, Target
 
 REFCOUNTS = "/run/sm/refcount"

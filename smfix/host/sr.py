@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from smfix.errors import Unreadable, UsageError
 from smfix.host import lvm, storage
-from smfix.host.naming import Life, is_prefix, is_uuid, read_path
+from smfix.host.naming import GROUP, Life, is_prefix, is_uuid, read_path, volume_at
 from smfix.model import Backing, Target, VdiRef
 
 DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
@@ -91,7 +91,7 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     """
     if "\0" in text or not text:
         raise UsageError("an image's name is empty, or holds a NUL character")
-    group = text.rstrip("/").removeprefix(f"{storage.DEVICES}/{lvm.GROUP}")
+    group = text.rstrip("/").removeprefix(f"{storage.DEVICES}/{GROUP}")
     if is_uuid(group) and group != text:
         return _all_volumes(group, text)
     if not os.path.lexists(text):
@@ -148,7 +148,7 @@ def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambi
 
 def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous | NotFound:
     """One, several or none; a file that is reached by two mounts is one."""
-    by_inode = {os.path.realpath(image.target.path): image for image in reversed(found)}
+    by_inode = {lvm.place_of(image.target.path): image for image in reversed(found)}
     if not by_inode:
         return NotFound(tuple(looked))
     if len(by_inode) == 1:
@@ -158,8 +158,11 @@ def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous
 
 def _at_path(path: str) -> Found:
     """The image at a path that the operator (or a log's device path) names."""
-    name = read_path(os.path.abspath(path))
     below_dev = os.path.abspath(path).startswith(f"{storage.DEVICES}/")
+    volume = lvm.volume_named(path) if below_dev else None
+    if volume is not None and volume_at(os.path.abspath(path)) is None:
+        path = lvm.node_of(volume)  # device-mapper's number for it is another one after the next activation
+    name = read_path(os.path.abspath(path))
     try:
         mode = os.stat(path, follow_symlinks=below_dev).st_mode
     except OSError:
@@ -252,7 +255,7 @@ def _find_volumes(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[F
 def _volume_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:  # noqa: ARG001 - as above
     # Only where there is such an SR: on most hosts it would be noise.
     for group in lvm.attached(sr):
-        yield f"{storage.DEVICES}/{lvm.GROUP}{group}/{lvm.DISK}{ref}{'' if is_uuid(ref) else '*'}"
+        yield f"{storage.DEVICES}/{GROUP}{group}/{lvm.DISK}{ref}{'' if is_uuid(ref) else '*'}"
 
 
 SR_TYPES = (SrType("file", _find_files, _file_patterns), SrType("lvm", _find_volumes, _volume_patterns))
