@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from smfix.errors import Unreadable
-from smfix.host import lvm
+from smfix.host import answers, lvm
 from smfix.host.naming import MAPPER, read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
@@ -76,14 +76,16 @@ def _folders(path: str) -> tuple[str, ...]:
 def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
     """What stands where the parent should, and how to open it; (None, None): it has no parent.
 
-    Never raises: a parent that cannot be opened is one that is not there. A volume that is not active is not
-    looked at; then it is as if the image had none.
+    Never raises: a parent that cannot be opened is one that is not there. A volume that is not active, or whose
+    storage does not answer, is not looked at; then it is as if the image had none.
     """
     if image.footer is None or not image.footer.is_differencing:
         return None, None
     places = parent_places(image, path)
     for place in places:
         found = Found(Target(place, backing_of(place), read_path(place).vdi, read_path(place).sr))
+        if found.target.backing is Backing.BLOCK and answers.is_silent(place):
+            return None, None  # it is there; what it holds cannot be read now
         with suppress(Unreadable):
             opened = open_image(found.target)
             if isinstance(opened, Refusal):
@@ -172,7 +174,9 @@ def _neighbours(target: Target) -> list[Target]:
         volume = lvm.volume_named(target.path)
         with suppress(Unreadable):
             every = () if volume is None else lvm.volumes(volume.sr)
-            return [lvm.as_target(one) for one in every if one.vdi is not None and one.is_active]
+            active = [lvm.as_target(one) for one in every if one.vdi is not None and one.is_active]
+            silent = answers.silent_volumes(active)
+            return [one for one in active if one.path not in silent]
         return []
     folder = os.path.dirname(os.path.realpath(target.path))
     return [Target(os.path.join(folder, name), Backing.FILE) for name in _images_in(folder)]

@@ -42,14 +42,14 @@ from smfix.model import (
 from smfix.reach import unanswered, unanswered_srs
 from smfix.rescan import rescan
 from smfix.setting import Decide, No, Setting, absolute
-from smfix.targets import Missing, find_image, parents_first, resolved
+from smfix.targets import Missing, find_image, find_images, parents_first, resolved
 
 if TYPE_CHECKING:
     from smfix.host import xapi
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
-__all__ = ["SMLOG", "Decide", "LogQuestion", "No", "Setting", "absolute", "find_image", "rescan"]
+__all__ = ["SMLOG", "Decide", "LogQuestion", "No", "Setting", "absolute", "find_image", "find_images", "rescan"]
 
 SMLOG = "/var/log/SMlog"
 
@@ -146,10 +146,10 @@ def from_log(
     reading = _with_beside(reading, asked, setting)
     ids = _ids(reading.incidents)
     silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts)
-    places = [
-        Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts)
-        for one in reading.incidents
-    ]
+    places = find_images(
+        reading.incidents,
+        lambda one: Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts),
+    )
     treated: dict[int, TreatedIncident] = {}
     for index in parents_first(places):
         incident = reading.incidents[index]

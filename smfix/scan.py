@@ -8,13 +8,13 @@ forest is made at the end from what came back. A worker returns values, never op
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from smfix import chains
-from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import forked, lvm, xapi
+from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
+from smfix.host import answers, forked, lvm, xapi
 from smfix.host.naming import is_uuid, volume_at
 from smfix.host.pool import Attachment
 from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
@@ -62,6 +62,9 @@ def scan(
     folders = sr_mounts(mounts)
     silent = unanswered(targets or list(sr_folders(None, folders)), folders)
     found = list(_images(targets, folders, silent))
+    dumb = answers.silent_volumes(each.target for each in found)
+    silent |= {path: answers.words(path) for path in sorted(dumb)}
+    found = [each for each in found if each.target.path not in dumb]
     told = [_told(each, pool) for each in found]
     uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
     scanned: list[ScannedImage] = []
@@ -88,13 +91,18 @@ def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names | None, tuple[Att
     return None, ()
 
 
-def _images(targets: Sequence[str], mounts: Sequence[str], silent: Collection[str]) -> Iterator[Found]:
+def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str]) -> Iterator[Found]:
+    """The images of `targets`; what turns out not to answer is added to `silent`."""
     seen: set[str] = set()
     for target in targets or list(_attached(mounts, silent)):
         if target in silent:
             continue
         name = _sr_folder(target, mounts) or target
-        place = resolve(name, mounts)
+        try:
+            place = resolve(name, mounts)
+        except Unanswered as error:
+            silent[target] = str(error)
+            continue
         if isinstance(place, NotFound):
             raise Unreadable(f"{target}: no such SR or image; looked at {', '.join(place.looked[:4])}")
         if isinstance(place, Ambiguous):
@@ -107,7 +115,7 @@ def _images(targets: Sequence[str], mounts: Sequence[str], silent: Collection[st
                 yield each
 
 
-def _attached(mounts: Sequence[str], silent: Collection[str]) -> Iterator[str]:
+def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
     """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
     count = len(silent)
     for mount in mounts:
@@ -121,7 +129,13 @@ def _attached(mounts: Sequence[str], silent: Collection[str]) -> Iterator[str]:
                 count += 1
                 yield folder
     for sr in lvm.attached():
-        if any(volume.vdi is not None for volume in lvm.volumes(sr)):
+        try:
+            holds_any = any(volume.vdi is not None for volume in lvm.volumes(sr))
+        except Unanswered as error:
+            silent[lvm.folder_of(sr)] = str(error)
+            count += 1
+            continue
+        if holds_any:
             count += 1
             yield lvm.folder_of(sr)
     if not count:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from smfix import chains
-from smfix.errors import SmfixError, Unreadable
-from smfix.host import locks, lvm, vhd_util
+from smfix.errors import LeftBehind, SmfixError, Unanswered, Unreadable
+from smfix.host import answers, locks, lvm, vhd_util
 from smfix.host.activation import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
@@ -83,6 +83,8 @@ def awake(target: Target, volumes: Volumes, *, change: bool) -> Iterator[Refusal
         yield lvm.inactive(target)
         return
     with volumes.active(target) as refusal:
+        if refusal is None and target.backing is Backing.BLOCK and answers.is_silent(target.path):
+            raise Unanswered(answers.words(target.path))
         yield refusal
 
 
@@ -255,7 +257,15 @@ def _write(
         return diagnose(inspect(view), context).findings
 
     path = os.path.abspath(image.target.path)
-    checks = Verification(again, lambda: vhd_util.complaint(path))
+
+    def external() -> str | None:
+        try:
+            return vhd_util.complaint(path)
+        except LeftBehind as error:
+            volumes.left.append(str(error))
+            return None
+
+    checks = Verification(again, external)
     findings = planned.diagnosis.findings
     with writing(image, volumes) as writable:
         if isinstance(writable, Refusal):

@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from smfix.errors import Unreadable
-from smfix.host import locks, programs
+from smfix.errors import LeftBehind, Unreadable
+from smfix.host import locks, lvm, programs
 from smfix.host.locks import Clock
 from smfix.host.lvm import Volume, as_target, volume_of
 from smfix.host.naming import GROUP
 from smfix.model import Refusal, Target
 
 REFCOUNTS = "/run/sm/refcount"
-CHANGE_LIMIT = 30.0
-"""Seconds for one ``lvchange``."""
 NODE_WAIT = 5.0
 """Seconds for udev to make the node of an activated volume."""
 
@@ -54,7 +52,7 @@ class Volumes:
             return
         with self._locked(volume, str(volume.vdi)) as busy:
             if busy is None:
-                _change(volume, "-ay")
+                self._begin(volume, "is not active and may become so", "-ay")
         if busy is not None:
             yield busy
             return
@@ -73,7 +71,7 @@ class Volumes:
             return
         with self._locked(volume, "lvchange-p") as busy:
             if busy is None:
-                _change(volume, "-p", "rw")
+                self._begin(volume, "is read-only and may become writable", "-p", "rw")
         if busy is not None:
             yield busy
             return
@@ -81,6 +79,14 @@ class Volumes:
             yield None
         finally:
             self._protect(volume)
+
+    def _begin(self, volume: Volume, later: str, *words: str) -> None:
+        """Change a volume. An lvchange that waits in the kernel may still do it: that is said. Raises Unreadable."""
+        try:
+            _change(volume, *words)
+        except LeftBehind:
+            self.left.append(f"{volume.path} {later} when the storage answers again")
+            raise
 
     def _protect(self, volume: Volume) -> None:
         try:
@@ -129,7 +135,7 @@ def _change(volume: Volume, *words: str) -> None:
     found = programs.program("lvchange")
     if found is None:
         raise Unreadable("lvchange is not installed, lvs is")
-    programs.run([found, *words, f"{GROUP}{volume.sr}/{volume.name}"], CHANGE_LIMIT)
+    lvm.run([found, *words, f"{GROUP}{volume.sr}/{volume.name}"])
 
 
 def _is_counted(volume: Volume) -> bool:

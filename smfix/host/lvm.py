@@ -12,7 +12,7 @@ import os
 from typing import NamedTuple
 
 from smfix.errors import Unreadable
-from smfix.host import programs
+from smfix.host import answers, programs
 from smfix.host.naming import GROUP, MAPPER, VolumeName, is_uuid, read_path, volume_at
 from smfix.host.storage import DEVICES
 from smfix.model import Backing, Reason, Refusal, Target
@@ -22,8 +22,8 @@ DISK = "VHD-"
 BLOCK_DEVICES = "/sys/class/block"
 """Where the kernel says which device-mapper name a node has."""
 
-LIST_LIMIT = 30.0
-"""Seconds for one ``lvs``."""
+LIMIT = 30.0
+"""Seconds for one command of LVM, or as long as storage may be silent, if that is less."""
 
 _FIELDS = "vg_name,lv_name,lv_attr,lv_size"
 
@@ -110,7 +110,15 @@ def volumes(sr: str) -> tuple[Volume, ...]:
     if found is None or not attached(sr):
         return ()
     form = ["--noheadings", "--nosuffix", "--units", "b", "--separator", "|", "-o", _FIELDS]
-    return parse(programs.run([found, *form, GROUP + sr], LIST_LIMIT))
+    return parse(run([found, *form, GROUP + sr]))
+
+
+def run(words: list[str]) -> str:
+    """What a command of LVM prints. Raises Unreadable.
+
+    Each one looks at the disks of all groups: while one waits for a disk that does not answer, each other would.
+    """
+    return programs.run(words, min(LIMIT, answers.patience()), "LVM")
 
 
 def parse(text: str) -> tuple[Volume, ...]:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from smfix.errors import Unreadable, UsageError
+from smfix.errors import Unanswered, Unreadable, UsageError
 from smfix.host import lvm, storage
 from smfix.host.naming import GROUP, Life, is_prefix, is_uuid, read_path, volume_at
 from smfix.model import Backing, Target, VdiRef
@@ -142,7 +142,15 @@ def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFou
 def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
     if not is_prefix(ref) or (sr is not None and not is_uuid(sr)):
         return NotFound((f"{ref} (not the name of a VDI)",))
-    found = [image for row in SR_TYPES for image in row.find(ref, sr, mounts)]
+    found: list[Found] = []
+    silent: Unanswered | None = None
+    for row in SR_TYPES:
+        try:
+            found += row.find(ref, sr, mounts)
+        except Unanswered as error:
+            silent = error
+    if silent is not None and not (found and is_uuid(ref)):
+        raise silent  # the disk may be there, or another one with the same first digits
     return _verdict(found, [place for row in SR_TYPES for place in row.patterns(ref, sr, mounts)])
 
 
