@@ -173,7 +173,10 @@ def run(world, group, *words, limit=25):
 def two_disks(world):
     """A log that names a volume and a damaged file, the volume first."""
     world.damaged(BASE)
-    return world.smlog(failed(OTHER, sr=LVM_SR, pid=7), failed(BASE, pid=8))
+    volume = f"/dev/VG_XenStorage-{LVM_SR}/VHD-{OTHER}"
+    record = failed(OTHER, sr=LVM_SR, pid=7).replace(f"/var/run/sr-mount/{LVM_SR}/{OTHER}.vhd", volume)
+    assert volume in record
+    return world.smlog(record, failed(BASE, pid=8))
 
 
 def test_from_log_repairs_the_files(world, group):
