@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,14 +161,15 @@ def group(tmp_path, dead):
     made.close()
 
 
-def run(world, group, *words, limit=25):
+def run(world, group, *words, limit=25, is_stuck=True):
     """smfix in a process of its own; whoever reads what it prints must not wait for what it left behind."""
     line = [sys.executable, "-m", "smfix", *map(str, words), *world.options(words[0]), "--json"]
     environment = os.environ | {"SMFIX_PATIENCE": "1", "PATH": f"{group.bin}:{os.environ['PATH']}"}
     with at_most(limit):
         done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
     assert done.stderr == ""
-    assert "D" in states(f"cat {group.dead}")
+    if is_stuck:
+        assert "D" in states(f"cat {group.dead}")
     return valid(json.loads(done.stdout))
 
 
@@ -219,3 +222,123 @@ def test_a_stuck_vhd_util_is_said_and_the_repair_stands(world, group, dead):
     assert outcome["status"] == "repaired"
     assert "vhd-util" in outcome["message"]
     assert STUCK in outcome["message"]
+
+
+def test_a_disk_whose_whole_name_is_known_needs_no_answer_of_lvm(world, group):
+    """Its first digits do: another disk may begin with them."""
+    world.damaged(BASE)
+    (outcome,) = (one["outcome"] for one in run(world, group, "repair", BASE, "--yes")["images"])
+    assert outcome["status"] == "repaired"
+    (image,) = run(world, group, "check", BASE[:8])["images"]
+    assert (image["verdict"], STUCK in image["note"]) == ("unreadable", True)
+
+
+def test_a_stuck_tap_ctl_is_said_and_costs_its_limit_once(world, group, dead):
+    stub(group.bin, "tap-ctl", f"echo tap-ctl >> {group.log}; exec cat {dead}")
+    paths = [world.damaged(vdi) for vdi in (BASE, OTHER)]
+    images = run(world, group, "repair", *paths, "--yes")["images"]
+    assert [one["outcome"]["status"] for one in images] == ["repaired", "repaired"]
+    assert group.log.read_text() == "tap-ctl\n"
+
+
+def test_a_stuck_lvchange_is_said_and_what_it_may_still_do(world, group, dead):
+    name = f"VHD-{OTHER}"
+    stub(group.bin, "lvs", f"echo '  {group.group}|{name}|-ri-------|8388608'")
+    stub(group.bin, "lvchange", f"exec cat {dead}")
+    world.damaged(BASE)
+    volume = f"/dev/{group.group}/{name}"
+    images = run(world, group, "repair", volume, world.path(), "--yes")["images"]
+    outcomes = {one["path"]: one["outcome"] for one in images}
+    assert outcomes[str(world.path())]["status"] == "repaired"
+    assert outcomes[volume]["status"] == "failed"
+    assert STUCK in outcomes[volume]["message"]
+    assert outcomes[volume]["message"].endswith(
+        f"; {volume} is not active and may become so when the storage answers again"
+    )
+
+
+def test_a_follower_repairs_the_files_and_ends_when_told(world, group):
+    out, folder = world.folder / "out", world.folder / "follow"
+    line = [sys.executable, "-m", "smfix", "from-log", "-f", str(two_disks(world)), "--json", "--yes"]
+    line += ["--state-dir", str(folder), *world.options("from-log")]
+    environment = os.environ | {"SMFIX_PATIENCE": "1", "PATH": f"{group.bin}:{os.environ['PATH']}"}
+    with out.open("wb") as to:
+        follower = subprocess.Popen(line, stdout=to, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    try:
+        with at_most(30):
+            told = {}
+            while {vdi: one["status"] for vdi, one in told.items()} != {BASE: "repaired", OTHER: "failed"}:
+                time.sleep(0.05)
+                events = [json.loads(text) for text in out.read_text(encoding="utf-8").splitlines()]
+                told = {one["incident"]["vdi"]: one["incident"]["outcome"] for one in events if one.get("incident")}
+                told = {vdi: outcome for vdi, outcome in told.items() if outcome}
+        with at_most(15):
+            follower.send_signal(signal.SIGTERM)
+            assert follower.wait(15) == 0
+            follower.stderr.read()  # what it left behind does not hold it open
+    finally:
+        follower.kill()
+        follower.stderr.close()
+        follower.wait()
+
+
+# ------------------------------------------------------------------------------ devices
+
+
+@pytest.fixture
+def dying_device(tmp_path, loop_device):
+    """A function bytes -> (a loop device with them, a function after which its reads are not answered)."""
+    source, mount = tmp_path / "source", tmp_path / "dead"
+    with ExitStack() as stack:
+
+        def make(raw):
+            for folder in (source, mount):
+                folder.mkdir()
+            (source / "file").write_bytes(raw)
+            hang = stack.enter_context(served(mount, source, "read", "swallow"))
+            return loop_device(mount / "file"), hang
+
+        try:
+            yield make
+        except Cannot as why:
+            pytest.skip(str(why))
+
+
+def test_a_volume_whose_disk_is_dead_is_not_opened(world, tmp_path, dying_device):
+    """Its first sectors are in the cache: that they can be read says nothing of the disk."""
+    device = []
+
+    def attach(file):
+        node, hang = dying_device(file.read_bytes())
+        device.append(hang)
+        return node
+
+    group = LvmHost(tmp_path, LVM_SR, attach)
+    try:
+        raw = world.image(OTHER)
+        group.volume(f"VHD-{OTHER}", raw[:-512] + bytes(512), active=True, rw=True)
+        path = f"/dev/{group.group}/VHD-{OTHER}"
+        with open(path, "rb") as volume:
+            volume.read(1 << 20)
+        world.damaged(BASE)
+        device[0]()
+        said = "has not answered for 1 s"
+        for words in (("check", path, world.path()), ("scan", LVM_SR, SR)):
+            images = {one["path"]: one for one in run(world, group, *words, is_stuck=False)["images"]}
+            assert (images[path]["verdict"], images[str(world.path())]["verdict"]) == ("unreadable", "invalid")
+            assert said in images[path]["note"]
+        document = run(world, group, "from-log", two_disks(world), "--yes", is_stuck=False)
+        dead, alive = (one["outcome"] for one in document["incidents"])
+        assert (dead["status"], alive["status"]) == ("failed", "repaired")
+        assert said in dead["message"]
+    finally:
+        group.close()
+
+
+def test_a_loop_device_over_a_dead_disk_holds_up_nobody(world, tmp_path, dying_device):
+    """Asked which file is behind it, the kernel asks that file's storage."""
+    _, hang = dying_device(bytes(1 << 20))
+    path = world.damaged(BASE)
+    hang()
+    group = SimpleNamespace(bin=tmp_path)
+    assert run(world, group, "repair", path, "--yes", is_stuck=False)["images"][0]["outcome"]["status"] == "repaired"

@@ -144,10 +144,12 @@ def _touch(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     os.pread(descriptor, _SECTOR, 0)
     if stat.S_ISBLK(os.fstat(descriptor).st_mode):
-        # What the cache holds of a volume is read without its disks.
-        with mmap.mmap(-1, _PAGE) as page, suppress(OSError):
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
-            os.preadv(descriptor, [page], 0)
+        # Past the cache, which answers without any disk; and where the footer is, which may be on another disk.
+        last = max(0, os.lseek(descriptor, 0, os.SEEK_END) - _PAGE) // _PAGE * _PAGE
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
+        with mmap.mmap(-1, _PAGE) as page:
+            for at in (0, last):
+                os.preadv(descriptor, [page], at)
     return b""
 
 
