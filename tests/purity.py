@@ -82,6 +82,7 @@ ACTS = (
     "smfix.host.hooks",
     "smfix.host.locks",
     "smfix.host.lvm",
+    "smfix.host.mounts",
     "smfix.host.packed",
     "smfix.host.page_file",
     "smfix.host.pending",

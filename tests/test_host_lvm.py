@@ -40,6 +40,20 @@ def test_what_lvs_says():
     assert as_target(disk) == DISK
 
 
+def test_a_place_has_one_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(lvm, "BLOCK_DEVICES", str(tmp_path))
+    mapped = lvm.VolumeName(SR, f"VHD-{VDI}").mapped
+    assert lvm.place_of(DISK.path) == lvm.place_of(mapped) == lvm.place_of(f"/dev/../dev/./{mapped[5:]}") == DISK.path
+    assert lvm.place_of("/dev/null") == "/dev/null"
+    (tmp_path / "null" / "dm").mkdir(parents=True)
+    (tmp_path / "null" / "dm" / "name").write_text(f"{os.path.basename(mapped)}\n")
+    assert lvm.place_of("/dev/null") == DISK.path
+    (tmp_path / "null" / "dm" / "name").write_text("vg0-root\n")
+    assert lvm.place_of("/dev/null") == "/dev/null"
+    (tmp_path / "link.vhd").symlink_to(tmp_path / "x.vhd")
+    assert lvm.place_of(str(tmp_path / "link.vhd")) == str(tmp_path / "x.vhd")
+
+
 @pytest.mark.parametrize("text", ["rubbish", f"{GROUP}|x|-wi|5", f"{GROUP}|x|-wi-a-----|many", "a|b|c|d|e"])
 def test_what_is_not_its_own(text):
     with pytest.raises(Unreadable, match="lvs printed what cannot be understood"):
