@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from smfix.errors import SmfixError, Unreadable, UsageError
+from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
 from smfix.host import lvm, xapi_login
 from smfix.host.naming import is_uuid
 from smfix.host.sr import Found, sr_mounts
@@ -381,7 +381,10 @@ def undo(prefix: str, setting: Setting, agree: Callable[[Record], bool] | None) 
         again = (setting.undo_command(entry.id),)
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
-    with awake(found.target, volumes, change=agree is not None) as asleep:
-        outcome = refused(asleep) if asleep is not None else undone(entry, found, setting, agree, volumes)
+    try:
+        with awake(found.target, volumes, change=agree is not None) as asleep:
+            outcome = refused(asleep) if asleep is not None else undone(entry, found, setting, agree, volumes)
+    except Unanswered as error:
+        outcome = Outcome(Status.FAILED, str(error), next=(setting.undo_command(entry.id),))
     outcome = told_of(outcome._replace(journal=entry.id), found.target, volumes, setting)
     return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)

@@ -282,6 +282,26 @@ def test_a_follower_repairs_the_files_and_ends_when_told(world, group):
         follower.wait()
 
 
+def test_a_repair_of_a_volume_cannot_be_undone_now(world, tmp_path, loop_device, dead, monkeypatch):
+    group = LvmHost(tmp_path, LVM_SR, loop_device)
+    group.dead = dead
+    try:
+        raw = world.image(OTHER, hidden=1)
+        group.volume(f"VHD-{OTHER}", raw[:-512] + bytes(512), size=len(raw))
+        monkeypatch.setenv("PATH", f"{group.bin}:{os.environ['PATH']}")
+        (image,) = world.run("repair", f"{LVM_SR}/{OTHER}", "--yes", "--json").json["images"]
+        journal = image["outcome"]["journal"]
+        lvs = (group.bin / "lvs").read_text()
+        stub(group.bin, "lvs", f"exec cat {dead}")
+        outcome = run(world, group, "undo", journal, "--yes")["outcome"]
+        assert (outcome["status"], outcome["journal"]) == ("failed", journal)
+        assert STUCK in outcome["message"]
+        stub(group.bin, "lvs", lvs.partition("\n")[2])
+        assert world.run("undo", journal, "--yes").code == 0
+    finally:
+        group.close()
+
+
 # ------------------------------------------------------------------------------ devices
 
 
