@@ -27,7 +27,7 @@ class Unreadable(SmfixError):
 
 
 class Unanswered(Unreadable):
-    """Storage, or a program of the host that asks it, has not answered within its time limit."""
+    """Storage, or a program of the host that asks it, gives no answer, or none within its time limit."""
 
 
 class LeftBehind(Unanswered):

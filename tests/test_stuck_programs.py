@@ -233,6 +233,16 @@ def test_a_disk_whose_whole_name_is_known_needs_no_answer_of_lvm(world, group):
     assert (image["verdict"], STUCK in image["note"]) == ("unreadable", True)
 
 
+def test_an_lvm_that_fails_spoils_no_file(world, group):
+    stub(group.bin, "lvs", "echo '  Cannot process volume group' >&2; exit 5")
+    world.damaged(BASE)
+    images = {one["path"]: one["verdict"] for one in run(world, group, "scan", is_stuck=False)["images"]}
+    assert images == {f"/dev/{group.group}": "unreadable", str(world.path()): "invalid"}
+    dead, alive = run(world, group, "repair", f"{LVM_SR}/{OTHER}", BASE, "--yes", is_stuck=False)["images"]
+    assert (dead["outcome"]["status"], alive["outcome"]["status"]) == ("failed", "repaired")
+    assert dead["outcome"]["message"] == "lvs failed (5): Cannot process volume group"
+
+
 def test_a_stuck_tap_ctl_is_said_and_costs_its_limit_once(world, group, dead):
     stub(group.bin, "tap-ctl", f"echo tap-ctl >> {group.log}; exec cat {dead}")
     paths = [world.damaged(vdi) for vdi in (BASE, OTHER)]

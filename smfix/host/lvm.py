@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from smfix.errors import Unreadable
+from smfix.errors import Unanswered, Unreadable
 from smfix.host import answers, programs
 from smfix.host.naming import GROUP, MAPPER, VolumeName, is_uuid, read_path, volume_at
 from smfix.host.storage import DEVICES
@@ -104,13 +104,18 @@ def is_without_node(target: Target) -> bool:
 def volumes(sr: str) -> tuple[Volume, ...]:
     """All volumes of an SR, active or not; none where there is no LVM, or the SR is not attached here.
 
-    Raises Unreadable where ``lvs`` fails, hangs, or says what cannot be read.
+    Raises Unanswered where ``lvs`` fails, hangs, or says what cannot be read.
     """
     found = programs.program("lvs")
     if found is None or not attached(sr):
         return ()
     form = ["--noheadings", "--nosuffix", "--units", "b", "--separator", "|", "-o", _FIELDS]
-    return parse(run([found, *form, GROUP + sr]))
+    try:
+        return parse(run([found, *form, GROUP + sr]))
+    except Unanswered:
+        raise
+    except Unreadable as error:
+        raise Unanswered(str(error)) from error
 
 
 def run(words: list[str]) -> str:
