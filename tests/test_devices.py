@@ -314,6 +314,7 @@ def test_a_volume_that_sm_took_meanwhile_stays_active(world, host, tmp_path):
 
 
 def test_a_volume_that_somebody_opened_meanwhile_stays_active(world, host, monkeypatch):
+    monkeypatch.setattr(activation, "OPEN_WAIT", 0.5)
     file = host.volume(f"VHD-{BASE}", without_footer(hidden_base(world)))
     node = host.node / f"VHD-{BASE}"
     program = "import os, sys; os.open(sys.argv[1], os.O_RDONLY); print(flush=True); sys.stdin.read()"

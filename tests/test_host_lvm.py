@@ -206,7 +206,8 @@ def test_a_lock_that_is_busy_at_the_end_is_told(stub, volumes, monkeypatch):
 
 
 @pytest.mark.parametrize("who", ["sm", "somebody"])
-def test_a_volume_in_use_by_then_stays_active(stub, volumes, tmp_path, who):
+def test_a_volume_in_use_by_then_stays_active(stub, volumes, tmp_path, who, monkeypatch):
+    monkeypatch.setattr(activation, "OPEN_WAIT", 0.1)
     with volumes.active(DISK):
         if who == "sm":
             counts = tmp_path / "refcount" / f"lvm-{SR}"
@@ -216,6 +217,24 @@ def test_a_volume_in_use_by_then_stays_active(stub, volumes, tmp_path, who):
             stub.is_now("-ri-ao----")
     assert stub.changes == ["-ay"]
     assert volumes.left == []
+
+
+def test_who_only_looks_is_waited_for(stub, tmp_path):
+    """udev opens a volume after each write to it, for a moment."""
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        with locks.record_locks(str(tmp_path / "locks"), [(SR, "sr", 0)]) as busy:
+            assert busy is None  # a VM that starts waits for this lock
+        if len(waited) == 3:
+            stub.is_now("-ri-a-----")
+
+    volumes = Volumes(str(tmp_path / "locks"), Clock(sleep=sleep))
+    with volumes.active(DISK):
+        stub.is_now("-ri-ao----")
+    assert stub.changes == ["-ay", "-an"]
+    assert (len(waited), volumes.left) == (3, [])
 
 
 def test_a_node_that_does_not_come(stub, tmp_path):

@@ -27,6 +27,9 @@ from smfix.model import Refusal, Target
 REFCOUNTS = "/run/sm/refcount"
 NODE_WAIT = 5.0
 """Seconds for udev to make the node of an activated volume."""
+OPEN_WAIT = 5.0
+"""Seconds that a volume may still be open before it stays active; SM's locks are free meanwhile."""
+_OPEN_STEP = 0.25
 
 
 @dataclass(slots=True)
@@ -100,15 +103,22 @@ class Volumes:
         self.left.append(f"{volume.path} was read-only before and is writable now: {why}")
 
     def _deactivate(self, volume: Volume) -> None:
-        """Unless SM, or anybody else, uses it by now."""
+        """Unless SM, or anybody else, uses it by now: whoever only looks (udev, after a write) is waited for."""
+        deadline = self.clock.now() + OPEN_WAIT
         try:
-            with self._locked(volume, str(volume.vdi)) as busy:
-                if busy is None:
+            while True:
+                with self._locked(volume, str(volume.vdi)) as busy:
+                    if busy is not None:
+                        why = busy.message
+                        break
                     now = volume_of(as_target(volume))
-                    if now is not None and not now.is_open and not _is_counted(volume):
+                    is_over = now is None or _is_counted(volume)
+                    if now is not None and not is_over and not now.is_open:
                         _change(volume, "-an")
+                        is_over = True
+                if is_over or self.clock.now() >= deadline:
                     return
-                why = busy.message
+                self.clock.sleep(_OPEN_STEP)
         except Unreadable as error:
             why = str(error)
         self.left.append(f"{volume.path} was inactive before and is active now: {why}")
