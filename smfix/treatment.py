@@ -82,8 +82,10 @@ def awake(target: Target, volumes: Volumes, *, change: bool) -> Iterator[Refusal
     if not change:
         yield lvm.inactive(target)
         return
+    was_asleep = lvm.is_without_node(target)
     with volumes.active(target) as refusal:
-        if refusal is None and target.backing is Backing.BLOCK and answers.is_silent(target.path):
+        # Only now it has a node: nothing was asked of its storage before.
+        if refusal is None and was_asleep and answers.silent([target.path]):
             raise Unanswered(answers.words(target.path))
         yield refusal
 

@@ -328,6 +328,7 @@ def dying_device(tmp_path, loop_device):
             hang = stack.enter_context(served(mount, source, "read", "swallow"))
             return loop_device(mount / "file"), hang
 
+        make.revive = stack.close
         try:
             yield make
         except Cannot as why:
@@ -362,6 +363,7 @@ def test_a_volume_whose_disk_is_dead_is_not_opened(world, tmp_path, dying_device
         assert (dead["status"], alive["status"]) == ("failed", "repaired")
         assert said in dead["message"]
     finally:
+        dying_device.revive()
         group.close()
 
 
@@ -372,3 +374,28 @@ def test_a_loop_device_over_a_dead_disk_holds_up_nobody(world, tmp_path, dying_d
     hang()
     group = SimpleNamespace(bin=tmp_path)
     assert run(world, group, "repair", path, "--yes", is_stuck=False)["images"][0]["outcome"]["status"] == "repaired"
+
+
+def test_a_volume_that_is_activated_is_asked_for_then(world, tmp_path, dying_device):
+    """Before it has no node, so nothing that could be silent."""
+    device = []
+
+    def attach(file):
+        node, hang = dying_device(file.read_bytes())
+        device.append(hang)
+        return node
+
+    group = LvmHost(tmp_path, LVM_SR, attach)
+    try:
+        raw = world.image(OTHER, hidden=1)
+        group.volume(f"VHD-{OTHER}", raw[:-512] + bytes(512))
+        device[0]()
+        world.damaged(BASE)
+        images = run(world, group, "repair", f"{LVM_SR}/{OTHER}", world.path(), "--yes", is_stuck=False)["images"]
+        outcomes = {one["path"]: one["outcome"] for one in images}
+        dead = outcomes[f"/dev/{group.group}/VHD-{OTHER}"]
+        assert (dead["status"], outcomes[str(world.path())]["status"]) == ("failed", "repaired")
+        assert "has not answered for 1 s" in dead["message"]
+    finally:
+        dying_device.revive()
+        group.close()
