@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from smfix.errors import Unreadable
-from smfix.host import lvm
-from smfix.host.naming import read_path
+from smfix.host import answers, lvm
+from smfix.host.naming import MAPPER, read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, ByteView, Extent, Refusal, Sound, Target
 from smfix.problems.rows import Parent
 from smfix.vhd import structs
-from smfix.vhd.image import Locator, VhdImage, inspect
+from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
 
 LONGEST = 64
@@ -43,38 +43,49 @@ def header_of(view: ByteView) -> Header | None:
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
     """Where the locators of the image at `path` say that its parent is: absolute, each once."""
-    return tuple(dict.fromkeys(place for locator in image.locators for place in _led_to(locator, path)))
+    return tuple(dict.fromkeys(place for locator in image.locators for place in _led_to(locator.path, path)))
 
 
-def _led_to(locator: Locator, path: str) -> tuple[str, ...]:
-    """As ``vhd_find_parent``: an absolute path as it is, then every path relative to the image's folder."""
-    text = locator.path
+def _led_to(text: str | None, path: str) -> tuple[str, ...]:
+    """As ``vhd_find_parent``: an absolute path as it is, then every path relative to the image's folder.
+
+    A volume of an SR has several names; what leads to one is given once, by the name of a node that is there.
+    """
     if not text or "\0" in text:
         return ()
-    beside = os.path.normpath(f"{os.path.dirname(_named(path))}/{text}")
-    return (os.path.normpath(text), beside) if text.startswith("/") else (beside,)
+    beside = [os.path.normpath(f"{folder}/{text}") for folder in _folders(path)]
+    places = dict.fromkeys([os.path.normpath(text), *beside] if text.startswith("/") else beside)
+    named = dict.fromkeys(filter(None, map(lvm.volume_named, places)))
+    return tuple(map(lvm.node_of, named)) or tuple(places)
 
 
-def _named(path: str) -> str:
-    """The path beside which relatives are. A volume's are beside its name, not beside its node."""
+def _folders(path: str) -> tuple[str, ...]:
+    """The folders beside which relative paths are: of a volume's names, not only of the one that was given.
+
+    libvhd takes a volume's name in ``/dev/mapper``, else its real path. Source: blktap vhd/lib/canonpath.c.
+    """
     path = os.path.abspath(path)
-    name = read_path(path)
-    if name.backing is Backing.BLOCK and name.sr is not None:
-        return os.path.join(lvm.folder_of(name.sr), os.path.basename(path))
-    return path if name.backing is Backing.BLOCK else os.path.realpath(path)
+    real = os.path.dirname(os.path.realpath(path))
+    if read_path(path).backing is not Backing.BLOCK:
+        return (real,)
+    volume = lvm.volume_named(path)
+    own = os.path.dirname(path) if volume is None else lvm.folder_of(volume.sr)
+    return tuple(dict.fromkeys((own, MAPPER, real)))
 
 
 def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
     """What stands where the parent should, and how to open it; (None, None): it has no parent.
 
-    Never raises: a parent that cannot be opened is one that is not there. A volume that is not active is not
-    looked at; then it is as if the image had none.
+    Never raises: a parent that cannot be opened is one that is not there. A volume that is not active, or whose
+    storage does not answer, is not looked at; then it is as if the image had none.
     """
     if image.footer is None or not image.footer.is_differencing:
         return None, None
     places = parent_places(image, path)
     for place in places:
         found = Found(Target(place, backing_of(place), read_path(place).vdi, read_path(place).sr))
+        if found.target.backing is Backing.BLOCK and answers.is_silent(place):
+            return None, None  # it is there; what it holds cannot be read now
         with suppress(Unreadable):
             opened = open_image(found.target)
             if isinstance(opened, Refusal):
@@ -82,22 +93,26 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
             with opened:
                 footer = inspect(opened).footer
             return Parent(place, None if footer is None else footer.uuid, _astray(image, path)), found
-    if any(_is_asleep(place) for place in places):
+    if any(_may_be_asleep(place) for place in places):
         return None, None
     return Parent(", ".join(places) or None), None
 
 
 def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
     """The locators' paths at which nothing is, not even a volume that is not active."""
-    named = {locator.path: _led_to(locator, path) for locator in image.locators if locator.path}
-    return tuple(text for text, places in named.items() if not any(os.path.exists(p) or _is_asleep(p) for p in places))
+    named = {locator.path: _led_to(locator.path, path) for locator in image.locators if locator.path}
+    return tuple(
+        text for text, places in named.items() if not any(os.path.exists(p) or _may_be_asleep(p) for p in places)
+    )
 
 
-def _is_asleep(place: str) -> bool:
+def _may_be_asleep(place: str) -> bool:
+    """True for a volume that is not active, and for one of which LVM does not say: that is no missing parent."""
     name = read_path(place)
-    with suppress(Unreadable):
+    try:
         return lvm.inactive(Target(place, name.backing, name.vdi, name.sr)) is not None
-    return False
+    except Unreadable:
+        return True
 
 
 def backing_of(path: str) -> Backing:
@@ -110,12 +125,12 @@ def backing_of(path: str) -> Backing:
 
 def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
     """The parents of `image`, nearest first, as far as they can be followed; no loop, no end."""
-    seen = {os.path.realpath(found.target.path)}
+    seen = {lvm.place_of(found.target.path)}
     for _ in range(LONGEST):
         _, above = parent_of(image, found.target.path)
-        if above is None or os.path.realpath(above.target.path) in seen:
+        if above is None or lvm.place_of(above.target.path) in seen:
             return
-        seen.add(os.path.realpath(above.target.path))
+        seen.add(lvm.place_of(above.target.path))
         yield above
         with suppress(Unreadable):
             opened = open_image(above.target)
@@ -128,32 +143,43 @@ def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
 
 
 def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
-    """The images beside `image` that name it as their parent.
+    """The images of the same folder or SR that name `image` as their parent.
 
-    They stay open as long as `stack`. Only files have folders: a device's children are the volume
-    manager's to tell. At most :data:`MOST_CHILDREN`; unreadable ones are no children.
+    They stay open as long as `stack`. Of a volume's children those that are active: the others cannot be read.
+    At most :data:`MOST_CHILDREN`; unreadable ones are no children.
     """
-    if found.target.backing is Backing.BLOCK:
-        return ()
-    folder, name = os.path.split(os.path.realpath(found.target.path))
     # Where footers disagree, a child names the right one's UUID: it must be found by either.
     sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
     uuids = frozenset(footer.value.uuid for footer in sound)
+    own = lvm.place_of(found.target.path)
     family: list[tuple[str, VhdImage]] = []
-    for other in _images_in(folder):
-        if other == name or len(family) == MOST_CHILDREN:
+    for other in _neighbours(found.target):
+        if len(family) == MOST_CHILDREN or other.path == own:
             continue
-        path = os.path.join(folder, other)
         with suppress(Unreadable):
-            opened = open_image(Target(path, Backing.FILE))
+            opened = open_image(other)
             if isinstance(opened, Refusal):
                 continue
-            if _names_as_parent(opened, uuids, name):
+            if _names_as_parent(opened, uuids, own):
                 stack.enter_context(opened)
-                family.append((path, inspect(opened)))
+                family.append((other.path, inspect(opened)))
             else:
                 opened.close()
     return tuple(family)
+
+
+def _neighbours(target: Target) -> list[Target]:
+    """The images beside `target`: files of its folder, active volumes of its SR."""
+    if target.backing is Backing.BLOCK:
+        volume = lvm.volume_named(target.path)
+        with suppress(Unreadable):
+            every = () if volume is None else lvm.volumes(volume.sr)
+            active = [lvm.as_target(one) for one in every if one.vdi is not None and one.is_active]
+            silent = answers.silent_volumes(active)
+            return [one for one in active if one.path not in silent]
+        return []
+    folder = os.path.dirname(os.path.realpath(target.path))
+    return [Target(os.path.join(folder, name), Backing.FILE) for name in _images_in(folder)]
 
 
 def _images_in(folder: str) -> list[str]:
@@ -163,23 +189,29 @@ def _images_in(folder: str) -> list[str]:
         return []
 
 
-def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], name: str) -> bool:
+def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str) -> bool:
     header = header_of(view)
     if header is None or header.parent_uuid == structs.NULL_UUID:
         return False
     if uuids:
         return header.parent_uuid in uuids
-    return os.path.basename(header.parent_name_text() or "") == name
+    return _named_place(header, view.target.path) == place
+
+
+def _named_place(header: Header | None, path: str) -> str:
+    """Where the image is that the `header` of the image at `path` names as its parent; empty: it names none."""
+    name = None if header is None else header.parent_name_text()
+    return lvm.place_of(_led_to(os.path.basename(name), path)[0]) if name and os.path.basename(name) else ""
 
 
 def parents_first(founds: Sequence[Found | None]) -> list[int]:
     """The indexes of `founds` in an order that has each parent before its children.
 
-    Otherwise the order stays. A parent is known by its file name in the child's folder; what cannot
-    be read has none. None stands for what was not found.
+    Otherwise the order stays. A parent is known by the name that the child's header has, in the child's folder;
+    what cannot be read has none. None stands for what was not found.
     """
-    place = {os.path.realpath(found.target.path): index for index, found in enumerate(founds) if found is not None}
-    above = {index: place.get(_parent_path(found)) for index, found in enumerate(founds) if found is not None}
+    place = {lvm.place_of(found.target.path): index for index, found in enumerate(founds) if found is not None}
+    above = {index: place.get(_parent_place(found)) for index, found in enumerate(founds) if found is not None}
     order: dict[int, None] = {}
     for index in range(len(founds)):
         line: list[int] = []
@@ -191,14 +223,11 @@ def parents_first(founds: Sequence[Found | None]) -> list[int]:
     return list(order)
 
 
-def _parent_path(found: Found) -> str:
+def _parent_place(found: Found) -> str:
     with suppress(Unreadable):
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
             return ""
         with opened:
-            header = header_of(opened)
-        name = None if header is None else header.parent_name_text()
-        if name:
-            return os.path.realpath(os.path.join(os.path.dirname(_named(found.target.path)), os.path.basename(name)))
+            return _named_place(header_of(opened), found.target.path)
     return ""

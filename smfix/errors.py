@@ -26,6 +26,14 @@ class Unreadable(SmfixError):
     """A log, an image, a folder or a journal could not be read (missing, no permission, EIO)."""
 
 
+class Unanswered(Unreadable):
+    """Storage, or a program of the host that asks it, gives no answer, or none within its time limit."""
+
+
+class LeftBehind(Unanswered):
+    """A program of the host cannot even be ended: it waits in the kernel. It may still do what it was asked for."""
+
+
 class WriteFailed(SmfixError):
     """A write, fsync, rename or truncate failed (EIO, ENOSPC, EROFS, EDQUOT ...)."""
 

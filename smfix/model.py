@@ -463,8 +463,9 @@ class ScannedImage(NamedTuple):
 
     `virtual_size` is the guest disk's, `allocated` the number of blocks with a place. `aligned`: the
     file's size is a multiple of 512. `uuid` and `parent_uuid` are the footer's and the header's (None:
-    unknown, or no parent). `depth` counts from the top of the chain among the images scanned together
-    (0), `parent` is the path of the one below which it hangs, `standing` how.
+    unknown, or no parent). `parent_place`: where a volume's parent locators lead. `depth` counts
+    from the top of the chain among the images scanned together (0), `parent` is the path of the one below which it
+    hangs, `standing` how.
     """
 
     checked: CheckedImage
@@ -477,6 +478,7 @@ class ScannedImage(NamedTuple):
     in_use: InUse = InUse.UNKNOWN
     uuid: str | None = None
     parent_uuid: str | None = None
+    parent_place: str | None = None
     parent: str | None = None
     depth: int = 0
     standing: str = "root"

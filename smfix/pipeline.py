@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import slow, xapi_login
+from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
+from smfix.host import lvm, slow, xapi_login
 from smfix.host.naming import is_uuid
 from smfix.host.paths import typed
 from smfix.host.sr import Found, sr_mounts
@@ -43,7 +43,7 @@ from smfix.model import (
 from smfix.reach import unanswered, unanswered_srs
 from smfix.rescan import rescan
 from smfix.setting import Decide, No, Setting, absolute
-from smfix.targets import Missing, find_image, parents_first, resolved
+from smfix.targets import Missing, find_image, find_images, parents_first, resolved
 
 if TYPE_CHECKING:
     from smfix.host import xapi
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from smfix.vhd import libvhd
     from smfix.vhd.image import VhdImage
 
-__all__ = ["SMLOG", "Decide", "LogQuestion", "No", "Setting", "absolute", "find_image", "rescan"]
+__all__ = ["SMLOG", "Decide", "LogQuestion", "No", "Setting", "absolute", "find_image", "find_images", "rescan"]
 
 SMLOG = "/var/log/SMlog"
 
@@ -148,10 +148,10 @@ def from_log(
     reading = _with_beside(reading, asked, setting)
     ids = _ids(reading.incidents)
     silent = unanswered_srs((incident.sr for incident in reading.incidents), mounts, setting.say)
-    places = [
-        Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts)
-        for one in reading.incidents
-    ]
+    places = find_images(
+        reading.incidents,
+        lambda one: Outcome(Status.FAILED, silent[one.sr]) if one.sr in silent else find_image(one, mounts),
+    )
     treated: dict[int, TreatedIncident] = {}
     for index in parents_first(places):
         incident = reading.incidents[index]
@@ -321,7 +321,7 @@ def check(targets: Sequence[str], setting: Setting, *, parents: bool = False) ->
             continue
         child = None
         for found in (image, *(chain_of(image) if parents else ())):
-            path = os.path.realpath(found.target.path)
+            path = lvm.place_of(found.target.path)
             if path not in told:
                 with slow.watched(found.target.path, setting.say):
                     told[path] = checked(found, uses.get(found.target.path), setting)
@@ -404,11 +404,14 @@ def undo(
         again = (setting.undo_command(entry.id),)
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = setting.volumes()
-    with slow.watched(path, setting.say), awake(found.target, volumes, change=agree is not None) as asleep:
-        outcome = (
-            refused(asleep)
-            if asleep is not None
-            else undone(entry, found, setting, agree, volumes, newer=bool(consent))
-        )
+    try:
+        with slow.watched(path, setting.say), awake(found.target, volumes, change=agree is not None) as asleep:
+            outcome = (
+                refused(asleep)
+                if asleep is not None
+                else undone(entry, found, setting, agree, volumes, newer=bool(consent))
+            )
+    except Unanswered as error:
+        outcome = Outcome(Status.FAILED, str(error), next=(setting.undo_command(entry.id),))
     outcome = told_of(outcome._replace(journal=entry.id), found.target, volumes, setting)
     return TreatedImage(path, outcome, names=setting.names(found.target), sr=found.target.sr)

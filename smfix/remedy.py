@@ -389,7 +389,7 @@ def _treat_all(
 ) -> list[TreatedIncident]:
     """Find and treat each; in the errand's thread, so it changes nothing but disks it may."""
     mounts = sr_mounts(setting.sr_mounts)
-    places = [pipeline.find_image(one, mounts) for _, one in told]
+    places = pipeline.find_images([one for _, one in told], lambda one: pipeline.find_image(one, mounts))
     done = []
     for index in chains.parents_first([place if isinstance(place, Found) else None for place in places]):
         (name, one), place = told[index], places[index]

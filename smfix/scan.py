@@ -8,21 +8,22 @@ forest is made at the end from what came back. A worker returns values, never op
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from smfix import chains
-from smfix.errors import SmfixError, Unreadable, UsageError
-from smfix.host import forked, lvm, xapi
-from smfix.host.naming import is_uuid
+from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
+from smfix.host import answers, forked, lvm, xapi
+from smfix.host.naming import is_uuid, volume_at
 from smfix.host.pool import Attachment
 from smfix.host.slow import Say
 from smfix.host.sr import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
-from smfix.host.storage import Folders, Identity, open_image
+from smfix.host.storage import DEVICES, Folders, Identity, open_image
 from smfix.host.usage import Usage, elsewhere, usage_of
 from smfix.model import (
     SECTOR,
+    Backing,
     CheckedImage,
     Finding,
     InUse,
@@ -63,6 +64,9 @@ def scan(
     folders = sr_mounts(mounts)
     silent = unanswered(targets or list(sr_folders(None, folders)), folders, say)
     found = list(_images(targets, folders, silent))
+    dumb = answers.silent_volumes(each.target for each in found)
+    silent |= {path: answers.words(path) for path in sorted(dumb)}
+    found = [each for each in found if each.target.path not in dumb]
     told = [_told(each, pool) for each in found]
     uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
     scanned: list[ScannedImage] = []
@@ -89,24 +93,31 @@ def _told(found: Found, pool: xapi.Pool | None) -> tuple[Names | None, tuple[Att
     return None, ()
 
 
-def _images(targets: Sequence[str], mounts: Sequence[str], silent: Collection[str]) -> Iterator[Found]:
+def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str]) -> Iterator[Found]:
+    """The images of `targets`; what turns out not to answer is added to `silent`."""
     seen: set[str] = set()
     for target in targets or list(_attached(mounts, silent)):
         if target in silent:
             continue
         name = _sr_folder(target, mounts) or target
-        place = resolve(name, mounts)
+        try:
+            place = resolve(name, mounts)
+        except Unanswered as error:
+            silent[target] = str(error)
+            continue
         if isinstance(place, NotFound):
             raise Unreadable(f"{target}: no such SR or image; looked at {', '.join(place.looked[:4])}")
         if isinstance(place, Ambiguous):
             raise UsageError(f"{target} names {len(place.candidates)} images; give a path or more digits")
         for each in place:
-            if each.target.path not in seen:
-                seen.add(each.target.path)
+            path = each.target.path
+            spelled = lvm.place_of(path) if each.target.backing is Backing.BLOCK else path
+            if spelled not in seen:
+                seen.add(spelled)
                 yield each
 
 
-def _attached(mounts: Sequence[str], silent: Collection[str]) -> Iterator[str]:
+def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
     """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
     count = len(silent)
     for mount in mounts:
@@ -120,7 +131,13 @@ def _attached(mounts: Sequence[str], silent: Collection[str]) -> Iterator[str]:
                 count += 1
                 yield folder
     for sr in lvm.attached():
-        if any(volume.vdi is not None for volume in lvm.volumes(sr)):
+        try:
+            holds_any = any(volume.vdi is not None for volume in lvm.volumes(sr))
+        except Unanswered as error:
+            silent[lvm.folder_of(sr)] = str(error)
+            count += 1
+            continue
+        if holds_any:
             count += 1
             yield lvm.folder_of(sr)
     if not count:
@@ -200,6 +217,7 @@ def _placed(found: Found, use: Usage, image: VhdImage, verdict: Verdict, finding
     checked = CheckedImage(
         target.path, verdict, image.size, image.end_of_data if is_vhd else None, findings, "; ".join(notes) or None
     )
+    place = next(map(lvm.place_of, chains.parent_places(image, target.path)), None) if volume_at(target.path) else None
     parent = header.parent_uuid if header is not None and footer is not None and footer.is_differencing else NULL_UUID
     return ScannedImage(
         checked,
@@ -212,6 +230,7 @@ def _placed(found: Found, use: Usage, image: VhdImage, verdict: Verdict, finding
         in_use=InUse.UNKNOWN if use.blind and use.state is InUse.NONE else use.state,
         uuid=uuid_text(footer.uuid) if footer is not None else None,
         parent_uuid=uuid_text(parent) if parent != NULL_UUID else None,
+        parent_place=place,
     )
 
 
@@ -219,14 +238,25 @@ def _placed(found: Found, use: Usage, image: VhdImage, verdict: Verdict, finding
 
 
 def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
-    """The images folder by folder, each in its chain's order."""
-    folders: dict[str, list[ScannedImage]] = {}
+    """The images folder by folder, each in its chain's order; all names of a volume are of one folder."""
+    folders: dict[str, list[tuple[str, ScannedImage]]] = {}
     for image in scanned:
-        folders.setdefault(os.path.dirname(image.checked.path), []).append(image)
-    for images in folders.values():
-        for place in forest([Link(image.uuid, image.parent_uuid) for image in images]):
-            image, standing = images[place.index], place.standing.value
-            if place.parent is not None or standing != image.standing:  # most stand alone
-                above = None if place.parent is None else images[place.parent].checked.path
-                image = image._replace(depth=place.depth, parent=above, standing=standing)
+        path = image.checked.path
+        place = lvm.place_of(path) if path.startswith(f"{DEVICES}/") else path
+        folders.setdefault(os.path.dirname(place), []).append((place, image))
+    for some in folders.values():
+        for at in forest(_links(some)):
+            image, standing = some[at.index][1], at.standing.value
+            if at.parent is not None or standing != image.standing:  # most stand alone
+                above = None if at.parent is None else some[at.parent][1].checked.path
+                image = image._replace(depth=at.depth, parent=above, standing=standing)
             yield image
+
+
+def _links(images: Sequence[tuple[str, ScannedImage]]) -> list[Link]:
+    """The images as the forest sees them; one that was not looked at (an inactive volume) is known by its place."""
+    unseen = {place for place, image in images if image.uuid is None}
+    return [
+        Link(image.uuid or place, image.parent_place if image.parent_place in unseen else image.parent_uuid)
+        for place, image in images
+    ]

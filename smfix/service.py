@@ -12,10 +12,11 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from subprocess import CompletedProcess, TimeoutExpired
+from subprocess import CompletedProcess
 
-from smfix.errors import Unreadable, UsageError, WriteFailed
+from smfix.errors import Unanswered, Unreadable, UsageError, WriteFailed
 from smfix.host import atomic_file, packed, paths
 from smfix.host.programs import finished
 
@@ -193,26 +194,30 @@ def state(unit_dir: str | None) -> ServiceState:
 
 
 def _systemctl(*words: str) -> None:
-    done = _run(*words)
+    try:
+        done = _run(*words)
+    except Unanswered as error:
+        raise WriteFailed(f"systemctl {' '.join(words)}: {error}") from error
     if done is None or done.returncode:
-        said = (
-            "it did not answer" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
-        )
+        said = "it cannot be run" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
         raise WriteFailed(f"systemctl {' '.join(words)}: {said}")
 
 
 def _asked(word: str) -> str | None:
-    done = _run(word, UNIT)
-    return None if done is None else done.stdout.strip() or None
+    with suppress(Unanswered):
+        done = _run(word, UNIT)
+        return None if done is None else done.stdout.strip() or None
+    return None
 
 
 def _run(*words: str) -> CompletedProcess[str] | None:
+    """What systemctl did; None if it cannot be run. Raises Unanswered."""
     systemctl = shutil.which("systemctl")
     if systemctl is None:
         return None
     try:
         done = finished([systemctl, *words], _LIMIT)
-    except (OSError, TimeoutExpired):
+    except OSError:
         return None
     said, complained = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
     return CompletedProcess(done.args, done.returncode, said, complained)

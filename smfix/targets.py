@@ -6,15 +6,15 @@ Either the one image, or what to say of it: several fit, none is there, a copy i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from smfix.errors import SmfixError, Unreadable
-from smfix.host import lvm
+from smfix.errors import SmfixError, Unanswered, Unreadable
+from smfix.host import answers, lvm
 from smfix.host.naming import Life, is_uuid, read_path
 from smfix.host.paths import UnsafePath, typed
 from smfix.host.sr import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
-from smfix.model import Incident, Outcome, Reason, Status
+from smfix.model import Backing, Incident, Outcome, Reason, Status
 from smfix.reach import unanswered
 from smfix.report.escape import command
 from smfix.setting import Setting
@@ -99,7 +99,8 @@ def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
             images[text] = Missing(text, Outcome(Status.REFUSED, str(error), Reason.UNSAFE_PATH), is_missing=False)
             continue
         except Unreadable as error:
-            images[text] = Missing(text, Outcome(Status.NOT_FOUND, str(error)))
+            status = Status.FAILED if isinstance(error, Unanswered) else Status.NOT_FOUND
+            images[text] = Missing(text, Outcome(status, str(error)))
             continue
         if isinstance(found, Ambiguous):
             paths = [image.target.path for image in found.candidates]
@@ -108,8 +109,33 @@ def resolved(targets: Sequence[str], setting: Setting) -> list[Found | Missing]:
             sr, _, vdi = text.lower().rpartition("/")
             images[text] = Missing(text, _not_found(found, vdi, sr, mounts))
         else:
-            images.update((image.target.path, image) for image in found)
-    return list(images.values())
+            for image in found:
+                # A volume has several names; under which it was asked for first it is told of.
+                path = image.target.path
+                images.setdefault(lvm.place_of(path) if image.target.backing is Backing.BLOCK else path, image)
+    return _answering(list(images.values()))
+
+
+def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
+    """The images, without the volumes whose storage is silent: nobody may wait for these."""
+    silent = answers.silent_volumes(image.target for image in images if isinstance(image, Found))
+    return [
+        Missing(image.target.path, _silent(image), is_missing=True)
+        if isinstance(image, Found) and image.target.path in silent
+        else image
+        for image in images
+    ]
+
+
+def find_images(incidents: Iterable[Incident], find: Callable[[Incident], Found | Outcome]) -> list[Found | Outcome]:
+    """Where the image of each incident is, as `find` says; of a volume whose storage is silent, that it is."""
+    places = [find(one) for one in incidents]
+    silent = answers.silent_volumes(place.target for place in places if isinstance(place, Found))
+    return [_silent(place) if isinstance(place, Found) and place.target.path in silent else place for place in places]
+
+
+def _silent(image: Found) -> Outcome:
+    return Outcome(Status.FAILED, answers.words(image.target.path))
 
 
 def parents_first(places: Sequence[object]) -> list[int]:

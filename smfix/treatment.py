@@ -13,8 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from smfix import chains
-from smfix.errors import SmfixError, Unreadable
-from smfix.host import locks, lvm, slow, vhd_util
+from smfix.errors import LeftBehind, SmfixError, Unanswered, Unreadable
+from smfix.host import answers, locks, lvm, slow, vhd_util
 from smfix.host.activation import Volumes
 from smfix.host.naming import read_path
 from smfix.host.sr import Found
@@ -93,7 +93,11 @@ def awake(target: Target, volumes: Volumes, *, change: bool) -> Iterator[Refusal
     if not change:
         yield lvm.inactive(target)
         return
+    was_asleep = lvm.is_without_node(target)
     with volumes.active(target) as refusal:
+        # Only now it has a node: nothing was asked of its storage before.
+        if refusal is None and was_asleep and answers.silent([target.path]):
+            raise Unanswered(answers.words(target.path))
         yield refusal
 
 
@@ -270,7 +274,15 @@ def _write(
         return diagnose(inspect(view), context).findings
 
     path = os.path.abspath(image.target.path)
-    checks = Verification(again, lambda: vhd_util.complaint(path))
+
+    def external() -> str | None:
+        try:
+            return vhd_util.complaint(path)
+        except LeftBehind as error:
+            volumes.left.append(str(error))
+            return None
+
+    checks = Verification(again, external)
     findings = planned.diagnosis.findings
     with writing(image, volumes) as writable:
         if isinstance(writable, Refusal):

@@ -1,8 +1,8 @@
 """A volume group for tests: loop devices stand for logical volumes, stub ``lvs`` and ``lvchange`` keep honest state.
 
-The state is one file a volume: permission, activity, the loop device. ``lvchange -ay`` makes the link below
-``/dev``, ``-an`` takes it away and refuses while somebody has the device open, ``-p r`` makes the device itself
-read-only. Everything is written to a log. Needs root.
+The state is one file a volume: permission, activity, the loop device. ``lvchange -ay`` makes the links below
+``/dev``, LVM's and device-mapper's, ``-an`` takes them away and refuses while somebody has the device open, ``-p r``
+makes the device itself read-only. Everything is written to a log. Needs root.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ done
 """
 _LVCHANGE = r"""
 volume=${{@: -1}}; f=$state/$volume; node=/dev/$volume
+group=${{volume%/*}}; name=${{volume#*/}}; mapped=/dev/mapper/${{group//-/--}}-${{name//-/--}}
 [ -e "$f" ] || {{ echo "  Failed to find logical volume \"$volume\"" >&2; exit 5; }}
 . $f
 case "$1 $2" in
-  "-ay "*) active=1; mkdir -p ${{node%/*}}; ln -sfn $loop $node;;
+  "-ay "*) active=1; mkdir -p ${{node%/*}} /dev/mapper; ln -sfn $loop $node; ln -sfn $loop $mapped;;
   "-an "*) if is_open $loop; then echo "  Logical volume $volume in use." >&2; exit 5; fi
-           active=0; rm -f $node;;
+           active=0; rm -f $node $mapped;;
   "-p rw") rw=1; {blockdev} --setrw $loop;;
   "-p r") rw=0; {blockdev} --setro $loop;;
   *) echo "bad arguments" >&2; exit 3;;
@@ -111,6 +112,10 @@ class LvmHost:
         self.log.write_text("")
         return file
 
+    def mapped(self, name: str) -> Path:
+        """The node of a volume as device-mapper names it."""
+        return Path("/dev/mapper") / "-".join(part.replace("-", "--") for part in (self.group, name))
+
     def _lvchange(self, *words: str) -> None:
         *options, name = words
         line = [self.bin / "lvchange", *options, f"{self.group}/{name}"]
@@ -135,6 +140,8 @@ class LvmHost:
 
     def close(self) -> None:
         shutil.rmtree(self.node, ignore_errors=True)
+        for path in (self.state / self.group).iterdir():
+            self.mapped(path.name).unlink(missing_ok=True)
         self._turn.close()
         for path in (self.state / self.group).iterdir():
             words = dict(word.split("=") for word in path.read_text().split())

@@ -86,6 +86,7 @@ ACTS = (
     "smfix.host.hooks",
     "smfix.host.locks",
     "smfix.host.lvm",
+    "smfix.host.mounts",
     "smfix.host.packed",
     "smfix.host.paths",
     "smfix.host.pending",

@@ -5,19 +5,40 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lvm_host import LvmHost
-from smfix.host import activation
+from smfix import chains
+from smfix.host import activation, lvm
+from smfix.host.sr import Found
+from smfix.host.storage import open_image
+from smfix.model import Backing, Target
 from smfix.vhd import make
+from smfix.vhd.image import inspect
 from world import BASE, LEAF, OTHER, SR, failed, make_world, uuid_of
 from xapi_host import HERE, THEM, XapiHost
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "blockdev")]
 
 MIB = 1 << 20
+GROUP = f"VG_XenStorage-{SR}"
+MAPPED = f"{GROUP.replace('-', '--')}-VHD--{{}}"
+"""A volume's name in /dev/mapper, by its VDI with hyphens doubled."""
+BASE_MAPPED = MAPPED.format(BASE.replace("-", "--"))
+PARENT_NAMES = {
+    "as libvhd writes it": BASE_MAPPED,
+    "beside the mapper's folder": f"mapper/{BASE_MAPPED}",
+    "by device-mapper's path": f"/dev/mapper/{BASE_MAPPED}",
+    "by LVM's path": f"/dev/{GROUP}/VHD-{BASE}",
+    "beside LVM's folder": f"../{GROUP}/VHD-{BASE}",
+    "beside LVM's node": f"VHD-{BASE}",
+}
+"""What a child's parent locators may say of the volume of BASE."""
+CHILD_NAMES = (f"/dev/{GROUP}/VHD-{LEAF}", f"/dev/mapper/{MAPPED.format(LEAF.replace('-', '--'))}", LEAF)
+every_parent_name = pytest.mark.parametrize("name", PARENT_NAMES.values(), ids=PARENT_NAMES)
 
 
 @pytest.fixture
@@ -193,9 +214,14 @@ def hidden_base(world) -> bytes:
     return on_device(world.image(hidden=1))
 
 
-def volume_child(vdi: str, parent: str) -> bytes:
-    above = make.ParentRef(uuid_of(parent), f"VHD-{parent}")
+def volume_child(vdi: str, parent: str, name: str | None = None) -> bytes:
+    """A differencing disk whose header and locators have `name`, libvhd's for the volume of `parent` if None."""
+    above = make.ParentRef(uuid_of(parent), name or MAPPED.format(parent.replace("-", "--")))
     return on_device(make.sparse(8 << 20, uuid_of(vdi), {0: {5: b"child".ljust(512)}}, parent=above).to_bytes())
+
+
+def make_target(vdi: str) -> Target:
+    return Target(f"/dev/{GROUP}/VHD-{vdi}", Backing.BLOCK, vdi, SR)
 
 
 def test_an_inactive_volume_is_woken_repaired_and_put_back(world, host, locks):
@@ -288,6 +314,7 @@ def test_a_volume_that_sm_took_meanwhile_stays_active(world, host, tmp_path):
 
 
 def test_a_volume_that_somebody_opened_meanwhile_stays_active(world, host, monkeypatch):
+    monkeypatch.setattr(activation, "OPEN_WAIT", 0.5)
     file = host.volume(f"VHD-{BASE}", without_footer(hidden_base(world)))
     node = host.node / f"VHD-{BASE}"
     program = "import os, sys; os.open(sys.argv[1], os.O_RDONLY); print(flush=True); sys.stdin.read()"
@@ -405,6 +432,142 @@ def test_scan_of_an_sr_on_lvm(world, host):
         assert images[LEAF]["depth"] == 1
         assert images[OTHER]["note"] == "the volume is not active, so it was not looked at"
     assert host.changes() == []
+
+
+# ------------------------------------------------------------------------------ the names of a volume
+
+
+@pytest.fixture
+def numbers(host, tmp_path, monkeypatch):
+    """The kernel's word on which volume a node is: there is no device-mapper behind a loop device."""
+
+    def tell(name: str) -> Path:
+        node = Path(os.path.realpath(host.node / name))
+        said = tmp_path / "block" / node.name / "dm"
+        said.mkdir(parents=True)
+        (said / "name").write_text(f"{host.mapped(name).name}\n")
+        return node
+
+    monkeypatch.setattr("smfix.host.lvm.BLOCK_DEVICES", str(tmp_path / "block"))
+    return tell
+
+
+@every_parent_name
+def test_a_sound_child_is_valid_by_every_name_of_it_and_of_its_parent(world, host, numbers, name):
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=True)
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, name), active=True, rw=True)
+    for child in (*CHILD_NAMES, numbers(f"VHD-{LEAF}")):
+        leaf, base = world.run("check", "--parents", child, "--json").json["images"]
+        assert (leaf["verdict"], leaf["findings"]) == ("valid", []), child
+        assert base["path"] == f"/dev/{GROUP}/VHD-{BASE}"
+        assert leaf["path"] == (child if child in CHILD_NAMES[:2] else CHILD_NAMES[0])
+
+
+def test_a_parent_named_by_its_number_is_that_volume(world, host, numbers):
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=True)
+    node = numbers(f"VHD-{BASE}")
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, node.name), active=True, rw=True)
+    images = world.run("check", "--parents", LEAF, "--json").json["images"]
+    assert [image["path"] for image in images] == [f"/dev/{GROUP}/VHD-{vdi}" for vdi in (LEAF, BASE)]
+    assert images[0]["findings"] == []
+
+
+@every_parent_name
+def test_a_parent_that_is_no_volume_any_more_is_missing(world, host, name):
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, name), active=True, rw=True)
+    for child in CHILD_NAMES:
+        (finding,) = world.run("check", child, "--json").json["images"][0]["findings"]
+        assert finding["code"] == "VHD501"
+        assert finding["message"].endswith(f"nothing readable is at /dev/{GROUP}/VHD-{BASE}.")
+
+
+def test_a_parent_of_which_lvm_says_nothing_is_not_called_missing(world, host):
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE), active=True, rw=True)
+    child = make_target(LEAF)
+    (host.state / "broken").touch()
+    with open_image(child) as image:
+        assert chains.parent_of(inspect(image), child.path) == (None, None)
+
+
+@every_parent_name
+def test_a_sleeping_parent_is_woken_by_every_name(world, host, pool, locks, name):
+    host.volume(f"VHD-{BASE}", hidden_base(world))
+    whole = volume_child(LEAF, BASE, name)
+    file = host.volume(f"VHD-{LEAF}", without_footer(whole), rw=True)
+    run = world.run("repair", f"{SR}/{LEAF}", "--yes", "--json", "--sm-lock-dir", locks)
+    assert status(run) == [("repaired", None)], run.out
+    assert run.json["images"][0]["outcome"]["remaining"] == []
+    assert file.read_bytes() == whole
+    woken = [f"lvchange -ay VHD-{vdi}" for vdi in (LEAF, BASE)]
+    assert host.changes() == [*woken, *(line.replace("-ay", "-an") for line in reversed(woken))]
+
+
+@every_parent_name
+def test_parents_come_first_by_every_name(world, host, name):
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=True)
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, name), active=True, rw=True)
+    base, leaf = Found(make_target(BASE)), Found(make_target(LEAF))
+    for child in (leaf, Found(leaf.target._replace(path=str(host.mapped(f"VHD-{LEAF}"))))):
+        for parent in (base, Found(base.target._replace(path=str(host.mapped(f"VHD-{BASE}"))))):
+            assert chains.parents_first([child, None, parent]) == [2, 0, 1]
+
+
+@every_parent_name
+@pytest.mark.parametrize("has_footer", [True, False])
+def test_the_children_of_a_volume_are_found_by_uuid_and_by_every_name(world, host, name, has_footer):
+    raw = hidden_base(world)
+    host.volume(f"VHD-{BASE}", raw if has_footer else bytes(512) + without_footer(raw)[512:], active=True)
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, name), active=True, rw=True)
+    host.volume(f"VHD-{OTHER}", volume_child(OTHER, LEAF), active=True, rw=True)
+    target = make_target(BASE)
+    with open_image(target) as image, ExitStack() as stack:
+        family = chains.children_of(inspect(image), Found(target), stack)
+        assert [path for path, _ in family] == [f"/dev/{GROUP}/VHD-{LEAF}"]
+
+
+@pytest.mark.parametrize("is_awake", [True, False])
+@every_parent_name
+def test_scan_shows_a_chain_by_every_name(world, host, name, is_awake):
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=is_awake)
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, name), active=True, rw=True)
+    base = host.mapped(f"VHD-{BASE}")
+    for words in ([SR], [host.mapped(f"VHD-{LEAF}"), base, CHILD_NAMES[0]]):
+        images = world.run("scan", *words, "--sr-mount", world.mount, "--json").json["images"]
+        assert [(image["vdi"], image["depth"], image["standing"]) for image in images] == [
+            (BASE, 0, "root"),
+            (LEAF, 1, "child"),
+        ]
+        assert images[1]["findings"] == []
+
+
+def test_one_volume_under_two_names_is_one_image(world, host):
+    host.volume(f"VHD-{BASE}", without_footer(hidden_base(world)))
+    names = [f"/dev/{GROUP}/VHD-{BASE}", host.mapped(f"VHD-{BASE}"), BASE]
+    for words in (("check",), ("repair", "--yes")):
+        images = world.run(*words, *names, "--json").json["images"]
+        assert [image["path"] for image in images] == names[:1]
+
+
+def test_an_old_leaf_is_not_the_new_one(world, host):
+    """While a leaf-coalesce renames, two volumes name one VDI."""
+    host.volume(f"VHD-OLD_{BASE}", hidden_base(world), active=True)
+    host.volume(f"VHD-{BASE}", hidden_base(world))
+    assert lvm.volume_of(make_target(BASE)).is_active is False
+    assert lvm.volume_of(make_target(BASE)._replace(path=f"/dev/{GROUP}/VHD-OLD_{BASE}")).is_active
+
+
+def test_children_that_vhd_util_makes_are_valid(world, host, vhd_util):
+    """The tool's own snapshot: the names in it are the tool's."""
+    host.volume(f"VHD-{BASE}", hidden_base(world), active=True, rw=True)
+    host.volume(f"VHD-{LEAF}", bytes(512), active=True, rw=True)
+    path, parent = CHILD_NAMES[0], f"/dev/{GROUP}/VHD-{BASE}"
+    subprocess.run([vhd_util, "snapshot", "-n", path, "-p", parent], check=True, capture_output=True)
+    # A volume keeps its footer in its last sector.
+    assert subprocess.run([vhd_util, "check", "-n", path], check=False, capture_output=True).returncode == 0
+    image, above = world.run("check", "--parents", path, "--json").json["images"]
+    assert (image["verdict"], image["findings"], above["path"]) == ("valid", [], parent)
+    host.lvchange("-an", f"VHD-{BASE}")
+    assert world.run("check", path, "--json").json["images"][0]["findings"] == []
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable
-from smfix.host import guard, locks
+from smfix.host import locks
 from smfix.host.guard import HostGuard, shared_refusal
+from smfix.host.mounts import mount_of
 from smfix.host.pool import Attachment, PoolHost, Standing
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, Reason, Refusal, Target
@@ -98,12 +99,12 @@ def test_the_last_and_longest_mount_counts(tmp_path):
         "43 22 0:47 / /run/sr\\040mountain rw - nfs4 s:/e rw",
     )
     proc = mountinfo(tmp_path, *rows)
-    assert guard._file_system("/run/sr mount/a.vhd", proc) == "ext4"
-    assert guard._file_system("/run/sr mount/deep/a.vhd", proc) == "cifs"
-    assert guard._file_system("/run/sr mount/deeper/a.vhd", proc) == "ext4"
-    assert guard._file_system("/etc/a.vhd", proc) == "ext4"
+    assert mount_of("/run/sr mount/a.vhd", proc).kind == "ext4"
+    assert mount_of("/run/sr mount/deep/a.vhd", proc).kind == "cifs"
+    assert mount_of("/run/sr mount/deeper/a.vhd", proc).kind == "ext4"
+    assert mount_of("/etc/a.vhd", proc).kind == "ext4"
     mountinfo(tmp_path, "nonsense")
-    assert guard._file_system("/etc/a.vhd", proc) == "ext4"
+    assert mount_of("/etc/a.vhd", proc).kind == "ext4"
 
 
 def test_an_srs_volume_may_be_on_another_host_too():

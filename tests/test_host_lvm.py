@@ -40,6 +40,20 @@ def test_what_lvs_says():
     assert as_target(disk) == DISK
 
 
+def test_a_place_has_one_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(lvm, "BLOCK_DEVICES", str(tmp_path))
+    mapped = lvm.VolumeName(SR, f"VHD-{VDI}").mapped
+    assert lvm.place_of(DISK.path) == lvm.place_of(mapped) == lvm.place_of(f"/dev/../dev/./{mapped[5:]}") == DISK.path
+    assert lvm.place_of("/dev/null") == "/dev/null"
+    (tmp_path / "null" / "dm").mkdir(parents=True)
+    (tmp_path / "null" / "dm" / "name").write_text(f"{os.path.basename(mapped)}\n")
+    assert lvm.place_of("/dev/null") == DISK.path
+    (tmp_path / "null" / "dm" / "name").write_text("vg0-root\n")
+    assert lvm.place_of("/dev/null") == "/dev/null"
+    (tmp_path / "link.vhd").symlink_to(tmp_path / "x.vhd")
+    assert lvm.place_of(str(tmp_path / "link.vhd")) == str(tmp_path / "x.vhd")
+
+
 @pytest.mark.parametrize("text", ["rubbish", f"{GROUP}|x|-wi|5", f"{GROUP}|x|-wi-a-----|many", "a|b|c|d|e"])
 def test_what_is_not_its_own(text):
     with pytest.raises(Unreadable, match="lvs printed what cannot be understood"):
@@ -192,7 +206,8 @@ def test_a_lock_that_is_busy_at_the_end_is_told(stub, volumes, monkeypatch):
 
 
 @pytest.mark.parametrize("who", ["sm", "somebody"])
-def test_a_volume_in_use_by_then_stays_active(stub, volumes, tmp_path, who):
+def test_a_volume_in_use_by_then_stays_active(stub, volumes, tmp_path, who, monkeypatch):
+    monkeypatch.setattr(activation, "OPEN_WAIT", 0.1)
     with volumes.active(DISK):
         if who == "sm":
             counts = tmp_path / "refcount" / f"lvm-{SR}"
@@ -202,6 +217,24 @@ def test_a_volume_in_use_by_then_stays_active(stub, volumes, tmp_path, who):
             stub.is_now("-ri-ao----")
     assert stub.changes == ["-ay"]
     assert volumes.left == []
+
+
+def test_who_only_looks_is_waited_for(stub, tmp_path):
+    """udev opens a volume after each write to it, for a moment."""
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        with locks.record_locks(str(tmp_path / "locks"), [(SR, "sr", 0)]) as busy:
+            assert busy is None  # a VM that starts waits for this lock
+        if len(waited) == 3:
+            stub.is_now("-ri-a-----")
+
+    volumes = Volumes(str(tmp_path / "locks"), Clock(sleep=sleep))
+    with volumes.active(DISK):
+        stub.is_now("-ri-ao----")
+    assert stub.changes == ["-ay", "-an"]
+    assert (len(waited), volumes.left) == (3, [])
 
 
 def test_a_node_that_does_not_come(stub, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smfix.host.naming import ImageName, Life, is_prefix, is_uuid, read_path
+from smfix.host.naming import ImageName, Life, VolumeName, is_prefix, is_uuid, read_path, volume_at
 from smfix.model import Backing
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
@@ -54,6 +54,35 @@ def test_the_forms_of_a_file_sr(mount, rest, life, vdi):
 )
 def test_the_forms_of_devices(path, wanted):
     assert read_path(path) == wanted
+
+
+@pytest.mark.parametrize("name", [f"VHD-{VDI}", f"LV-{VDI}", "MGT", f"coalesce_{VDI}_1-2", "a--b"])
+def test_a_volume_has_two_spellings(name):
+    volume = VolumeName(SR, name)
+    assert volume.path == f"/dev/VG_XenStorage-{SR}/{name}"
+    assert volume.mapped == f"/dev/mapper/VG_XenStorage--{SR_DM}-{name.replace('-', '--')}"
+    assert volume_at(volume.path) == volume_at(volume.mapped) == volume
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"VG_XenStorage--{SR_DM}-VHD--{VDI_DM}",
+        f"/dev/VG_XenStorage-{SR}",
+        f"/dev/VG_XenStorage-{SR}/..",
+        f"/dev/VG_XenStorage-{SR}/VHD-{VDI}/x",
+        f"/dev/VG_XenStorage-{SR}/VG_XenStorage--{SR_DM}-VHD--{VDI_DM}",
+        f"/dev/VG_XenStorage-{SR.upper()}/VHD-{VDI}",
+        f"/dev/VG_Other-{SR}/VHD-{VDI}",
+        f"/dev/mapper/VG_XenStorage-{SR}-VHD-{VDI}",
+        f"/dev/mapper/VG_XenStorage--{SR_DM}-VHD--{VDI_DM}-real",
+        f"/dev/mapper/x/VG_XenStorage--{SR_DM}-VHD--{VDI_DM}",
+        f"/dev/mapper/VHD-{VDI}",
+        "/dev/dm-3",
+    ],
+)
+def test_what_is_no_volume_of_an_sr(path):
+    assert volume_at(path) is None
 
 
 @pytest.mark.parametrize(

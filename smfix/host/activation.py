@@ -17,17 +17,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from smfix.errors import Unreadable
-from smfix.host import locks, programs
+from smfix.errors import LeftBehind, Unreadable
+from smfix.host import locks, lvm, programs
 from smfix.host.locks import Clock
-from smfix.host.lvm import GROUP, Volume, as_target, volume_of
+from smfix.host.lvm import Volume, as_target, volume_of
+from smfix.host.naming import GROUP
 from smfix.model import Refusal, Target
 
 REFCOUNTS = "/run/sm/refcount"
-CHANGE_LIMIT = 30.0
-"""Seconds for one ``lvchange``."""
 NODE_WAIT = 5.0
 """Seconds for udev to make the node of an activated volume."""
+OPEN_WAIT = 5.0
+"""Seconds that a volume may still be open before it stays active; SM's locks are free meanwhile."""
+_OPEN_STEP = 0.25
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class Volumes:
             return
         with self._locked(volume, str(volume.vdi)) as busy:
             if busy is None:
-                _change(volume, "-ay")
+                self._begin(volume, "is not active and may become so", "-ay")
         if busy is not None:
             yield busy
             return
@@ -72,7 +74,7 @@ class Volumes:
             return
         with self._locked(volume, "lvchange-p") as busy:
             if busy is None:
-                _change(volume, "-p", "rw")
+                self._begin(volume, "is read-only and may become writable", "-p", "rw")
         if busy is not None:
             yield busy
             return
@@ -80,6 +82,14 @@ class Volumes:
             yield None
         finally:
             self._protect(volume)
+
+    def _begin(self, volume: Volume, later: str, *words: str) -> None:
+        """Change a volume. An lvchange that waits in the kernel may still do it: that is said. Raises Unreadable."""
+        try:
+            _change(volume, *words)
+        except LeftBehind:
+            self.left.append(f"{volume.path} {later} when the storage answers again")
+            raise
 
     def _protect(self, volume: Volume) -> None:
         try:
@@ -93,15 +103,22 @@ class Volumes:
         self.left.append(f"{volume.path} was read-only before and is writable now: {why}")
 
     def _deactivate(self, volume: Volume) -> None:
-        """Unless SM, or anybody else, uses it by now."""
+        """Unless SM, or anybody else, uses it by now: whoever only looks (udev, after a write) is waited for."""
+        deadline = self.clock.now() + OPEN_WAIT
         try:
-            with self._locked(volume, str(volume.vdi)) as busy:
-                if busy is None:
+            while True:
+                with self._locked(volume, str(volume.vdi)) as busy:
+                    if busy is not None:
+                        why = busy.message
+                        break
                     now = volume_of(as_target(volume))
-                    if now is not None and not now.is_open and not _is_counted(volume):
+                    is_over = now is None or _is_counted(volume)
+                    if now is not None and not is_over and not now.is_open:
                         _change(volume, "-an")
+                        is_over = True
+                if is_over or self.clock.now() >= deadline:
                     return
-                why = busy.message
+                self.clock.sleep(_OPEN_STEP)
         except Unreadable as error:
             why = str(error)
         self.left.append(f"{volume.path} was inactive before and is active now: {why}")
@@ -128,7 +145,7 @@ def _change(volume: Volume, *words: str) -> None:
     found = programs.program("lvchange")
     if found is None:
         raise Unreadable("lvchange is not installed, lvs is")
-    programs.run([found, *words, f"{GROUP}{volume.sr}/{volume.name}"], CHANGE_LIMIT)
+    lvm.run([found, *words, f"{GROUP}{volume.sr}/{volume.name}"])
 
 
 def _is_counted(volume: Volume) -> bool:

@@ -12,7 +12,6 @@ any host while it is written: SM's locks are local to one. Each "no" is a :class
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from smfix.host.aliases import alias_refusal
 from smfix.host.elsewhere import pool_refusal
 from smfix.host.gc_lock import GcWait
 from smfix.host.locks import Clock
+from smfix.host.mounts import mount_of
 from smfix.host.naming import ImageName, Life, is_uuid, read_path
 from smfix.host.pending import coalescing, name_refusal, pending
 from smfix.host.pool import Standing
@@ -241,27 +241,10 @@ def _shared(target: Target, resolved: str, proc: str) -> str | None:
         # An LV of an SR may lie on iSCSI or Fibre Channel, a DRBD device on another host.
         name = read_path(os.path.abspath(target.path))
         return "an SR's volume" if name.life is not Life.FOREIGN else None
-    mounted = _file_system(resolved, proc)
-    return f"a shared file system ({mounted})" if mounted in SHARED_FILE_SYSTEMS else None
-
-
-def _file_system(resolved: str, proc: str) -> str | None:
-    """The type of the file system that holds `resolved`, None where nobody can tell.
-
-    The longest mount point wins, then the last of them: a mount hides what was there before.
-    """
-    best, kind = "", None
-    try:
-        with open(f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                left, _, right = line.partition(" - ")
-                point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4])
-                inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-                if inside and len(point) >= len(best):
-                    best, kind = point, right.split()[0]
-    except (OSError, IndexError):
-        return kind
-    return kind
+    mount = mount_of(resolved, proc)
+    if mount is None or mount.kind not in SHARED_FILE_SYSTEMS:
+        return None
+    return f"a shared file system ({mount.kind})"
 
 
 def _is_pool_member(pool_conf: str) -> bool:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from smfix.errors import Unreadable
-from smfix.host import programs
-from smfix.host.naming import is_uuid, read_path
+from smfix.errors import Unanswered, Unreadable
+from smfix.host import answers, programs
+from smfix.host.naming import GROUP, MAPPER, VolumeName, is_uuid, read_path, volume_at
 from smfix.host.storage import DEVICES
 from smfix.model import Backing, Reason, Refusal, Target
 
-GROUP = "VG_XenStorage-"
 DISK = "VHD-"
 
-LIST_LIMIT = 30.0
-"""Seconds for one ``lvs``."""
+BLOCK_DEVICES = "/sys/class/block"
+"""Where the kernel says which device-mapper name a node has."""
+
+LIMIT = 30.0
+"""Seconds for one command of LVM, or as long as storage may be silent, if that is less."""
 
 _FIELDS = "vg_name,lv_name,lv_attr,lv_size"
 
@@ -66,6 +68,34 @@ def folder_of(sr: str) -> str:
     return f"{DEVICES}/{GROUP}{sr}"
 
 
+def volume_named(path: str) -> VolumeName | None:
+    """The SR's volume that `path` leads to: in any spelling, ``/dev/dm-<n>`` and links to it too; None: another thing.
+
+    An inactive volume has no node: then only its two spellings are known.
+    """
+    path = os.path.abspath(path)
+    named = volume_at(path)
+    if named is not None or not path.startswith(f"{DEVICES}/"):
+        return named
+    node = os.path.realpath(path)
+    try:
+        with open(f"{BLOCK_DEVICES}/{os.path.basename(node)}/dm/name", encoding="utf-8", errors="replace") as name:
+            return volume_at(f"{MAPPER}/{name.read(256).strip()}")
+    except OSError:
+        return volume_at(node)
+
+
+def place_of(path: str) -> str:
+    """Where `path` leads to, spelled one way: a volume of an SR as LVM names it, everything else by its real path."""
+    named = volume_named(path)
+    return os.path.realpath(path) if named is None else named.path
+
+
+def node_of(volume: VolumeName) -> str:
+    """The path at which a volume's node is; LVM's spelling if there is none."""
+    return next((path for path in (volume.path, volume.mapped) if os.path.lexists(path)), volume.path)
+
+
 def is_without_node(target: Target) -> bool:
     """True for an SR's volume that is not active, as far as can be told without asking LVM."""
     return target.backing is Backing.BLOCK and target.vdi is not None and not os.path.exists(target.path)
@@ -74,13 +104,26 @@ def is_without_node(target: Target) -> bool:
 def volumes(sr: str) -> tuple[Volume, ...]:
     """All volumes of an SR, active or not; none where there is no LVM, or the SR is not attached here.
 
-    Raises Unreadable where ``lvs`` fails, hangs, or says what cannot be read.
+    Raises Unanswered where ``lvs`` fails, hangs, or says what cannot be read.
     """
     found = programs.program("lvs")
     if found is None or not attached(sr):
         return ()
     form = ["--noheadings", "--nosuffix", "--units", "b", "--separator", "|", "-o", _FIELDS]
-    return parse(programs.run([found, *form, GROUP + sr], LIST_LIMIT))
+    try:
+        return parse(run([found, *form, GROUP + sr]))
+    except Unanswered:
+        raise
+    except Unreadable as error:
+        raise Unanswered(str(error)) from error
+
+
+def run(words: list[str]) -> str:
+    """What a command of LVM prints. Raises Unreadable.
+
+    Each one looks at the disks of all groups: while one waits for a disk that does not answer, each other would.
+    """
+    return programs.run(words, min(LIMIT, answers.patience()), "LVM")
 
 
 def parse(text: str) -> tuple[Volume, ...]:
@@ -103,7 +146,9 @@ def volume_of(target: Target) -> Volume | None:
     """
     if target.backing is not Backing.BLOCK or target.sr is None or target.vdi is None:
         return None
-    return next((one for one in volumes(target.sr) if one.vdi == target.vdi and one.name.startswith(DISK)), None)
+    named = volume_at(os.path.abspath(target.path))
+    name = DISK + target.vdi if named is None else named.name
+    return next((one for one in volumes(target.sr) if one.name == name), None)
 
 
 def inactive(target: Target) -> Refusal | None:

@@ -7,7 +7,7 @@ The forms are the storage manager's (FileSR.py, LVHDSR.py, LinstorSR.py, cleanup
 ``<mount>/<sr>/OLD_<vdi>.vhd``            the old leaf, while a leaf-coalesce renames
 ``<mount>/<sr>/<vdi>.vhd.new``            a snapshot that has not taken its name yet
 ``<mount>/<sr>/tmpXXXXXX/<any>.vhd``      a downloaded or uploaded copy (Python's mkdtemp names)
-``/dev/VG_XenStorage-<sr>/VHD-<vdi>``     a disk of an LVM SR; device-mapper doubles the dashes
+``/dev/VG_XenStorage-<sr>/VHD-<vdi>``     a disk of an LVM SR; :func:`volume_at` reads its other names too
 ``/dev/drbd/by-res/xcp-volume-<r>/0``     a LINSTOR volume: `r` is no VDI, and the SR is not named
 ``DELETED_<vdi>``                         a LINSTOR volume on its way out
 ========================================  ==========================================================
@@ -22,14 +22,20 @@ from typing import NamedTuple
 from smfix.model import Backing
 from smfix.patterns import pattern
 
+GROUP = "VG_XenStorage-"
+"""What the name of an LVM SR's volume group begins with; the SR's UUID follows."""
+MAPPER = "/dev/mapper"
+"""Where device-mapper has the node of every active volume, whichever group it is of."""
+
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 _MARK = r"(?P<mark>OLD_|DELETED_)?"
 _FULL = pattern(UUID)
 _FILE = pattern(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
 _TEMPORARY = pattern(r"tmp[A-Za-z0-9_]{6,8}")
-_LVM = pattern(rf"/dev/VG_XenStorage-(?P<sr>{UUID})/VHD-{_MARK}(?P<vdi>{UUID})")
-_MAPPER = pattern(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
+_VOLUME = pattern(rf"/dev/{GROUP}(?P<sr>{UUID})/(?P<name>(?!{GROUP})[^/]+)")
+_MAPPED = pattern(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
+_DISK = pattern(rf"VHD-{_MARK}(?P<vdi>{UUID})")
 _LINSTOR = pattern(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
 
 # The hex digits of a prefix, and the fewest that may name a disk (contract, TARGET; model.VdiRef).
@@ -61,6 +67,38 @@ class ImageName(NamedTuple):
     sr: str | None = None
     vdi: str | None = None
     rest: str | None = None
+
+
+class VolumeName(NamedTuple):
+    """A logical volume of an LVM SR: the SR's UUID and the volume's name in its group."""
+
+    sr: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Its node as LVM names it."""
+        return f"/dev/{GROUP}{self.sr}/{self.name}"
+
+    @property
+    def mapped(self) -> str:
+        """Its node as device-mapper names it: a hyphen inside of either name is doubled."""
+        group, name = ((part.replace("-", "--")) for part in (f"{GROUP}{self.sr}", self.name))
+        return f"{MAPPER}/{group}-{name}"
+
+
+def volume_at(path: str) -> VolumeName | None:
+    """The SR's volume that an absolute path names, in LVM's or in device-mapper's spelling; None: no volume of an SR.
+
+    libvhd writes device-mapper's spelling into a child's header and parent locators, the storage manager LVM's.
+    Source: blktap vhd/lib/canonpath.c; sm drivers/lvhdutil.py (``extractUuid``).
+    """
+    mapped = _MAPPED.fullmatch(path)
+    if mapped:
+        group, name = (mapped[part].replace("--", "-") for part in ("group", "volume"))
+        path = f"/dev/{group}/{name}"
+    match = _VOLUME.fullmatch(path)
+    return None if match is None or match["name"] in (".", "..") else VolumeName(match["sr"], match["name"])
 
 
 def is_uuid(text: str) -> bool:
@@ -105,14 +143,10 @@ def read_path(path: str) -> ImageName:
 
 
 def _read_device(path: str) -> ImageName:
-    mapped = _MAPPER.fullmatch(path)
-    if mapped:
-        group, volume = (mapped[name].replace("--", "-") for name in ("group", "volume"))
-        path = f"/dev/{group}/{volume}"
-    volume_match = _LVM.fullmatch(path)
-    if volume_match:
-        life = _life(volume_match)
-        return ImageName(life, Backing.BLOCK, volume_match["sr"], volume_match["vdi"])
+    volume = volume_at(path)
+    disk = None if volume is None else _DISK.fullmatch(volume.name)
+    if volume is not None and disk is not None:
+        return ImageName(_life(disk), Backing.BLOCK, volume.sr, disk["vdi"])
     if _LINSTOR.fullmatch(path):
         return ImageName(Life.PLAIN, Backing.BLOCK)
     return ImageName(Life.FOREIGN, Backing.BLOCK)

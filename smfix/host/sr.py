@@ -16,9 +16,9 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from smfix.errors import Unreadable, UsageError
+from smfix.errors import Unanswered, Unreadable, UsageError
 from smfix.host import lvm, paths, storage
-from smfix.host.naming import Life, is_prefix, is_uuid, read_path
+from smfix.host.naming import GROUP, Life, is_prefix, is_uuid, read_path, volume_at
 from smfix.model import Backing, Refusal, Target, VdiRef
 
 DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
@@ -93,7 +93,7 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     """
     if "\0" in text or not text:
         raise UsageError("an image's name is empty, or holds a NUL character")
-    group = text.rstrip("/").removeprefix(f"{storage.DEVICES}/{lvm.GROUP}")
+    group = text.rstrip("/").removeprefix(f"{storage.DEVICES}/{GROUP}")
     if is_uuid(group) and group != text:
         return _all_volumes(group, text)
     if not os.path.lexists(text):
@@ -146,13 +146,21 @@ def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFou
 def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
     if not is_prefix(ref) or (sr is not None and not is_uuid(sr)):
         return NotFound((f"{ref} (not the name of a VDI)",))
-    found = [image for row in SR_TYPES for image in row.find(ref, sr, mounts)]
+    found: list[Found] = []
+    silent: Unanswered | None = None
+    for row in SR_TYPES:
+        try:
+            found += row.find(ref, sr, mounts)
+        except Unanswered as error:
+            silent = error
+    if silent is not None and not (found and is_uuid(ref)):
+        raise silent  # the disk may be there, or another one with the same first digits
     return _verdict(found, [place for row in SR_TYPES for place in row.patterns(ref, sr, mounts)])
 
 
 def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous | NotFound:
     """One, several or none; a file that is reached by two mounts is one."""
-    by_inode = {os.path.realpath(image.target.path): image for image in reversed(found)}
+    by_inode = {lvm.place_of(image.target.path): image for image in reversed(found)}
     if not by_inode:
         return NotFound(tuple(looked))
     if len(by_inode) == 1:
@@ -162,8 +170,11 @@ def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous
 
 def _at_path(path: str) -> Found:
     """The image at an absolute path that the operator (or a log's device path) names."""
-    name = read_path(path)
     below_dev = path.startswith(f"{storage.DEVICES}/")
+    named = lvm.volume_named(path) if below_dev else None
+    if named is not None and volume_at(path) is None:
+        path = lvm.node_of(named)  # device-mapper's number for it is another one after the next activation
+    name = read_path(path)
     try:
         about = os.stat(path, follow_symlinks=below_dev)
     except OSError:
@@ -258,7 +269,7 @@ def _find_volumes(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[F
 def _volume_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:  # noqa: ARG001 - as above
     # Only where there is such an SR: on most hosts it would be noise.
     for group in lvm.attached(sr):
-        yield f"{storage.DEVICES}/{lvm.GROUP}{group}/{lvm.DISK}{ref}{'' if is_uuid(ref) else '*'}"
+        yield f"{storage.DEVICES}/{GROUP}{group}/{lvm.DISK}{ref}{'' if is_uuid(ref) else '*'}"
 
 
 SR_TYPES = (SrType("file", _find_files, _file_patterns), SrType("lvm", _find_volumes, _volume_patterns))

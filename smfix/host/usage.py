@@ -13,16 +13,20 @@ runs in.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from smfix.errors import Unreadable
-from smfix.host import tapdisks
+from smfix.host import answers, tapdisks
 from smfix.host.fileid import FileId, file_id
+from smfix.host.mounts import mount_of
 from smfix.host.naming import read_path
 from smfix.host.pool import Attachment
 from smfix.host.storage import Identity
@@ -36,6 +40,11 @@ _READ, _WRITE = "read-only", "read-write"
 _LOOP_STATUS = 0x4C05
 """``LOOP_GET_STATUS64``, linux/loop.h; its answer begins with the file's device and inode, 64 bits each."""
 _LOOP_INFO = 232
+
+
+class _Roots(NamedTuple):
+    proc: str
+    sys: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,8 @@ def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = 
     held: defaultdict[_Key, list[tuple[bool, str]]] = defaultdict(list)
     blind = _ask_processes(wanted, held, proc)
     unanswered = _ask_tapdisks(wanted, held, identities)
-    blind = "; ".join(filter(None, [blind, unanswered])) or None
+    unseen = _ask_loop_devices(wanted, held, identities, _Roots(proc, sys))
+    blind = "; ".join(filter(None, [blind, unanswered, unseen])) or None
     for key, writes, who in _ask_kernel(identities, proc, sys):
         if key in wanted:
             held[key].append((writes, who))
@@ -236,7 +246,6 @@ def _ask_tapdisks(
 
 def _ask_kernel(identities: Sequence[Identity], proc: str, sys: str) -> Iterator[tuple[_Key, bool, str]]:
     """What the kernel itself holds: (which, writes, who)."""
-    yield from _loop_devices(sys)
     devices = {identity.rdev for identity in identities if identity.rdev is not None}
     if not devices:
         return
@@ -257,20 +266,48 @@ def _ask_kernel(identities: Sequence[Identity], proc: str, sys: str) -> Iterator
         return  # no /proc at all: already said by whoever asked for the processes
 
 
-def _loop_devices(sys: str) -> Iterator[tuple[_Key, bool, str]]:
-    """The files behind loop devices: the kernel holds them, no process does."""
+def _loop_devices(sys: str) -> dict[str, tuple[str, bool]]:
+    """The attached loop devices: the path of the file behind each, and whether it may be written."""
+    found = {}
     for name in _list(f"{sys}/block"):
         if not name.startswith("loop"):
             continue
         try:
             with open(f"{sys}/block/{name}/loop/backing_file", "rb") as link:
-                path = link.read(4097).removesuffix(b"\n")
+                path = os.fsdecode(link.read(4097).removesuffix(b"\n"))
             with open(f"{sys}/block/{name}/ro", "rb") as flag:
-                writes = flag.read(1) != b"1"
+                found[name] = path, flag.read(1) != b"1"
         except OSError:
             continue  # not attached
-        for key in filter(None, {_key_behind(f"/dev/{name}"), _key_at(path)}):
-            yield key, writes, f"loop device {name}"
+    return found
+
+
+def _ask_loop_devices(
+    wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]], identities: Sequence[Identity], roots: _Roots
+) -> str | None:
+    """Enter the files behind loop devices (the kernel holds them, no process does); return what could not be seen.
+
+    The storage of such a file may be dead, and then the kernel does not say which file it is. If it is on another
+    mount than the images, it is none of them.
+    """
+    devices = _loop_devices(roots.sys)
+    heard = answers.told({f"/dev/{name}": partial(_keys_of, name, path) for name, (path, _) in devices.items()})
+    blind = []
+    for name, (path, writes) in devices.items():
+        said = heard.get(f"/dev/{name}")
+        if said is None:
+            mount = mount_of(path, roots.proc)
+            if mount is None or any(mount_of(one.path, roots.proc) in (mount, None) for one in identities):
+                blind.append(f"the file of loop device {name} ({path}), whose storage does not answer")
+        for key in map(tuple, json.loads(said or b"[]")):
+            if key in wanted:
+                held[key].append((writes, f"loop device {name}"))
+    return "; ".join(blind) or None
+
+
+def _keys_of(name: str, path: str) -> bytes:
+    """Which file is behind a loop device, as the kernel says, and as its path says."""
+    return json.dumps(list(filter(None, {_key_behind(f"/dev/{name}"), _key_at(path)}))).encode()
 
 
 def _key_behind(device: str) -> _Key | None:
@@ -286,10 +323,10 @@ def _key_behind(device: str) -> _Key | None:
     return struct.unpack_from("=QQ", told)
 
 
-def _key_at(path: bytes) -> _Key | None:
+def _key_at(path: str) -> _Key | None:
     """What is at the path of a loop device's file: right, if it was named in this mount namespace."""
     try:
-        return _key_of(file_id(os.fsdecode(path)))
+        return _key_of(file_id(path))
     except (OSError, ValueError):
         return None  # deleted, or a path of another namespace
 

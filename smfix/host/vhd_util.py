@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from subprocess import TimeoutExpired
 
+from smfix.errors import LeftBehind, Unanswered
 from smfix.host.programs import finished
 
 TIME_LIMIT = 10.0
@@ -30,14 +30,17 @@ def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT
 
     None also where there is no `program`, it cannot be started (a library of it is missing), it does not end
     within `limit` seconds, a signal ended it, or what it says is of another file: the parent. ``-B`` leaves out
-    its overlap test, which takes time in the square of the blocks; ours is done. `path` is absolute.
+    its overlap test, which takes time in the square of the blocks; ours is done. `path` is absolute. Raises LeftBehind
+    if it waits in the kernel and cannot be ended.
     """
     found = shutil.which(program)
     if found is None:
         return None
     try:
         done = finished([found, "check", "-B", "-n", path], limit)
-    except (OSError, TimeoutExpired):
+    except LeftBehind:
+        raise
+    except (OSError, Unanswered):
         return None
     if done.returncode <= 0 or done.returncode == _NOT_STARTED:
         return None

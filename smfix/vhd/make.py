@@ -42,7 +42,7 @@ Blocks = Mapping[int, Mapping[int, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ParentRef:
-    """The parent of a differencing image: its UUID (16 bytes) and its file name in the same folder."""
+    """The parent of a differencing image: its UUID (16 bytes), and its file name in the same folder, or a path."""
 
     uuid: bytes
     name: str
@@ -165,8 +165,9 @@ def _bitmap(sectors: Mapping[int, bytes], header: Header) -> bytes:
 
 def _with_parent(header: Header, parent: ParentRef, at: int) -> tuple[Header, list[Write], int]:
     """The header with name and locators of `parent`, the locators' data, and where it ends."""
-    url = f"file://./{parent.name}".encode()
-    windows = f".\\{parent.name}".encode("utf-16-le")
+    path = parent.name if parent.name.startswith("/") else f"./{parent.name}"
+    url = f"file://{path}".encode()
+    windows = path.replace("/", "\\").encode("utf-16-le")
     writes: list[Write] = []
     locators: list[ParentLocator] = []
     for code, data in ((PlatformCode.MACX, url), (PlatformCode.W2KU, windows), (PlatformCode.W2RU, windows)):
@@ -179,7 +180,7 @@ def _with_parent(header: Header, parent: ParentRef, at: int) -> tuple[Header, li
         header,
         parent_uuid=parent.uuid,
         parent_timestamp=parent.timestamp,
-        parent_name=parent.name.encode("utf-16-be").ljust(512, b"\0"),
+        parent_name=parent.name.rpartition("/")[2].encode("utf-16-be").ljust(512, b"\0"),
         locators=(*locators, *unused),
     )
     return named, writes, at
