@@ -12,14 +12,17 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.host import lvm
-from smfix.host.naming import read_path
+from smfix.host.naming import Life, read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, ByteView, Extent, Refusal, Sound, Target
-from smfix.problems.rows import Parent
+from smfix.problems.rows import Context, Parent, Sibling
+from smfix.problems.witness import is_copy
 from smfix.vhd import structs
 from smfix.vhd.image import Locator, VhdImage, inspect
 from smfix.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
@@ -29,6 +32,13 @@ LONGEST = 64
 MOST_CHILDREN = 64
 Family = tuple[tuple[str, VhdImage], ...]
 """The children of an image: path and structures of each."""
+
+
+class Relatives(NamedTuple):
+    """What is beside an image: its children, and the files that have one of its UUIDs."""
+
+    children: Family = ()
+    siblings: tuple[Sibling, ...] = ()
 
 
 def header_of(view: ByteView) -> Header | None:
@@ -43,7 +53,19 @@ def header_of(view: ByteView) -> Header | None:
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
     """Where the locators of the image at `path` say that its parent is: absolute, each once."""
-    return tuple(dict.fromkeys(place for locator in image.locators for place in _led_to(locator, path)))
+    led = dict.fromkeys(place for locator in image.locators for place in _led_to(locator, path))
+    return tuple(place for place in led if is_own_place(place, path))
+
+
+def is_own_place(place: str, path: str) -> bool:
+    """`place` is where the SR of the image at `path` keeps its disks: the same SR by name, or the same folder.
+
+    Another place is not even opened: a guest or another tenant may have made the locator.
+    """
+    sr = read_path(path).sr
+    if sr is not None and read_path(place).sr == sr:
+        return True
+    return os.path.realpath(os.path.dirname(place)) == os.path.realpath(os.path.dirname(_named(path)))
 
 
 def _led_to(locator: Locator, path: str) -> tuple[str, ...]:
@@ -128,48 +150,78 @@ def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
 
 
 def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
-    """The images beside `image` that name it as their parent.
+    """The images beside `image` that name it as their parent; see :func:`relatives_of`."""
+    return relatives_of(image, found, stack).children
 
-    They stay open as long as `stack`. Only files have folders: a device's children are the volume
-    manager's to tell. At most :data:`MOST_CHILDREN`; unreadable ones are no children.
+
+def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
+    """The images beside `image` that name it as their parent, and those that have one of its UUIDs.
+
+    Of each file in the folder three sectors are read. The children stay open as long as `stack`. Only files have
+    folders: a device's children are the volume manager's to tell. At most :data:`MOST_CHILDREN`, and as many siblings;
+    unreadable ones are neither.
     """
     if found.target.backing is Backing.BLOCK:
-        return ()
+        return Relatives()
     folder, name = os.path.split(os.path.realpath(found.target.path))
     # Where footers disagree, a child names the right one's UUID: it must be found by either.
     sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
-    uuids = frozenset(footer.value.uuid for footer in sound)
-    family: list[tuple[str, VhdImage]] = []
-    for other in _images_in(folder):
-        if other == name or len(family) == MOST_CHILDREN:
-            continue
+    uuids = frozenset(footer.value.uuid for footer in sound) - {structs.NULL_UUID}
+    names = _images_in(folder, name)
+    children: list[tuple[str, VhdImage]] = []
+    siblings: list[Sibling] = []
+    for other in sorted(names):
         path = os.path.join(folder, other)
         with suppress(Unreadable):
             opened = open_image(Target(path, Backing.FILE))
             if isinstance(opened, Refusal):
                 continue
-            if _names_as_parent(opened, uuids, name):
-                stack.enter_context(opened)
-                family.append((path, inspect(opened)))
-            else:
-                opened.close()
-    return tuple(family)
+            with ExitStack() as closing:
+                closing.enter_context(opened)
+                if len(siblings) < MOST_CHILDREN and (uuid := _uuid_of(opened)) in uuids:
+                    is_disk = read_path(path).life is Life.PLAIN and read_path(path).vdi is not None
+                    siblings.append(Sibling(other, uuid, is_disk, is_copy(image, inspect(opened))))
+                if len(children) < MOST_CHILDREN and _names_as_parent(opened, uuids, name, names):
+                    children.append((path, inspect(opened)))
+                    stack.push(closing.pop_all())
+    return Relatives(tuple(children), tuple(siblings))
 
 
-def _images_in(folder: str) -> list[str]:
+def with_relatives(context: Context, relatives: Relatives) -> Context:
+    """What the image's diagnosis asks of its relatives."""
+    return replace(
+        context,
+        children=tuple(child for _, child in relatives.children),
+        child_names=tuple(os.path.basename(path) for path, _ in relatives.children),
+        siblings=relatives.siblings,
+    )
+
+
+def _images_in(folder: str, name: str) -> frozenset[str]:
+    """The images in the folder but `name`, and the files whose names begin with it: its copies."""
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(".vhd"))
+        found = {other for other in os.listdir(folder) if other.endswith(".vhd") or other.startswith(name)}
     except OSError:
-        return []
+        return frozenset()
+    return frozenset(found - {name})
 
 
-def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], name: str) -> bool:
+def _uuid_of(view: OpenImage) -> bytes:
+    """The UUID of the footer that ``vhd_open`` would choose; the null UUID where none is sound."""
+    for at in (view.size - FOOTER_SIZE, 0):
+        footer = structs.decode_footer(view.read(Extent(max(0, at), FOOTER_SIZE)), at)
+        if isinstance(footer, Sound):
+            return footer.value.uuid
+    return structs.NULL_UUID
+
+
+def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], name: str, others: frozenset[str]) -> bool:
+    """Its header names the file `name`, or one of its `uuids` and none of the `others`: libvhd goes by the name."""
     header = header_of(view)
     if header is None or header.parent_uuid == structs.NULL_UUID:
         return False
-    if uuids:
-        return header.parent_uuid in uuids
-    return os.path.basename(header.parent_name_text() or "") == name
+    named = os.path.basename(header.parent_name_text() or "")
+    return named == name or (header.parent_uuid in uuids and named not in others)
 
 
 def parents_first(founds: Sequence[Found | None]) -> list[int]:

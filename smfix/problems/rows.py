@@ -35,17 +35,34 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class Sibling:
+    """A file beside the image that has the `uuid` (16 bytes) of one of its footers.
+
+    `is_disk`: its name is one that the storage manager gives to a disk. `is_copy`: header, BAT and blocks are the
+    same (:func:`smfix.problems.witness.is_copy`).
+    """
+
+    name: str
+    uuid: bytes
+    is_disk: bool
+    is_copy: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What the bytes of one image cannot say: the time, who has it open, its relatives.
 
-    `parent` is None when nobody looked. `children` are images whose header names this one. `given_size`
-    (bytes) and `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers.
+    `parent` is None when nobody looked. `children` are images whose header names this one, by UUID or by file name,
+    `child_names` their file names in the same order (empty: unknown). `siblings` have one of its UUIDs. `given_size`
+    (bytes) and `given_uuid` (16 bytes) are what the operator knows of a disk whose footers do not tell it.
     """
 
     now: datetime
     in_use: InUse = InUse.NONE
     parent: Parent | None = None
     children: tuple[VhdImage, ...] = ()
+    child_names: tuple[str, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
     given_size: int | None = None
     given_uuid: bytes | None = None
 
@@ -75,7 +92,8 @@ class Problem:
     `message` is a template over the hit's facts. `done` says in the past tense what the fix did, `todo` as an
     imperative what it will do. `means`
     tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
-    not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first. `disposition` is what
+    not mend it, `source` where the rule stands. `is_orphan`: what is found is data that no reader reaches, so a repair
+    that leaves it has repaired the disk in part. Rows with a lower `turn` are mended first. `disposition` is what
     holds unless a hit says another, which is one of `also`.
     """
 
@@ -95,6 +113,7 @@ class Problem:
     todo: str = ""
     turn: int = 50
     also: tuple[Disposition, ...] = ()
+    is_orphan: bool = False
 
     @property
     def dispositions(self) -> tuple[Disposition, ...]:
