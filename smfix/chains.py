@@ -53,19 +53,25 @@ def header_of(view: ByteView) -> Header | None:
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
     """Where the locators of the image at `path` say that its parent is: absolute, each once."""
-    led = dict.fromkeys(place for locator in image.locators for place in _led_to(locator, path))
-    return tuple(place for place in led if is_own_place(place, path))
+    return tuple(dict.fromkeys(place for locator in image.locators for place in _own_places(locator, path)))
 
 
-def is_own_place(place: str, path: str) -> bool:
-    """`place` is where the SR of the image at `path` keeps its disks: the same SR by name, or the same folder.
+def _own_places(locator: Locator, path: str) -> tuple[str, ...]:
+    """Those of :func:`_led_to` at which the SR of the image at `path` keeps its disks: the same SR, the same folder.
 
-    Another place is not even opened: a guest or another tenant may have made the locator.
+    Others are not looked at: a guest may have written the locator, and any file or device of the host could be named.
+    Outside of every SR a relative path is followed wherever it leads.
     """
-    sr = read_path(path).sr
-    if sr is not None and read_path(place).sr == sr:
-        return True
-    return os.path.realpath(os.path.dirname(place)) == os.path.realpath(os.path.dirname(_named(path)))
+    sr, folders = read_path(path).sr, {os.path.dirname(_named(path)), os.path.dirname(os.path.abspath(path))}
+    if sr is None and not (locator.path or "").startswith("/"):
+        return _led_to(locator, path)
+    led = _led_to(locator, path)
+    return tuple(p for p in led if os.path.dirname(p) in folders or (sr is not None and read_path(p).sr == sr))
+
+
+def _outside(image: VhdImage, path: str) -> tuple[str, ...]:
+    """The locators' paths that lead to no place of the image's SR."""
+    return tuple(dict.fromkeys(loc.path for loc in image.locators if loc.path and not _own_places(loc, path)))
 
 
 def _led_to(locator: Locator, path: str) -> tuple[str, ...]:
@@ -106,12 +112,12 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
             return Parent(place, None if footer is None else footer.uuid, _astray(image, path)), found
     if any(_is_asleep(place) for place in places):
         return None, None
-    return Parent(", ".join(places) or None), None
+    return Parent(", ".join(places) or None, outside=_outside(image, path)), None
 
 
 def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
     """The locators' paths at which nothing is, not even a volume that is not active."""
-    named = {locator.path: _led_to(locator, path) for locator in image.locators if locator.path}
+    named = {locator.path: _own_places(locator, path) for locator in image.locators if locator.path}
     return tuple(text for text, places in named.items() if not any(os.path.exists(p) or _is_asleep(p) for p in places))
 
 

@@ -116,12 +116,12 @@ def _of_guest(raw: bytes) -> bool:
     return raw.strip(b"\0") != b"" and raw != MARK and raw.strip(b"0") != b"" and raw[:8] != FOOTER_COOKIE
 
 
-def is_nul(image: VhdImage, at: int) -> bool:
-    """The file is NUL from byte `at` on; of more than :data:`WEIGHED` bytes nothing is said."""
+def is_padding(image: VhdImage, at: int) -> bool:
+    """The file is NUL from byte `at` on, or the wiki's ASCII `0`. More than :data:`WEIGHED` bytes are not."""
     if image.size - at > WEIGHED:
         return False
     raws = (image.view.read(Extent(start, _CHUNK)) for start in range(at, image.size, _CHUNK))
-    return all(raw == _NUL[: len(raw)] for raw in raws)
+    return all(raw == _NUL[: len(raw)] or not raw.strip(b"0\0") for raw in raws)
 
 
 def clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:

@@ -463,6 +463,7 @@ DIFFER = Problem(
     ),
     why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
     advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
+    asks_relatives=True,
     source="vhd_util_check_footer: primary and backup footers do not match",
 )
 
@@ -488,5 +489,6 @@ BOTH_LOST = Problem(
         "uuid=VDI param-name=virtual-size`). Its footer's UUID is the one that its children name; where it has "
         "none, the VDI's own will do. Then: `smfix repair PATH --size SIZE --uuid UUID --confirm VHD106`."
     ),
+    asks_relatives=True,
     source="vhd_read_footer",
 )

@@ -45,7 +45,7 @@ def _damaged(image: VhdImage, context: Context) -> tuple[Damaged, Footer | None]
 
 
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
-    found = None if held_open(context) else _damaged(image, context)
+    found = None if held_open(context) and not image.was_fixed else _damaged(image, context)
     if found is not None:
         left, answer = found
         proved = "One footer has the checksum that it holds." if answer else "No single footer has its checksum."

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from smfix.model import SECTOR, Damaged, Edit, Finding, InUse, Reason, Refusal, Resize, Sound, Write
-from smfix.problems.blocks import is_nul, written_sector
+from smfix.problems.blocks import is_padding, written_sector
 from smfix.problems.fixed_layout import fixed_signs, proved_fixed
 from smfix.problems.rows import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Hit, Problem
 from smfix.problems.witness import (
@@ -225,6 +225,14 @@ def _becomes(image: VhdImage, footer: Footer) -> str:
     return f"by which it is {kind} disk of {footer.current_size:,} bytes{named}"
 
 
+def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
+    """Why a guest may have written the footer `found`, and what the disk would be by it; empty: no guest can have."""
+    footer, why = found.value, guest_may_have_written(image, found.where.offset)
+    hidden = ", hidden" if footer.hidden else ""
+    what = f"{_becomes(image, footer)}{hidden}, UUID {structs.uuid_text(footer.uuid)}"
+    return [] if why is None else [f"a guest may have written it: {why}; {what}"]
+
+
 def _said(sentences: list[str]) -> str:
     return "; ".join(sentences)
 
@@ -239,6 +247,8 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
     # A fixed disk has no backup footer to agree with: its footer's place proves its size.
     objections = _objections(image, stray.value, context) if stray.value.is_sparse else _not_fixed(image, stray)
     doubts = _doubts(image, stray.value, context) if is_backed else []
+    if not is_backed and stray.value.is_sparse:
+        doubts = _written_there(image, stray)
     facts = {
         "offset": stray.where.offset,
         "behind": image.size - stray.where.end,
@@ -255,8 +265,9 @@ def _not_fixed(image: VhdImage, stray: Sound[Footer]) -> list[str]:
     if len({found.value for found in image.tail}) > 1:
         said.append("other sound footers are in the file")
     at = stray.where.end
-    if image.size - at >= SECTOR and not is_nul(image, at):
-        said.append("data lies behind it, so it may be one that a guest of a dynamic disk wrote")
+    rest = image.view.read(Extent(at, SECTOR + 1)).rstrip(b"\0")
+    if (image.size - at > SECTOR or len(rest) == SECTOR) and not is_padding(image, at):
+        said.append("data is behind it: a guest of a dynamic disk may have written it into a block")
     return said
 
 
@@ -264,7 +275,10 @@ def _fix_stray(image: VhdImage, finding: Finding, context: Context) -> tuple[Edi
     stray = _stray(image)
     if stray is None:
         return Refusal(Reason.NO_FIX, "no sound footer lies in the tail")
-    return append_footer(image, stray.value)
+    made = append_footer(image, stray.value)
+    if isinstance(made, Refusal) or not stray.value.is_sparse or isinstance(image.backup, Sound):
+        return made
+    return (*made, Write(0, stray.value.encode()))
 
 
 def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -309,7 +323,7 @@ def _detect_backup(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     end = image.end.value
     objections = _objections(image, end, context)
-    doubts = [] if objections or is_confirmed(image, end, context) else _written_there(image, end)
+    doubts = [] if is_confirmed(image, end, context) else _written_there(image, image.end)
     facts = {
         "reason": image.backup.reasons[0],
         "contradiction": _said(objections or doubts),
@@ -317,13 +331,6 @@ def _detect_backup(image: VhdImage, context: Context) -> Iterator[Hit]:
     }
     check = f"backup footer invalid: {image.backup.reasons[0]}"
     yield Hit(facts, check, disposition=REPORT if objections else CONFIRM if doubts else SAFE)
-
-
-def _written_there(image: VhdImage, footer: Footer) -> list[str]:
-    why = guest_may_have_written(image)
-    hidden = ", hidden" if footer.hidden else ""
-    what = f"{_becomes(image, footer)}{hidden}, UUID {structs.uuid_text(footer.uuid)}"
-    return [] if why is None else [f"a guest may have written it: {why}; {what}"]
 
 
 def _fix_backup(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -478,12 +485,13 @@ PRIMARY = (
         _detect_stray,
         also=(CONFIRM, REPORT),
         fix=_fix_stray,
-        done="the footer was appended at the end",
-        todo="append the footer, a copy of the one that stands before the end",
+        done="the footer was appended at the end, and put at offset 0 if it was lost there",
+        todo="append a copy of the footer that stands before the end, and put it at offset 0 if it is lost there",
         turn=40,
         means=("The disk cannot be opened: no tool looks for a footer there. The guest's data is not touched by this."),
         why="Something was appended behind the footer, or the file system preallocated space there.",
         advice="Where something contradicts it, compare the disk's size with XAPI's before anything is written.",
+        asks_relatives=True,
         source="vhd_util_check_footer; measured on preallocating file systems",
     ),
     Problem(
@@ -507,6 +515,7 @@ PRIMARY = (
             "or a full file system leaves the disk without it."
         ),
         advice="Where something contradicts the backup footer, it is not copied: compare the size with XAPI's.",
+        asks_relatives=True,
         source="vhd_util_check_footer; vhd_util_coalesce_parent",
     ),
     _field_row("VHD109", "features", "the reserved feature bit being clear"),
@@ -568,6 +577,7 @@ BACKUP = (
         ),
         why="The first sector was overwritten or a write to it was cut short.",
         advice="Where something contradicts the footer, it is not copied: compare the size with XAPI's.",
+        asks_relatives=True,
         source="vhd_util_check_footer",
     ),
 )

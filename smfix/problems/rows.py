@@ -26,12 +26,14 @@ class Parent:
 
     `path` is where it looked (None: no locator could be followed). `uuid` is the found image's (16
     bytes; None: nothing readable there). `astray` are the locators' paths, as they are stored, at which
-    nothing is, although another locator leads to `path`.
+    nothing is, although another locator leads to `path`. `outside` are those that lead out of the image's SR: no file
+    there was opened.
     """
 
     path: str | None
     uuid: bytes | None = None
     astray: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,9 @@ class Problem:
     `message` is a template over the hit's facts. `done` says in the past tense what the fix did, `todo` as an
     imperative what it will do. `means`
     tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
-    not mend it, `source` where the rule stands. `is_orphan`: what is found is data that no reader reaches, so a repair
-    that leaves it has repaired the disk in part. Rows with a lower `turn` are mended first. `disposition` is what
-    holds unless a hit says another, which is one of `also`.
+    not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first. `disposition` is what
+    holds unless a hit says another, which is one of `also`. `is_orphan`: the data found is read by nothing, so a
+    repair that leaves it has repaired the disk in part. `asks_relatives`: children and siblings change the finding.
     """
 
     code: str
@@ -114,6 +116,7 @@ class Problem:
     turn: int = 50
     also: tuple[Disposition, ...] = ()
     is_orphan: bool = False
+    asks_relatives: bool = False
 
     @property
     def dispositions(self) -> tuple[Disposition, ...]:

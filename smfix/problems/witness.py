@@ -31,8 +31,8 @@ _CONFIRMED = ("uuid", "type", "current_size", "hidden")
 # --------------------------------------------------------------------------- a place that a guest reaches
 
 
-def guest_may_have_written(image: VhdImage) -> str | None:
-    """Why a guest may have written the sound footer at the end; None: no guest can have.
+def guest_may_have_written(image: VhdImage, at: int) -> str | None:
+    """Why a guest may have written the footer at byte `at`, at the end or in the tail; None: no guest can have.
 
     The image has a header and a BAT. tapdisk writes a new block before its BAT entry, so that a crash leaves the
     guest's own sectors behind the end of data. In a file only a footer exactly there is beyond its reach, on a volume
@@ -41,7 +41,6 @@ def guest_may_have_written(image: VhdImage) -> str | None:
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
         return "header and BAT do not tell where the guest's blocks end"
-    at = image.end.where.offset if isinstance(image.end, Sound) else image.size
     end = structs.round_up(image.end_of_data)
     if at == end:
         return None
