@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from smfix.model import SECTOR, Damaged, Edit, Finding, InUse, Reason, Refusal, Resize, Sound, Write
+from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
 from smfix.problems.blocks import is_padding, written_sector
 from smfix.problems.fixed_layout import fixed_signs, proved_fixed
 from smfix.problems.rows import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Hit, Problem
