@@ -22,7 +22,7 @@ from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, ByteView, Extent, Refusal, Sound, Target
 from smfix.problems.rows import Context, Parent, Sibling
-from smfix.problems.witness import is_copy
+from smfix.problems.witness import is_rival
 from smfix.vhd import structs
 from smfix.vhd.image import Locator, VhdImage, inspect
 from smfix.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
@@ -186,7 +186,7 @@ def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
                 closing.enter_context(opened)
                 if len(siblings) < MOST_CHILDREN and (uuid := _uuid_of(opened)) in uuids:
                     is_disk = read_path(path).life is Life.PLAIN and read_path(path).vdi is not None
-                    siblings.append(Sibling(other, uuid, is_disk, is_copy(image, inspect(opened))))
+                    siblings.append(Sibling(other, uuid, is_disk and is_rival(image, inspect(opened))))
                 if len(children) < MOST_CHILDREN and _names_as_parent(opened, uuids, name, names):
                     children.append((path, inspect(opened)))
                     stack.push(closing.pop_all())

@@ -40,14 +40,13 @@ class Parent:
 class Sibling:
     """A file beside the image that has the `uuid` (16 bytes) of one of its footers.
 
-    `is_disk`: its name is one that the storage manager gives to a disk. `is_copy`: header, BAT and blocks are the
-    same (:func:`smfix.problems.witness.is_copy`).
+    `is_rival`: the storage manager names disks so, its header and BAT are sound, and its content is another. Else it is
+    a copy, or cannot be told from one (:func:`smfix.problems.witness.is_rival`).
     """
 
     name: str
     uuid: bytes
-    is_disk: bool
-    is_copy: bool
+    is_rival: bool
 
 
 @dataclass(frozen=True, slots=True)

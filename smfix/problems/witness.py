@@ -94,14 +94,19 @@ def strangers(footer: Footer, context: Context) -> list[str]:
 
 def owners(footer: Footer, context: Context) -> list[str]:
     """The disks beside this one that have the footer's UUID and other content, each a sentence."""
-    owning = [each.name for each in context.siblings if each.uuid == footer.uuid and each.is_disk and not each.is_copy]
+    owning = [each.name for each in context.siblings if each.uuid == footer.uuid and each.is_rival]
     return [f"{name} is the disk with its UUID {uuid_text(footer.uuid)}, with other content" for name in owning[:NAMED]]
 
 
 def copies(footer: Footer, context: Context) -> str:
     """The files beside this one that have the footer's UUID and are no rivals, as a sentence; empty: none."""
-    names = [each.name for each in context.siblings if each.uuid == footer.uuid and (each.is_copy or not each.is_disk)]
-    return f"{', '.join(names[:NAMED])} beside it has the same UUID: a copy." if names else ""
+    names = [each.name for each in context.siblings if each.uuid == footer.uuid and not each.is_rival]
+    return f"It shares its UUID with {', '.join(names[:NAMED])}: a copy." if names else ""
+
+
+def is_rival(image: VhdImage, other: VhdImage) -> bool:
+    """`other`, which has one of the image's UUIDs, is another disk: its header and BAT are sound, and it is no copy."""
+    return other.geometry is not None and isinstance(other.bat, Sound) and not is_copy(image, other)
 
 
 def is_copy(image: VhdImage, other: VhdImage) -> bool:
