@@ -233,8 +233,11 @@ def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
     return [] if why is None else [f"a guest may have written it: {why}; {what}"]
 
 
-def _said(sentences: list[str]) -> str:
-    return "; ".join(sentences)
+def _told(against: list[str], footer: Footer, context: Context) -> dict[str, str]:
+    """The facts of what speaks against the repair (`contradiction`), and of that and of the footer's copies (`told`)."""
+    contradiction = "; ".join(against)
+    ended = f"{contradiction[:1].upper()}{contradiction[1:]}." if contradiction else ""
+    return {"contradiction": contradiction, "told": " ".join(filter(None, (ended, copies(footer, context))))}
 
 
 def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -252,8 +255,7 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
     facts = {
         "offset": stray.where.offset,
         "behind": image.size - stray.where.end,
-        "contradiction": _said(objections or doubts),
-        "note": copies(stray.value, context),
+        **_told(objections or doubts, stray.value, context),
     }
     consent = CONFIRM if doubts or not is_backed else SAFE
     yield Hit(facts, primary_check(image), disposition=REPORT if objections else consent)
@@ -301,8 +303,7 @@ def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
         "reason": image.end.reasons[0],
         "offset": image.end.where.offset,
         "home": image.footer_home,
-        "contradiction": _said(objections or doubts),
-        "note": copies(backup, context),
+        **_told(objections or doubts, backup, context),
     }
     yield Hit(facts, primary_check(image), disposition=REPORT if objections else CONFIRM if doubts else SAFE)
 
@@ -326,8 +327,7 @@ def _detect_backup(image: VhdImage, context: Context) -> Iterator[Hit]:
     doubts = [] if is_confirmed(image, end, context) else _written_there(image, image.end)
     facts = {
         "reason": image.backup.reasons[0],
-        "contradiction": _said(objections or doubts),
-        "note": copies(end, context),
+        **_told(objections or doubts, end, context),
     }
     check = f"backup footer invalid: {image.backup.reasons[0]}"
     yield Hit(facts, check, disposition=REPORT if objections else CONFIRM if doubts else SAFE)
@@ -479,7 +479,7 @@ PRIMARY = (
     Problem(
         "VHD103",
         "footer inside the tail, not at the end",
-        "A sound footer stands at byte {offset:,}, {behind:,} bytes before the end of the file. {contradiction} {note}",
+        "A sound footer stands at byte {offset:,}, {behind:,} bytes before the end of the file. {told}",
         ERROR,
         SAFE,
         _detect_stray,
@@ -497,7 +497,7 @@ PRIMARY = (
     Problem(
         "VHD101",
         "footer lost, backup footer sound",
-        "The footer at the end is missing ({reason}); the backup footer at offset 0 is sound. {contradiction} {note}",
+        "The footer at the end is missing ({reason}); the backup footer at offset 0 is sound. {told}",
         ERROR,
         SAFE,
         _detect_lost,
@@ -562,7 +562,7 @@ BACKUP = (
     Problem(
         "VHD104",
         "backup footer lost, footer sound",
-        "The backup footer at offset 0 is damaged ({reason}); the footer at the end is sound. {contradiction} {note}",
+        "The backup footer at offset 0 is damaged ({reason}); the footer at the end is sound. {told}",
         ERROR,
         SAFE,
         _detect_backup,

@@ -512,7 +512,6 @@ ROWS = (
             "The next writer (attach, coalesce, `vhd-util repair`) overwrites it: copy the file first if its data is "
             "missed."
         ),
-        is_orphan=True,
         source="vhd_end_of_data, vhd_write_footer (libvhd.c): what lies behind the last block is cut off",
     ),
 )
