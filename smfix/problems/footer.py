@@ -234,10 +234,10 @@ def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
 
 
 def _told(against: list[str], footer: Footer, context: Context) -> dict[str, str]:
-    """The facts of what speaks against the repair (`contradiction`), and of that and of the footer's copies (`told`)."""
-    contradiction = "; ".join(against)
-    ended = f"{contradiction[:1].upper()}{contradiction[1:]}." if contradiction else ""
-    return {"contradiction": contradiction, "told": " ".join(filter(None, (ended, copies(footer, context))))}
+    """The facts for the message: `contradiction` is what speaks against the repair, `told` that and the copies."""
+    contradiction, beside = "; ".join(against), copies(footer, context)
+    told = f"{contradiction}. {beside}" if contradiction and beside else contradiction or beside
+    return {"contradiction": contradiction, "told": told}
 
 
 def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
