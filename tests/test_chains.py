@@ -284,7 +284,7 @@ def test_a_locator_that_leads_out_of_the_sr_is_not_opened(world, monkeypatch, na
     asked: list[str] = []
     monkeypatch.setattr(chains, "open_image", lambda target: asked.append(target.path))
     monkeypatch.setattr(chains.os.path, "exists", lambda place: asked.append(place) or False)
-    image = inspected(path)
+    image = inspect(MemoryImage(path.read_bytes(), path=str(path)))
     bent = replace(image, locators=tuple(replace(each, path=named.format(BASE)) for each in image.locators))
     parent, above = chains.parent_of(bent, str(path))
     assert (parent.path, parent.outside, above, asked) == (None, (named.format(BASE),), None, [])
