@@ -12,14 +12,17 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import NamedTuple
 
 from smfix.errors import Unreadable
 from smfix.host import answers, lvm
-from smfix.host.naming import MAPPER, read_path
+from smfix.host.naming import MAPPER, Life, read_path
 from smfix.host.sr import Found
 from smfix.host.storage import OpenImage, open_image
 from smfix.model import Backing, ByteView, Extent, Refusal, Sound, Target
-from smfix.problems.rows import Parent
+from smfix.problems.rows import Context, Parent, Sibling
+from smfix.problems.witness import is_rival
 from smfix.vhd import structs
 from smfix.vhd.image import VhdImage, inspect
 from smfix.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
@@ -29,6 +32,13 @@ LONGEST = 64
 MOST_CHILDREN = 64
 Family = tuple[tuple[str, VhdImage], ...]
 """The children of an image: path and structures of each."""
+
+
+class Relatives(NamedTuple):
+    """What is beside an image: its children, and the files that have one of its UUIDs."""
+
+    children: Family = ()
+    siblings: tuple[Sibling, ...] = ()
 
 
 def header_of(view: ByteView) -> Header | None:
@@ -43,7 +53,25 @@ def header_of(view: ByteView) -> Header | None:
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
     """Where the locators of the image at `path` say that its parent is: absolute, each once."""
-    return tuple(dict.fromkeys(place for locator in image.locators for place in _led_to(locator.path, path)))
+    return tuple(dict.fromkeys(place for locator in image.locators for place in _own_places(locator.path, path)))
+
+
+def _own_places(text: str | None, path: str) -> tuple[str, ...]:
+    """Those of :func:`_led_to` at which the SR of the image at `path` keeps its disks: the same SR, the same folder.
+
+    Others are not looked at: a guest may have written the locator, and any file or device of the host could be named.
+    Outside of every SR a relative path is followed wherever it leads.
+    """
+    sr, led = read_path(path).sr, _led_to(text, path)
+    if sr is None and not (text or "").startswith("/"):
+        return led
+    folders = {*_folders(path), os.path.dirname(os.path.abspath(path))}
+    return tuple(p for p in led if os.path.dirname(p) in folders or (sr is not None and read_path(p).sr == sr))
+
+
+def _outside(image: VhdImage, path: str) -> tuple[str, ...]:
+    """The locators' paths that lead to no place of the image's SR."""
+    return tuple(dict.fromkeys(one.path for one in image.locators if one.path and not _own_places(one.path, path)))
 
 
 def _led_to(text: str | None, path: str) -> tuple[str, ...]:
@@ -95,12 +123,12 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
             return Parent(place, None if footer is None else footer.uuid, _astray(image, path)), found
     if any(_may_be_asleep(place) for place in places):
         return None, None
-    return Parent(", ".join(places) or None), None
+    return Parent(", ".join(places) or None, outside=_outside(image, path)), None
 
 
 def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
     """The locators' paths at which nothing is, not even a volume that is not active."""
-    named = {locator.path: _led_to(locator.path, path) for locator in image.locators if locator.path}
+    named = {locator.path: _own_places(locator.path, path) for locator in image.locators if locator.path}
     return tuple(
         text for text, places in named.items() if not any(os.path.exists(p) or _may_be_asleep(p) for p in places)
     )
@@ -143,33 +171,54 @@ def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
 
 
 def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
-    """The images of the same folder or SR that name `image` as their parent.
+    """The images beside `image` that name it as their parent; see :func:`relatives_of`."""
+    return relatives_of(image, found, stack).children
 
-    They stay open as long as `stack`. Of a volume's children those that are active: the others cannot be read.
-    At most :data:`MOST_CHILDREN`; unreadable ones are no children.
+
+def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
+    """The images beside `image` that name it as their parent, and those that have one of its UUIDs.
+
+    Of each neighbour three sectors are read. The children stay open as long as `stack`. Of a volume's neighbours those
+    that are active: the others cannot be read. At most :data:`MOST_CHILDREN`, and as many siblings; unreadable ones are
+    neither.
     """
     # Where footers disagree, a child names the right one's UUID: it must be found by either.
     sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
-    uuids = frozenset(footer.value.uuid for footer in sound)
+    uuids = frozenset(footer.value.uuid for footer in sound) - {structs.NULL_UUID}
     own = lvm.place_of(found.target.path)
-    family: list[tuple[str, VhdImage]] = []
-    for other in _neighbours(found.target):
-        if len(family) == MOST_CHILDREN or other.path == own:
-            continue
+    neighbours = [other for other in _neighbours(found.target) if other.path != own]
+    places = frozenset(other.path for other in neighbours)
+    children: list[tuple[str, VhdImage]] = []
+    siblings: list[Sibling] = []
+    for other in neighbours:
         with suppress(Unreadable):
             opened = open_image(other)
             if isinstance(opened, Refusal):
                 continue
-            if _names_as_parent(opened, uuids, own):
-                stack.enter_context(opened)
-                family.append((other.path, inspect(opened)))
-            else:
-                opened.close()
-    return tuple(family)
+            with ExitStack() as closing:
+                closing.enter_context(opened)
+                if len(siblings) < MOST_CHILDREN and (uuid := _uuid_of(opened)) in uuids:
+                    is_disk = read_path(other.path).life is Life.PLAIN and read_path(other.path).vdi is not None
+                    is_another = is_disk and is_rival(image, inspect(opened))
+                    siblings.append(Sibling(os.path.basename(other.path), uuid, is_another))
+                if len(children) < MOST_CHILDREN and _names_as_parent(opened, uuids, own, places):
+                    children.append((other.path, inspect(opened)))
+                    stack.push(closing.pop_all())
+    return Relatives(tuple(children), tuple(siblings))
+
+
+def with_relatives(context: Context, relatives: Relatives) -> Context:
+    """What the image's diagnosis asks of its relatives."""
+    return replace(
+        context,
+        children=tuple(child for _, child in relatives.children),
+        child_names=tuple(os.path.basename(path) for path, _ in relatives.children),
+        siblings=relatives.siblings,
+    )
 
 
 def _neighbours(target: Target) -> list[Target]:
-    """The images beside `target`: files of its folder, active volumes of its SR."""
+    """The images beside `target`, by name: files of its folder, active volumes of its SR."""
     if target.backing is Backing.BLOCK:
         volume = lvm.volume_named(target.path)
         with suppress(Unreadable):
@@ -178,24 +227,35 @@ def _neighbours(target: Target) -> list[Target]:
             silent = answers.silent_volumes(active)
             return [one for one in active if one.path not in silent]
         return []
-    folder = os.path.dirname(os.path.realpath(target.path))
-    return [Target(os.path.join(folder, name), Backing.FILE) for name in _images_in(folder)]
+    folder, name = os.path.split(os.path.realpath(target.path))
+    return [Target(os.path.join(folder, other), Backing.FILE) for other in sorted(_images_in(folder, name))]
 
 
-def _images_in(folder: str) -> list[str]:
+def _images_in(folder: str, name: str) -> frozenset[str]:
+    """The images in the folder but `name`, and the files whose names begin with it: its copies."""
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(".vhd"))
+        found = {other for other in os.listdir(folder) if other.endswith(".vhd") or other.startswith(name)}
     except OSError:
-        return []
+        return frozenset()
+    return frozenset(found - {name})
 
 
-def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str) -> bool:
+def _uuid_of(view: OpenImage) -> bytes:
+    """The UUID of the footer that ``vhd_open`` would choose; the null UUID where none is sound."""
+    for at in (view.size - FOOTER_SIZE, 0):
+        footer = structs.decode_footer(view.read(Extent(max(0, at), FOOTER_SIZE)), at)
+        if isinstance(footer, Sound):
+            return footer.value.uuid
+    return structs.NULL_UUID
+
+
+def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str, others: frozenset[str]) -> bool:
+    """True if its header names `place`, or one of `uuids` and none of the `others`: libvhd goes by the name."""
     header = header_of(view)
     if header is None or header.parent_uuid == structs.NULL_UUID:
         return False
-    if uuids:
-        return header.parent_uuid in uuids
-    return _named_place(header, view.target.path) == place
+    named = _named_place(header, view.target.path)
+    return named == place or (header.parent_uuid in uuids and named not in others)
 
 
 def _named_place(header: Header | None, path: str) -> str:

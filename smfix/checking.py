@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from smfix.host.sr import Found
 from smfix.host.storage import Identity, open_image
 from smfix.host.usage import Usage, usage, usage_of
 from smfix.model import CheckedImage, Reason, Refusal, Verdict
-from smfix.problems.table import diagnose
+from smfix.problems.table import diagnose, row
 from smfix.setting import Setting
 from smfix.treatment import context_of, held_by, seen_by
 from smfix.vhd.image import inspect
@@ -69,8 +70,11 @@ def checked(found: Found, uses: Usage | None, setting: Setting) -> CheckedImage:
             if diagnosis.verdict is Verdict.INVALID:
                 # What looks like damage may be a disk that another host of the pool has open.
                 uses = held_by(uses, found.target, setting)
-                context = replace(context, in_use=uses.state)
-                diagnosis = diagnose(image, context)
+                with ExitStack() as stack:
+                    if any(problem and problem.asks_relatives for problem in (row(f.code) for f in diagnosis.findings)):
+                        context = chains.with_relatives(context, chains.relatives_of(image, found, stack))
+                    context = replace(context, in_use=uses.state)
+                    diagnosis = diagnose(image, context)
             notes = [f"held by {', '.join(uses.holders)}"] if uses.holders else []
             notes += filter(None, [seen_by(context, uses).removeprefix("; ")])
             return CheckedImage(

@@ -170,11 +170,11 @@ def _treat(
     # Only now, for it costs a look at every process: who holds a sound image is no matter.
     uses = held_by(usage(image.identity), found.target, setting)
     with ExitStack() as stack:
-        family = chains.children_of(first, found, stack)
+        relatives = chains.relatives_of(first, found, stack)
+        family = relatives.children
         context = replace(
-            context,
+            chains.with_relatives(context, relatives),
             in_use=uses.state,
-            children=tuple(child for _, child in family),
             given_size=setting.given_size,
             given_uuid=setting.given_uuid,
         )

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from images import CONTEXT
 from memory_image import MemoryImage
 from smfix import chains
 from smfix.errors import Unreadable
 from smfix.host.sr import Found
 from smfix.host.storage import open_image
 from smfix.model import Backing, Target
+from smfix.problems.table import diagnose
 from smfix.vhd.image import inspect
 from smfix.vhd.structs import parse_footer
 from world import BASE, LEAF, OTHER, make_world, uuid_of
@@ -208,7 +210,100 @@ def test_an_absolute_path_is_looked_for_beside_the_image_too(world):
     world.put(world.image(BASE), BASE)
     image = inspected(path)
     bent = replace(image, locators=tuple(replace(each, path=f"/{BASE}.vhd") for each in image.locators))
-    assert chains.parent_places(bent, str(path)) == (f"/{BASE}.vhd", str(path.parent / f"{BASE}.vhd"))
+    assert chains.parent_places(bent, str(path)) == (str(path.parent / f"{BASE}.vhd"),)
     parent, _ = chains.parent_of(bent, str(path))
     assert parent is not None
     assert parent.astray == ()
+
+
+# --------------------------------------------------------------------------- relatives that deny a head
+
+
+def head_of(world, donor, *, count=512):
+    """BASE without its footer, its first `count` bytes those of the disk `donor`: a write that went astray."""
+    raw = world.path(BASE).read_bytes()
+    return world.put(world.path(donor).read_bytes()[:count] + raw[count:-512], BASE)
+
+
+@pytest.mark.parametrize("count", [512, 4096])
+def test_a_head_of_another_disk_is_not_believed(world, count):
+    """Its child names this file with another UUID, and the disk beside it owns the UUID that the head has."""
+    chain(world)
+    world.put(world.image(OTHER), OTHER)
+    path = head_of(world, OTHER, count=count)
+    before = path.read_bytes()
+    for consent in ((), ("--confirm", "VHD101")):
+        outcome = world.run("repair", path, "--yes", "--json", *consent).json["images"][0]["outcome"]
+        assert outcome["status"] == "refused", outcome
+        assert f"its child {LEAF}.vhd names" in outcome["message"]
+        assert f"{OTHER}.vhd is the disk with its UUID" in outcome["message"]
+    assert path.read_bytes() == before
+    checked = world.run("check", path, "--json").json["images"][0]
+    assert [each["disposition"] for each in checked["findings"]] == ["REPORT"]
+
+
+def test_the_owner_alone_denies_it(world):
+    world.put(world.image(BASE), BASE)
+    world.put(world.image(OTHER), OTHER)
+    outcome = world.run("repair", head_of(world, OTHER), "--yes", "--json").json["images"][0]["outcome"]
+    assert outcome["status"] == "refused"
+    assert "with other content" in outcome["message"]
+
+
+@pytest.mark.parametrize("name", [f"{BASE}.vhd.bak", "copy.vhd", f"{OTHER}.vhd"])
+def test_a_copy_of_the_disk_is_noted_and_denies_nothing(world, name):
+    path = world.damaged()
+    path.with_name(name).write_bytes(path.read_bytes())
+    outcome = world.run("repair", path, "--yes", "--json").json["images"][0]["outcome"]
+    assert outcome["status"] == "repaired"
+    assert f"It shares its UUID with {name}: a copy." in outcome["findings"][0]["message"]
+
+
+def test_children_of_another_file_are_not_ours_whatever_uuid_a_guest_plants(world):
+    """A footer in the tail with the UUID of a tenant's base copy makes the copy's children no witnesses."""
+    chain(world)
+    other = world.put(world.image(OTHER)[:-512] + bytes(512) + world.image(BASE)[-512:] + bytes(700), OTHER)
+    with ExitStack() as stack:
+        assert chains.children_of(inspected(other), found(other), stack) == ()
+
+
+def test_files_without_a_sound_footer_are_no_siblings(world):
+    base = world.put(world.image(BASE), BASE)
+    world.path(OTHER).write_bytes(b"short")
+    with ExitStack() as stack:
+        assert chains.relatives_of(inspected(base), found(base), stack) == chains.Relatives()
+
+
+# --------------------------------------------------------------------------- places of parents
+
+
+@pytest.mark.parametrize("named", ["/etc/shadow", "/dev/loop0", "./../../etc/shadow", "../other/{}.vhd"])
+def test_a_locator_that_leads_out_of_the_sr_is_not_opened(world, monkeypatch, named):
+    path = world.put(world.image(LEAF, parent=BASE), LEAF)
+    world.put(world.image(BASE), BASE)
+    asked: list[str] = []
+    monkeypatch.setattr(chains, "open_image", lambda target: asked.append(target.path))
+    monkeypatch.setattr(chains.os.path, "exists", lambda place: asked.append(place) or False)
+    image = inspect(MemoryImage(path.read_bytes(), path=str(path)))
+    bent = replace(image, locators=tuple(replace(each, path=named.format(BASE)) for each in image.locators))
+    parent, above = chains.parent_of(bent, str(path))
+    assert (parent.path, parent.outside, above, asked) == (None, (named.format(BASE),), None, [])
+    said = diagnose(bent, replace(CONTEXT, parent=parent)).findings
+    assert any(f"{named.format(BASE)} is no place of its SR, and was not opened" in each.message for each in said)
+
+
+def test_another_name_of_the_same_sr_is_a_place_of_it(world):
+    path = world.put(world.image(LEAF, parent=BASE), LEAF)
+    image = inspected(path)
+    place = f"/var/run/sr-mount/{path.parent.name}/{BASE}.vhd"
+    bent = replace(image, locators=tuple(replace(each, path=place) for each in image.locators))
+    assert place in chains.parent_places(bent, str(path))
+
+
+def test_outside_of_every_sr_a_relative_path_is_followed(tmp_path, world):
+    (tmp_path / "child").mkdir()
+    path = tmp_path / "child" / "x.vhd"
+    path.write_bytes(world.image(LEAF, parent=BASE))
+    image = inspected(path)
+    bent = replace(image, locators=tuple(replace(each, path="../parent/y.vhd") for each in image.locators))
+    assert chains.parent_places(bent, str(path)) == (str(tmp_path / "parent" / "y.vhd"),)

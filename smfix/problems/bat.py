@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
-from smfix.problems.blocks import clear_is_nul, room
+from smfix.problems.blocks import clear_is_nul, room, written_sector
 from smfix.problems.footer import held_open
 from smfix.problems.places import misplaced, shifted, whole_block
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, SAFE, Context, Hit, Problem
@@ -143,11 +143,13 @@ def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Hit]:
         if not image.view.growable or count > NAMED:
             # Extended over, the blocks that are not named here would look as if nothing were missing.
             disposition = REPORT
+        covered = isinstance(image.end, Sound) and written_sector(image, end) is not None
         facts = {
             "block": block,
             "offset": at,
             "end": at + header.block_space,
             "missing": at + header.block_space - end,
+            "kept": "; the bytes of the footer stay where they are: they may be the guest's own" if covered else "",
             "bitmap": "whole" if whole else "missing",
             "lost": lost if lossy else [],
             "effect": _effect(lost if lossy else [], whole=whole, fits=fits or image.full(block)),
@@ -173,11 +175,16 @@ def _fix_past_end(image: VhdImage, finding: Finding, context: Context) -> tuple[
     if not image.view.growable:
         return Refusal(Reason.NO_FIX, "a device cannot be extended: grow the logical volume first")
     end = int(finding.facts["end"])
-    edits: list[Edit] = []
-    if isinstance(image.end, Sound):
-        edits.append(Write(image.end.where.offset, bytes(image.size - image.end.where.offset)))
-    if end > image.size:
-        edits.append(Resize(end))
+    edits: list[Edit] = [Resize(end)] if end > image.size else []
+    if not isinstance(image.end, Sound):
+        return tuple(edits)
+    at = image.end.where.offset
+    if written_sector(image, at) is None:
+        return (Write(at, bytes(image.size - at)), *edits)
+    if end == at + SECTOR == structs.round_up(image.end_of_data):
+        # These bytes may be the guest's own. They stay the last of the block, and the footer goes behind them.
+        footer = image.backup.value if isinstance(image.backup, Sound) else image.end.value
+        edits.append(Write(end, footer.encode()))
     return tuple(edits)
 
 
@@ -197,7 +204,7 @@ ROWS = (
     Problem(
         "VHD301",
         "a block reaches past the end of the file",
-        "Block {block} is cut off, its last {missing:,} bytes are not in the file: {effect}.",
+        "Block {block} is cut off: its last {missing:,} bytes are behind the end, or under the footer: {effect}{kept}.",
         ERROR,
         SAFE,
         _detect_past_end,

@@ -58,6 +58,23 @@ def block_shaped(image: VhdImage, header: Header, at: int, limit: int | None = N
     return clear_is_nul(image, header, at, limit)
 
 
+def written_sector(image: VhdImage, at: int) -> tuple[int, int] | None:
+    """(block, offset in the guest disk) of the written guest sector that begins at byte `at`; None: there is none."""
+    header = image.geometry
+    if header is None or not isinstance(image.bat, Sound):
+        return None
+    for start, block in image.bat.value.covering(Extent(at, SECTOR), header.block_space):
+        data = start + header.bitmap_size
+        if at < data:
+            continue
+        index = (at - data) // SECTOR
+        guest = block * header.block_size + index * SECTOR
+        written = image.full(block) or structs.bit(image.bitmap(header, start), index)
+        if written and (image.footer is None or guest < image.footer.current_size):
+            return block, guest
+    return None
+
+
 def clear_is_nul(image: VhdImage, header: Header, at: int, limit: int | None = None) -> bool:
     """What the bitmap at `at` calls unwritten is NUL, as far as the file (or `limit`) goes: so a writer left it."""
     bits = image.bitmap(header, at)
@@ -97,6 +114,14 @@ def _sectors(raw: bytes) -> Iterator[bytes]:
 
 def _of_guest(raw: bytes) -> bool:
     return raw.strip(b"\0") != b"" and raw != MARK and raw.strip(b"0") != b"" and raw[:8] != FOOTER_COOKIE
+
+
+def is_padding(image: VhdImage, at: int) -> bool:
+    """The file is NUL from byte `at` on, or the wiki's ASCII `0`. More than :data:`WEIGHED` bytes are not."""
+    if image.size - at > WEIGHED:
+        return False
+    raws = (image.view.read(Extent(start, _CHUNK)) for start in range(at, image.size, _CHUNK))
+    return all(raw == _NUL[: len(raw)] or not raw.strip(b"0\0") for raw in raws)
 
 
 def clear_runs(bits: bytes, sectors: int) -> list[tuple[int, int]]:

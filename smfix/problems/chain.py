@@ -96,7 +96,10 @@ def _detect_missing(image: VhdImage, context: Context) -> Iterator[Hit]:
     elif context.parent is not None and context.parent.uuid is None and header.parent_uuid != NULL_UUID:
         where = context.parent.path or "any place its locators name"
         path = next((loc.path for loc in image.locators if loc.path), "")
-        yield Hit({"what": f"nothing readable is at {where}"}, f"error resolving {path}: -2")
+        what = f"nothing readable is at {where}"
+        if context.parent.outside:
+            what = f"{', '.join(context.parent.outside)} is no place of its SR, and was not opened"
+        yield Hit({"what": what}, f"error resolving {path}: -2")
 
 
 def _detect_other(image: VhdImage, context: Context) -> Iterator[Hit]:

@@ -16,11 +16,20 @@ from dataclasses import replace
 from itertools import islice, product
 from typing import Any, NamedTuple
 
-from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Sound, Write
-from smfix.problems.blocks import PAGE
-from smfix.problems.footer import BLOCKS_OF_2_TIB, append_footer, contradictions, primary_check, same_footer
+from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
+from smfix.problems.blocks import PAGE, written_sector
+from smfix.problems.fixed_layout import holds_a_vhd
+from smfix.problems.footer import (
+    BLOCKS_OF_2_TIB,
+    append_footer,
+    contradictions,
+    cut_block,
+    primary_check,
+    same_footer,
+)
 from smfix.problems.restore import begins_batmap
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, Context, Hit, Problem
+from smfix.problems.witness import is_known, owners
 from smfix.vhd import structs
 from smfix.vhd.bat import Bat
 from smfix.vhd.image import VhdImage, inspect
@@ -78,7 +87,7 @@ def _disguised(image: VhdImage) -> tuple[Footer, Footer] | None:
     end, backup = image.end, image.backup
     if not isinstance(end, Sound) or not isinstance(backup, Sound):
         return None
-    if end.value.is_sparse or not backup.value.is_sparse:
+    if end.value.is_sparse or not backup.value.is_sparse or holds_a_vhd(image):
         return None
     return end.value, backup.value
 
@@ -94,11 +103,18 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
         named = [child.geometry.parent_uuid for child in context.children if child.geometry is not None]
         if "uuid" in differ and named and footer.uuid not in named:
             against[which].append("its UUID is not the one that its children name")
+        if "uuid" in differ:
+            against[which] += owners(footer, context)
+            if context.given_uuid not in (None, footer.uuid):
+                against[which].append("its UUID is not the one that was given")
         if "hidden" in differ and footer.hidden and not context.children:
             against[which].append("it is hidden, and no live child of the disk is known")
         if "hidden" in differ and not footer.hidden and context.children:
             against[which].append("it is not hidden, yet the disk has a child")
     clean = [which for which, said in against.items() if not said]
+    if not end.is_sparse:
+        # Only a child or the operator says that this is no fixed disk.
+        return ("backup" if clean == ["backup"] and is_known(backup, context) else None), against
     if len(clean) == 1:
         return clean[0], against
     return ("end" if clean and differ <= _IDLE else None), against
@@ -110,19 +126,27 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     fields = [name for name in _FIELDS if getattr(pair[0], name) != getattr(pair[1], name)] or ["checksum"]
     chosen, against = _decided(image, *pair, context)
-    if not pair[0].is_sparse:
-        chosen = None
+    spot = _covered(image, pair[1])
+    covered = "" if spot is None else f"Guest sector {spot // SECTOR:,} is under the end footer, or is these bytes."
     speaks = "; ".join(f"against the {which} footer: {', '.join(said)}" for which, said in against.items() if said)
+    weighed = f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image contradicts either."
     facts = {
         "fields": {name: [_shown(footer, name) for footer in pair] for name in fields},
         "names": ", ".join(fields),
         "chosen": chosen,
         "against": against,
-        "speaks": f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image contradicts either.",
+        "speaks": " ".join(filter(None, (weighed, covered))),
+        "lost": [] if spot is None else [[spot, SECTOR]],
     }
     # `vhd-util check` does not look at the backup footer of what it takes for a fixed disk.
     check = "primary and backup footers do not match" if pair[0].is_sparse else None
-    yield Hit(facts, check, disposition=CONFIRM if chosen else REPORT)
+    yield Hit(facts, check, disposition=CONFIRM if chosen else REPORT, lossy=spot is not None)
+
+
+def _covered(image: VhdImage, backup: Footer) -> int | None:
+    """Where on the guest's disk the written sector begins over which the footer at the end stands; None: none."""
+    spot = written_sector(inspect(image.view, by=backup), image.end.where.offset)
+    return None if spot is None else spot[1]
 
 
 def _shown(footer: Footer, name: str) -> str:
@@ -131,13 +155,25 @@ def _shown(footer: Footer, name: str) -> str:
 
 
 def _fix_differ(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
-    pair = _pair(image)
+    pair = _pair(image) or _disguised(image)
     chosen = finding.facts["chosen"]
     if pair is None or chosen is None or not isinstance(image.end, Sound):
         return Refusal(Reason.NO_FIX, "the evidence does not decide which footer is right")
     if chosen == "end":
         return (Write(0, pair[0].encode()),)
-    return (Write(image.end.where.offset, pair[1].encode()),)
+    if pair[0].is_sparse and not finding.facts["lost"]:
+        return (Write(image.end.where.offset, pair[1].encode()),)
+    return _put_behind(inspect(image.view, by=pair[1]), pair[1])
+
+
+def _put_behind(image: VhdImage, backup: Footer) -> tuple[Edit, ...] | Refusal:
+    """Leave the bytes at the end as they are: they may be the guest's. The backup footer goes behind them."""
+    if not image.view.growable:
+        return Refusal(Reason.NO_FIX, "the footer at the end of the volume is inside a block")
+    if cut_block(image) is None:
+        return append_footer(image, backup)
+    # The block is cut off as well: VHD301 names what is missing.
+    return (Resize(structs.round_up(image.size) + SECTOR),)
 
 
 # --------------------------------------------------------------------------- VHD106
@@ -427,6 +463,7 @@ DIFFER = Problem(
     ),
     why="A writer was interrupted between the two. Writers write the footer first, then the backup.",
     advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
+    asks_relatives=True,
     source="vhd_util_check_footer: primary and backup footers do not match",
 )
 
@@ -452,5 +489,6 @@ BOTH_LOST = Problem(
         "uuid=VDI param-name=virtual-size`). Its footer's UUID is the one that its children name; where it has "
         "none, the VDI's own will do. Then: `smfix repair PATH --size SIZE --uuid UUID --confirm VHD106`."
     ),
+    asks_relatives=True,
     source="vhd_read_footer",
 )

@@ -12,16 +12,13 @@ place of a sector is its number; ``vhd_util_check_footer`` looks at nothing but 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import product
-from typing import Any
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
-from smfix.problems.footer import primary_check
+from smfix.problems.fixed_layout import proved_fixed
+from smfix.problems.footer import held_open, primary_check
 from smfix.problems.rows import CONFIRM, ERROR, REPORT, WARNING, Context, Hit, Problem
-from smfix.vhd import structs
 from smfix.vhd.image import FIXED_SLACK, VhdImage
-from smfix.vhd.structs import FOOTER_COOKIE, FOOTER_RULES, FOOTER_SIZE, NO_OFFSET, DiskType, Footer, geometry_for
+from smfix.vhd.structs import FOOTER_SIZE, DiskType, Footer, geometry_for
 
 LARGEST_GEOMETRY = 65535 * 16 * 255 * SECTOR
 """Bytes of a disk whose geometry is that of every larger one."""
@@ -39,47 +36,30 @@ def _end(image: VhdImage) -> Sound[Footer] | None:
 # --------------------------------------------------------------------------- VHD120
 
 
-def _restored(image: VhdImage, context: Context) -> Footer | None:
-    """The footer that the damaged one leaves: constants, and the size by its place; its own checksum arbitrates."""
-    if not isinstance(image.end, Damaged):
-        return None
-    parsed = structs.parse_footer(image.end.raw)
-    size = image.end.where.offset
-    constant: dict[str, Any] = {
-        "cookie": FOOTER_COOKIE,
-        "features": 2,
-        "version": 0x00010000,
-        "data_offset": NO_OFFSET,
-        "type": DiskType.FIXED,
-        "current_size": size,
-        "saved": 0,
-        "reserved": bytes(426),
-    }
-    sizes = {parsed.original_size, size}
-    geometries = {parsed.geometry, geometry_for(size)}
-    uuids = {parsed.uuid, *(() if context.given_uuid is None else (context.given_uuid,))}
-    fitting: set[Footer] = set()
-    for original, geometry, hidden, uuid in product(sizes, geometries, (0, 1), uuids):
-        fields = {"original_size": original, "geometry": geometry, "hidden": hidden, "uuid": uuid}
-        footer = replace(parsed, **constant, **fields)
-        if not any(rule.broken(footer) for rule in FOOTER_RULES):  # its checksum is one of them
-            fitting.add(footer)
-    return fitting.pop() if len(fitting) == 1 else None
+def _damaged(image: VhdImage, context: Context) -> tuple[Damaged, Footer | None] | None:
+    """What is left of the disk's footer, and the footer that its checksum proves (None: none, or several)."""
+    proved = proved_fixed(image, context)
+    if proved is None and isinstance(image.end, Damaged) and image.was_fixed:
+        return image.end, None
+    return proved
 
 
 def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Hit]:
-    if isinstance(image.end, Damaged) and image.was_fixed:
-        answer = _restored(image, context)
+    found = None if held_open(context) and not image.was_fixed else _damaged(image, context)
+    if found is not None:
+        left, answer = found
         proved = "One footer has the checksum that it holds." if answer else "No single footer has its checksum."
-        facts = {"reasons": "; ".join(image.end.reasons), "offset": image.end.where.offset, "answer": proved}
+        if not image.was_fixed:
+            proved += " The sound footer at offset 0 is of a VHD that the disk's guest has written there."
+        facts = {"reasons": "; ".join(left.reasons), "offset": left.where.offset, "answer": proved}
         yield Hit(facts, primary_check(image), disposition=CONFIRM if answer else REPORT)
 
 
 def _fix_damaged(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
-    answer = _restored(image, context)
-    if answer is None or not isinstance(image.end, Damaged):
+    proved = proved_fixed(image, context)
+    if proved is None:
         return Refusal(Reason.NO_FIX, "no single footer has the checksum that the damaged one holds")
-    return (Write(image.end.where.offset, answer.encode()),)
+    return (Write(proved[0].where.offset, proved[1].encode()),)
 
 
 # --------------------------------------------------------------------------- VHD308

@@ -15,13 +15,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from smfix.model import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
+from smfix.problems.blocks import is_padding, written_sector
+from smfix.problems.fixed_layout import fixed_signs, proved_fixed
 from smfix.problems.rows import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Hit, Problem
+from smfix.problems.witness import (
+    copies,
+    guest_may_have_written,
+    is_confirmed,
+    is_known,
+    is_named_by_child,
+    strangers,
+)
 from smfix.vhd import structs
 from smfix.vhd.image import MARK, VhdImage, inspect
 from smfix.vhd.structs import FOOTER_RULES, FOOTER_SIZE, TAP_VERSION_1_1, Footer, geometry_for
 
 CLOCK_SLACK = 1800
 """Seconds that a timestamp may lie in the future (``TIMESTAMP_MAX_SLACK``)."""
+RIVALS = 8
+"""Footers in the tail, unlike the backup footer, that the image is read by at most."""
 BLOCKS_OF_2_TIB = (2 << 40) // structs.BLOCK_SIZE
 """BAT entries of an image made with ``vhd-util create -S`` for SM's largest disk."""
 
@@ -72,10 +84,6 @@ def _not_allowed(footer: Footer) -> list[str]:
         for rule in FOOTER_RULES[2:]
         if rule.broken(footer) and rule.key != "geometry"
     ]
-
-
-def _why_not(image: VhdImage) -> str:
-    return "; ".join(contradictions(image))
 
 
 def held_open(context: Context) -> bool:
@@ -131,22 +139,9 @@ def _detect_poison(image: VhdImage, context: Context) -> Iterator[Hit]:
 
 def _marked_sector(image: VhdImage) -> tuple[int, int] | None:
     """(block, offset in the guest disk) of a written sector under the 0xC7 mark at the end."""
-    header = image.geometry
-    if not isinstance(image.end, Damaged) or image.end.raw != MARK or header is None:
+    if not isinstance(image.end, Damaged) or image.end.raw != MARK:
         return None
-    if not isinstance(image.bat, Sound):
-        return None
-    last = Extent(image.size - SECTOR, SECTOR)
-    for at, block in image.bat.value.covering(last, header.block_space):
-        data = at + header.bitmap_size
-        if last.offset < data:
-            continue
-        index = (last.offset - data) // SECTOR
-        guest = block * header.block_size + index * SECTOR
-        written = image.full(block) or structs.bit(image.bitmap(header, at), index)
-        if written and (image.footer is None or guest < image.footer.current_size):
-            return block, guest
-    return None
+    return written_sector(image, image.size - SECTOR)
 
 
 def _detect_mark(image: VhdImage, context: Context) -> Iterator[Hit]:
@@ -199,43 +194,118 @@ def _stray(image: VhdImage) -> Sound[Footer] | None:
     return image.tail[-1] if image.tail else None
 
 
+def _others(image: VhdImage, footer: Footer) -> list[Sound[Footer]]:
+    """The sound footers of the tail that differ from `footer`, each content once, the last of each."""
+    last = {found.value: found for found in image.tail if not same_footer(found.value, footer)}
+    return sorted(last.values(), key=lambda found: found.where.offset)
+
+
+def _objections(image: VhdImage, footer: Footer, context: Context) -> list[str]:
+    """What denies `footer` altogether: the image it is read by, and relatives, unless the operator gave this UUID."""
+    told = [] if context.given_uuid == footer.uuid else strangers(footer, context)
+    return [*contradictions(image), *told]
+
+
+def _doubts(image: VhdImage, footer: Footer, context: Context) -> list[str]:
+    """What a guest may have made of the disk: what is at offset 0, or a footer in the tail. Consent decides."""
+    said = [] if is_named_by_child(footer, context) else fixed_signs(image)
+    if said:
+        said.append(f"a guest of that disk may have written what is at offset 0, {_becomes(image, footer)}")
+    others = _others(image, footer)
+    if others:
+        said.append(f"a different sound footer is at byte {others[-1].where.offset:,}")
+    return said
+
+
+def _becomes(image: VhdImage, footer: Footer) -> str:
+    """What the disk would be by `footer`, in words."""
+    kind = "a differencing" if footer.is_differencing else "a dynamic"
+    parent = image.geometry.parent_uuid if image.geometry is not None else structs.NULL_UUID
+    named = f", with the parent {structs.uuid_text(parent)}" if parent != structs.NULL_UUID else ""
+    return f"by which it is {kind} disk of {footer.current_size:,} bytes{named}"
+
+
+def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
+    """Why a guest may have written the footer `found`, and what the disk would be by it; empty: no guest can have."""
+    footer, why = found.value, guest_may_have_written(image, found.where.offset)
+    hidden = ", hidden" if footer.hidden else ""
+    what = f"{_becomes(image, footer)}{hidden}, UUID {structs.uuid_text(footer.uuid)}"
+    return [] if why is None else [f"a guest may have written it: {why}; {what}"]
+
+
+def _told(against: list[str], footer: Footer, context: Context) -> dict[str, str]:
+    """The facts for the message: `contradiction` is what speaks against the repair, `told` that and the copies."""
+    contradiction, beside = "; ".join(against), copies(footer, context)
+    told = f"{contradiction}. {beside}" if contradiction and beside else contradiction or beside
+    return {"contradiction": contradiction, "told": told}
+
+
 def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
     stray = _stray(image)
     if stray is None or held_open(context):
         return
+    is_backed = isinstance(image.backup, Sound) and same_footer(stray.value, image.backup.value)
+    if isinstance(image.backup, Sound) and not is_backed:
+        return
     # A fixed disk has no backup footer to agree with: its footer's place proves its size.
-    contradiction = _why_not(image) if stray.value.is_sparse else "; ".join(_not_allowed(stray.value))
-    facts = {"offset": stray.where.offset, "behind": image.size - stray.where.end, "contradiction": contradiction}
-    if isinstance(image.backup, Damaged):
-        yield Hit(facts, primary_check(image), disposition=REPORT if facts["contradiction"] else CONFIRM)
-    elif same_footer(stray.value, image.backup.value):
-        yield Hit(facts, primary_check(image), disposition=REPORT if facts["contradiction"] else SAFE)
+    objections = _objections(image, stray.value, context) if stray.value.is_sparse else _not_fixed(image, stray)
+    doubts = _doubts(image, stray.value, context) if is_backed else []
+    if not is_backed and stray.value.is_sparse:
+        doubts = _written_there(image, stray)
+    facts = {
+        "offset": stray.where.offset,
+        "behind": image.size - stray.where.end,
+        **_told(objections or doubts, stray.value, context),
+    }
+    consent = CONFIRM if doubts or not is_backed else SAFE
+    yield Hit(facts, primary_check(image), disposition=REPORT if objections else consent)
+
+
+def _not_fixed(image: VhdImage, stray: Sound[Footer]) -> list[str]:
+    """What denies that the footer of a fixed disk, in the tail, is this file's own."""
+    said = _not_allowed(stray.value)
+    if len({found.value for found in image.tail}) > 1:
+        said.append("other sound footers are in the file")
+    at = stray.where.end
+    rest = image.view.read(Extent(at, SECTOR + 1)).rstrip(b"\0")
+    if (image.size - at > SECTOR or len(rest) == SECTOR) and not is_padding(image, at):
+        said.append("data is behind it: a guest of a dynamic disk may have written it into a block")
+    return said
 
 
 def _fix_stray(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
     stray = _stray(image)
     if stray is None:
         return Refusal(Reason.NO_FIX, "no sound footer lies in the tail")
-    return append_footer(image, stray.value)
+    made = append_footer(image, stray.value)
+    if isinstance(made, Refusal) or not stray.value.is_sparse or isinstance(image.backup, Sound):
+        return made
+    return (*made, Write(0, stray.value.encode()))
 
 
 def _detect_lost(image: VhdImage, context: Context) -> Iterator[Hit]:
     if isinstance(image.end, Sound) or isinstance(image.backup, Damaged) or held_open(context):
         return
-    if image.backup.value.is_poisoned or any(same_footer(f.value, image.backup.value) for f in image.tail):
+    backup = image.backup.value
+    if backup.is_poisoned or any(same_footer(f.value, backup) for f in image.tail):
         return
-    contradiction = _why_not(image)
-    rivals = [f for f in image.tail if not contradictions(inspect(image.view, by=f.value))]
-    if rivals:
-        at = rivals[-1].where.offset
-        contradiction = f"a different sound footer lies at byte {at:,}; {contradiction}".rstrip("; ")
+    if proved_fixed(image, context):
+        return  # VHD120
+    objections = _objections(image, backup, context)
+    if not is_known(backup, context):
+        rivals = [f for f in _others(image, backup)[-RIVALS:] if not contradictions(inspect(image.view, by=f.value))]
+        objections = [
+            *(f"a different sound footer lies at byte {rival.where.offset:,}" for rival in rivals[-1:]),
+            *objections,
+        ]
+    doubts = _doubts(image, backup, context)
     facts = {
         "reason": image.end.reasons[0],
         "offset": image.end.where.offset,
         "home": image.footer_home,
-        "contradiction": contradiction,
+        **_told(objections or doubts, backup, context),
     }
-    yield Hit(facts, primary_check(image), disposition=REPORT if contradiction else SAFE)
+    yield Hit(facts, primary_check(image), disposition=REPORT if objections else CONFIRM if doubts else SAFE)
 
 
 def _fix_lost(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -252,10 +322,15 @@ def _detect_backup(image: VhdImage, context: Context) -> Iterator[Hit]:
         return
     if image.end.value.is_poisoned:
         return
-    contradiction = _why_not(image)
-    facts = {"reason": image.backup.reasons[0], "contradiction": contradiction}
+    end = image.end.value
+    objections = _objections(image, end, context)
+    doubts = [] if is_confirmed(image, end, context) else _written_there(image, image.end)
+    facts = {
+        "reason": image.backup.reasons[0],
+        **_told(objections or doubts, end, context),
+    }
     check = f"backup footer invalid: {image.backup.reasons[0]}"
-    yield Hit(facts, check, disposition=REPORT if contradiction else SAFE)
+    yield Hit(facts, check, disposition=REPORT if objections else CONFIRM if doubts else SAFE)
 
 
 def _fix_backup(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -404,28 +479,29 @@ PRIMARY = (
     Problem(
         "VHD103",
         "footer inside the tail, not at the end",
-        "A sound footer stands at byte {offset:,}, {behind:,} bytes before the end of the file. {contradiction}",
+        "A sound footer stands at byte {offset:,}, {behind:,} bytes before the end of the file. {told}",
         ERROR,
         SAFE,
         _detect_stray,
         also=(CONFIRM, REPORT),
         fix=_fix_stray,
-        done="the footer was appended at the end",
-        todo="append the footer, a copy of the one that stands before the end",
+        done="the footer was appended at the end, and put at offset 0 if it was lost there",
+        todo="append a copy of the footer that stands before the end, and put it at offset 0 if it is lost there",
         turn=40,
         means=("The disk cannot be opened: no tool looks for a footer there. The guest's data is not touched by this."),
         why="Something was appended behind the footer, or the file system preallocated space there.",
         advice="Where something contradicts it, compare the disk's size with XAPI's before anything is written.",
+        asks_relatives=True,
         source="vhd_util_check_footer; measured on preallocating file systems",
     ),
     Problem(
         "VHD101",
         "footer lost, backup footer sound",
-        "The footer at the end is missing ({reason}); the backup footer at offset 0 is sound. {contradiction}",
+        "The footer at the end is missing ({reason}); the backup footer at offset 0 is sound. {told}",
         ERROR,
         SAFE,
         _detect_lost,
-        also=(REPORT,),
+        also=(CONFIRM, REPORT),
         fix=_fix_lost,
         done="the backup footer was appended as the footer",
         todo="append the footer, a copy of the one at offset 0",
@@ -439,6 +515,7 @@ PRIMARY = (
             "or a full file system leaves the disk without it."
         ),
         advice="Where something contradicts the backup footer, it is not copied: compare the size with XAPI's.",
+        asks_relatives=True,
         source="vhd_util_check_footer; vhd_util_coalesce_parent",
     ),
     _field_row("VHD109", "features", "the reserved feature bit being clear"),
@@ -485,11 +562,11 @@ BACKUP = (
     Problem(
         "VHD104",
         "backup footer lost, footer sound",
-        "The backup footer at offset 0 is damaged ({reason}); the footer at the end is sound. {contradiction}",
+        "The backup footer at offset 0 is damaged ({reason}); the footer at the end is sound. {told}",
         ERROR,
         SAFE,
         _detect_backup,
-        also=(REPORT,),
+        also=(CONFIRM, REPORT),
         fix=_fix_backup,
         done="the backup footer was rewritten from the footer",
         todo="rewrite the backup footer, a copy of the footer at the end",
@@ -500,6 +577,7 @@ BACKUP = (
         ),
         why="The first sector was overwritten or a write to it was cut short.",
         advice="Where something contradicts the footer, it is not copied: compare the size with XAPI's.",
+        asks_relatives=True,
         source="vhd_util_check_footer",
     ),
 )

@@ -493,6 +493,7 @@ ROWS = (
             "The next writer (attach, coalesce, `vhd-util repair`) overwrites it: copy the file first if its data is "
             "missed."
         ),
+        is_orphan=True,
         source="tapdisk block-vhd.c: allocate_block, schedule_bat_write",
     ),
     Problem(

@@ -26,26 +26,44 @@ class Parent:
 
     `path` is where it looked (None: no locator could be followed). `uuid` is the found image's (16
     bytes; None: nothing readable there). `astray` are the locators' paths, as they are stored, at which
-    nothing is, although another locator leads to `path`.
+    nothing is, although another locator leads to `path`. `outside` are those that lead out of the image's SR: no file
+    there was opened.
     """
 
     path: str | None
     uuid: bytes | None = None
     astray: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """A file beside the image that has the `uuid` (16 bytes) of one of its footers.
+
+    `is_rival`: the storage manager names disks so, its header and BAT are sound, and its content is another. Else it is
+    a copy, or cannot be told from one (:func:`smfix.problems.witness.is_rival`).
+    """
+
+    name: str
+    uuid: bytes
+    is_rival: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the bytes of one image cannot say: the time, who has it open, its relatives.
 
-    `parent` is None when nobody looked. `children` are images whose header names this one. `given_size`
-    (bytes) and `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers.
+    `parent` is None when nobody looked. `children` are images whose header names this one, by UUID or by file name,
+    `child_names` their file names in the same order (empty: unknown). `siblings` have one of its UUIDs. `given_size`
+    (bytes) and `given_uuid` (16 bytes) are what the operator knows of a disk whose footers do not tell it.
     """
 
     now: datetime
     in_use: InUse = InUse.NONE
     parent: Parent | None = None
     children: tuple[VhdImage, ...] = ()
+    child_names: tuple[str, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
     given_size: int | None = None
     given_uuid: bytes | None = None
 
@@ -76,7 +94,8 @@ class Problem:
     imperative what it will do. `means`
     tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
     not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first. `disposition` is what
-    holds unless a hit says another, which is one of `also`.
+    holds unless a hit says another, which is one of `also`. `is_orphan`: the data found is read by nothing, so a
+    repair that leaves it has repaired the disk in part. `asks_relatives`: children and siblings change the finding.
     """
 
     code: str
@@ -95,6 +114,8 @@ class Problem:
     todo: str = ""
     turn: int = 50
     also: tuple[Disposition, ...] = ()
+    is_orphan: bool = False
+    asks_relatives: bool = False
 
     @property
     def dispositions(self) -> tuple[Disposition, ...]:

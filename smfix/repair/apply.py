@@ -32,6 +32,7 @@ from smfix.model import (
     Severity,
     Status,
 )
+from smfix.problems.table import row
 from smfix.repair import journal_folder
 from smfix.repair.fingerprint import fingerprint_matches
 from smfix.repair.journal import Journal, Mark, Reach, cleared, new_id, record
@@ -401,10 +402,15 @@ def _settled(plan: RepairPlan, written: _Written, means: Means, found: tuple[Fin
     except WriteFailed as error:
         # The image is right, yet the next run may take the repair for an interrupted one.
         return _stuck(plan, entry, means, f"repaired and verified, but that could not be recorded: {error}")
-    partly = any(finding.severity is Severity.ERROR for finding in found)
+    errors = any(finding.severity is Severity.ERROR for finding in found)
+    orphans = any(problem is not None and problem.is_orphan for problem in map(row, {one.code for one in found}))
+    left = (
+        "; what is left has no repair here" if errors else "",
+        "; data without a BAT entry is left, which nothing reads" if orphans else "",
+    )
     return Outcome(
-        status=Status.PARTLY_REPAIRED if partly else Status.REPAIRED,
-        message="repaired and verified" + ("; what is left has no repair here" if partly else ""),
+        status=Status.PARTLY_REPAIRED if errors or orphans else Status.REPAIRED,
+        message="repaired and verified" + "".join(left),
         plan=plan,
         remaining=found,
         lost_sectors=plan.lost_sectors,

@@ -36,7 +36,7 @@ ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""
 
 
-REREAD = frozenset({"VHD105", "VHD106", "VHD201", "VHD212", "VHD307"})
+REREAD = frozenset({"VHD105", "VHD106", "VHD120", "VHD201", "VHD212", "VHD307"})
 """Repairs after which the image is read by another footer or header than before."""
 
 PROVED_AT_FIRST = frozenset({"VHD212", "VHD307"})
@@ -109,6 +109,7 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
             refusal = _no_fix(agreed, agreed.unmended)
         else:
             asked = {f.code for f in agreed.fixes if f.disposition is Disposition.CONFIRM}
+            asked |= {f.code for f in agreed.fixes} & _confirms(agreed.first)
             needs = tuple(sorted(asked - consent))
             refusal = _needs_confirm(agreed, needs)
         mending = agreed
@@ -138,6 +139,11 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     return Planned(image, diagnosis, made)
 
 
+def _confirms(diagnosis: Diagnosis) -> set[str]:
+    """The codes of the findings that need consent."""
+    return {finding.code for finding in diagnosis.findings if finding.disposition is Disposition.CONFIRM}
+
+
 def lost_extents(fixes: list[Finding]) -> tuple[Extent, ...]:
     """The guest extents (bytes) that the findings name as lost, joined and in order."""
     runs = sorted((run[0], run[1]) for finding in fixes for run in finding.facts.get("lost", ()))
@@ -156,7 +162,7 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
     tried: set[tuple[str, str]] = set()
     for _ in range(ROUNDS):
         # What needed a yes before another repair needs it after: that one may only have hidden why.
-        asked = {f.code for f in state.first.findings if f.disposition is Disposition.CONFIRM} - consent
+        asked = _confirms(state.first) - consent
         asked |= PROVED_AT_FIRST - {f.code for f in state.first.findings if _may_mend(f, consent)}
         if all(fix.facts.get("entry") is None for fix in state.fixes):
             asked |= PLACING - {f.code for f in state.first.findings if _may_mend(f, consent)}
@@ -226,7 +232,15 @@ def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
     missing = [each for finding in lost if finding.facts["options"] for each in finding.facts["missing"]]
     if missing and not mending.refusals:
         return Refusal(Reason.NO_FIX, f"{', '.join(codes)}: not without {' and '.join(missing)}", _explained(codes))
-    return Refusal(Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}", _explained(codes))
+    return Refusal(
+        Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}{_against(left)}", _explained(codes)
+    )
+
+
+def _against(findings: list[Finding]) -> str:
+    """What speaks against the repair of the findings: each fact once, as the end of a sentence."""
+    said = dict.fromkeys(f.facts["contradiction"] for f in findings if f.facts.get("contradiction"))
+    return f": {'; '.join(said)}" if said else ""
 
 
 def _explained(codes: list[str]) -> tuple[str, ...]:
@@ -236,4 +250,5 @@ def _explained(codes: list[str]) -> tuple[str, ...]:
 def _needs_confirm(mending: _Mending, needs: tuple[str, ...]) -> Refusal:
     lost = sum(extent.length for extent in lost_extents(mending.fixes)) // 512
     loss = f" ({lost:,} guest sectors are lost)" if lost else ""
-    return Refusal(Reason.NEEDS_CONFIRM, f"needs consent to {', '.join(needs)}{loss}")
+    doubted = [f for f in (*mending.first.findings, *mending.fixes) if f.code in needs]
+    return Refusal(Reason.NEEDS_CONFIRM, f"needs consent to {', '.join(needs)}{loss}{_against(doubted)}")

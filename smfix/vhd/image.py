@@ -180,7 +180,7 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
             if disk is not None:
                 eod = disk.value.current_size
                 return VhdImage(view, end, backup, (disk,), disk.value, None, None, None, (), 0, eod)
-            if not tail and isinstance(end, Damaged) and (was := _was_fixed(view, end)):
+            if not tail and isinstance(end, Damaged) and (was := was_fixed(view, end)):
                 return VhdImage(view, was, backup, (), None, None, None, None, (), 0, was.where.offset)
         footer = footer or (tail[-1].value if tail else None)
         whole = len(header.raw) == HEADER_SIZE
@@ -220,7 +220,7 @@ def _is_of_fixed(footer: Sound[Footer]) -> bool:
     return footer.value.type == DiskType.FIXED and 0 <= behind <= FIXED_SLACK
 
 
-def _was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
+def was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
     """What is left of the footer of a fixed disk: `end`, or the beginning of one in which the file ends.
 
     Two of three fields say that it was one: its type, its data offset, its place. Of one that was cut short the
