@@ -376,6 +376,13 @@ def test_a_block_that_is_cut_besides_is_extended_and_named():
     assert made.plan.lost_sectors >= MIB // SECTOR
 
 
+def test_nor_in_the_middle_of_a_block_that_is_cut():
+    raw = with_end(lost_footer(base())[:-MIB], footer_of(base()))
+    made = planned(raw, "VHD301")
+    assert made.plan.lost_sectors == MIB // SECTOR + 1
+    assert applied(raw, made.plan.edits).startswith(raw)
+
+
 def test_a_volume_has_no_room_behind_it():
     raw = with_end(lost_footer(base()), replace(footer_of(base()), uuid=OTHER, geometry=1).sealed())
     assert planned(raw, *EVERYTHING, growable=False).plan.edits == ()

@@ -264,8 +264,6 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Hit]:
 def _not_fixed(image: VhdImage, stray: Sound[Footer]) -> list[str]:
     """What denies that the footer of a fixed disk, in the tail, is this file's own."""
     said = _not_allowed(stray.value)
-    if len({found.value for found in image.tail}) > 1:
-        said.append("other sound footers are in the file")
     at = stray.where.end
     rest = image.view.read(Extent(at, SECTOR + 1)).rstrip(b"\0")
     if (image.size - at > SECTOR or len(rest) == SECTOR) and not is_padding(image, at):
