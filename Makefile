@@ -14,10 +14,10 @@ help:
 	@echo 'make dist    dist/smfix: one file that runs on any x86-64 Linux, dom0 too; its SHA-256'
 	@echo 'make dist-check  builds it twice, and proves it in an empty chroot (root)'
 	@echo 'make packages    sdist, wheel, RPM, .deb (packages-check: installed, upgraded and removed in bare roots)'
-	@echo 'make ansible  a pool in namespaces, driven by two versions of ansible-core (root); docs/ansible-pool.md'
+	@echo 'make ansible  a pool in namespaces, driven by two versions of ansible-core (root); docs/evidence/ansible-pool.md'
 	@echo 'make release-check  all of lint, test, docs, dist-check, packages-check, ansible (root)'
-	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
-	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
+	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/evidence/soak.md'
+	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/evidence/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
 	@echo 'make bench   side by side with the tools people use today (make bench-logs: 1 GiB of SMlog)'
 	@echo 'make docs    the documentation site, into build/site; a dead link is a failure'
@@ -46,14 +46,14 @@ bench-logs: $(VENV)/.run
 	$(BIN)/python benchmarks/logs.py
 
 soak: $(VENV)/.test
-	$(BIN)/python tests/soak.py --seconds 600 --write docs/soak.md
+	$(BIN)/python tests/soak.py --seconds 600 --write docs/evidence/soak.md
 
-# Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/matrix.md.
+# Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/evidence/matrix.md.
 matrix: $(VENV)/.test
-	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.combined --report docs/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/evidence/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.combined --report docs/evidence/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/evidence/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/evidence/matrix.md
 
 # A million executions of what is small, a hundred thousand of what reads whole images.
 FUZZ = PYTHONPATH=tests $(BIN)/python -m fuzz

@@ -1,6 +1,6 @@
 """Fifty thousand hosts' outputs in one report: a synthetic fleet with its own truth, time, memory, and correct sums.
 
-``python benchmarks/fleet.py --write benchmarks/FLEET.md``. The fleet is made in a folder that is
+``python benchmarks/fleet.py --write docs/evidence/fleet-speed.md``. The fleet is made in a folder that is
 removed afterwards: pools of four hosts, each host with a local SR and all with the pool's shared one. The generator
 adds up what it writes in the plainest way (sets of names), and the report must say the same.
 """

@@ -3,7 +3,7 @@
 What is compared runs in turns (A B, B A, ...), so a machine that gets slower or hotter meanwhile
 does so for both; each pair gives one ratio, and the median of the ratios is the result. Absolute
 times are of this machine only. A tool that is not installed is named and left out. The table is
-written to ``benchmarks/RESULTS.md``.
+written to ``docs/evidence/speed.md``.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def main() -> int:
     text = report(rows + more + rest, left_out + also)
     print(text, end="")
     if not options.print:
-        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+        (HERE.parent / "docs" / "evidence" / "speed.md").write_text(text, encoding="utf-8")
     return 0
 
 

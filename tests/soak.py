@@ -1,6 +1,6 @@
 """The live test: a log at full speed, rotated in every way, and a follower that is killed again and again.
 
-``python tests/soak.py --seconds 600 --write docs/soak.md`` is ``make soak``; a run of some seconds is a
+``python tests/soak.py --seconds 600 --write docs/evidence/soak.md`` is ``make soak``; a run of some seconds is a
 test. One process writes the log as the storage manager does (lines of one record apart, others' lines
 between them), rotates it by rename (its writer goes on in the old file until its HUP), by rename and
 compression, by copy and truncation, and by deletion. Disks are damaged, and the log tells of each. The
