@@ -34,6 +34,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/style.py --skip docs/reference README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs tools
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only --quiet .
