@@ -66,7 +66,7 @@ fuzz: $(VENV)/.fuzz
 	$(FUZZ) plan -runs=100000 -max_len=96 build/fuzz/plan tests/fuzz/seeds/plan
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # What is made from the code: commands, findings, JSON, manual pages. A test holds that it is up to date.
 reference: $(VENV)/.run

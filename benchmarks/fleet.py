@@ -320,12 +320,12 @@ fleet report FOLDER --json --html FILE`; the least time of {runs}, the most memo
 |---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-The fleet: pools of four, each host with its own SR and all with the pool's; each shared disk is told by every host of
-the pool and counts once; 1 host in 100 cannot be reached, 1 in 200 has a file that was cut short. The sums: hosts,
+The fleet: pools of four, each host with its own SR and all with the pool's; each shared disk is reported by every host
+of the pool and counts once; 1 host in 100 cannot be reached, 1 in 200 has a file that was cut short. The sums: hosts,
 those in trouble, unreadable files, images, SRs, disks, repaired, sound, left, the first report, reasons, and the disks
 of every SR and of every cause.
 
-The memory is that of all processes together: one for each core reads, one adds up. What belongs together is sorted in
+The memory is that of all processes together: one for each core reads, one adds up. The reports are sorted in
 files without a name below TMPDIR (`smfix/fleet/piles.py`), so it does not grow with the fleet; but the names of all
 hosts of one SR are in memory while that SR is added up, and a document is, whole, while it is read (32 MiB at most).
 """

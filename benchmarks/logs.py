@@ -198,8 +198,9 @@ def main() -> int:
             f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit()}: {about}. Written by `make bench-logs`.",
             "",
             (
-                f"A log of {options.size / (1 << 30):.2f} GiB, one incident in {make_smlog.EVERY:,} lines; smfix tells"
-                f" {told.strip()}, the others tell lines. Everything is in the page cache. Above 1, smfix is faster."
+                f"A log of {options.size / (1 << 30):.2f} GiB, one incident in {make_smlog.EVERY:,} lines; smfix"
+                f" reports {told.strip()}, the others print lines. Everything is in the page cache. Above 1, smfix is "
+                "faster."
             ),
             "",
             "| smfix | beside | cores | s | s | times as fast |",

@@ -214,7 +214,7 @@ def report(rows: Sequence[Row], left_out: Sequence[str]) -> str:
         "",
         "Whole processes, in turns; a ratio below 1 means that smfix is faster. The repair is of an 8 GiB disk,",
         "half written, whose end footer was cut off. It includes what the others do not do: diagnosis, proof,",
-        "a durable undo journal, a fresh look afterwards, and `vhd-util check -B` where that is installed.",
+        "a durable undo journal, a fresh look afterwards, and `vhd-util check -B` if that is installed.",
         "`vhd-util scan -f` reads less than a check: it passes missing footers and bad BATs.",
         "",
         "| smfix | beside | ms | ms | ratio | pairs |",

@@ -417,12 +417,12 @@ def main() -> int:
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     text = (
         "# Faults: every changing system call of a repair, struck\n\n"
-        "Made by `python tests/faults.py --write docs/evidence/fault-table.md` (the module tells how); "
+        "Made by `python tests/faults.py --write docs/evidence/fault-table.md` (method: the module's docstring); "
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}.\n\n"
         f"{len(rows)} faults at {len({(row.case, row.call) for row in rows})} calls: "
         f'**{len(unsafe)} images lost**. SIGKILL strikes before the call is carried out. "Brought back by": '
-        "the next `smfix repair` leads to the repaired bytes; where a journal is open, `smfix undo` leads to the "
+        "the next `smfix repair` leads to the repaired bytes; if a journal is open, `smfix undo` leads to the "
         "old ones.\n" + table(rows) + "\n"
     )
     if given.write:
