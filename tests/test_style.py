@@ -100,6 +100,15 @@ def test_skipped_folders_are_not_counted(tmp_path, capsys):
     assert run(capsys, "--skip", tmp_path / "made", tmp_path)[0] == 0
 
 
+def test_quiet_prints_nothing_of_a_path_within_the_bounds(tmp_path, capsys):
+    (tmp_path / "good.md").write_text("fine\n")
+    (tmp_path / "bad.md").write_text("behind\n")
+    assert run(capsys, "--quiet", tmp_path / "good.md") == (0, "")
+    code, out = run(capsys, "--quiet", tmp_path / "good.md", tmp_path / "bad.md")
+    assert code == 1
+    assert out.startswith(f"{tmp_path / 'bad.md'}: ")
+
+
 def test_show_prints_file_line_and_text(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("fine\n\nthe block behind it\n")

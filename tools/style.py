@@ -1,6 +1,6 @@
 """Count the idioms that hide who does what when, per 1,000 words of prose; exit 1 if one is over its bound.
 
-``python tools/style.py [--show] [--skip PATH] [PATH ...]`` reads Python files (docstrings and comments) and Markdown
+``python tools/style.py [--show] [--quiet] [--skip PATH] [PATH ...]`` reads Python files (docstrings and comments) and Markdown
 files (without code, links' targets and HTML comments) below each PATH; default: docs and README.md. Each PATH is
 counted on its own. ``--show`` prints the lines to change.
 """
@@ -124,12 +124,15 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="*", type=Path, default=[Path("docs"), Path("README.md")], metavar="PATH")
     parser.add_argument("--skip", action="append", type=Path, default=[], metavar="PATH")
     parser.add_argument("--show", action="store_true", help="print the lines that hold an idiom")
+    parser.add_argument("--quiet", action="store_true", help="print only the tables of paths that are over")
     options = parser.parse_args(words)
     for root in options.paths:
         if not root.is_dir() and (not root.is_file() or root.suffix not in _READERS):
             parser.error(f"{root}: no folder, and no .py or .md file")
     tables = [report(root, tuple(options.skip), show=options.show) for root in options.paths]
-    print("\n".join(text for text, _ in tables))
+    shown = [text for text, over in tables if over or not options.quiet]
+    if shown:
+        print("\n".join(shown))
     return 1 if any(over for _, over in tables) else 0
 
 
