@@ -1,8 +1,8 @@
 """Count the idioms that hide who does what when, per 1,000 words of prose; exit 1 if one is over its bound.
 
-``python tools/style.py [--show] [--quiet] [--skip PATH] [PATH ...]`` reads Python files (docstrings and comments) and Markdown
-files (without code, links' targets and HTML comments) below each PATH; default: docs and README.md. Each PATH is
-counted on its own. ``--show`` prints the lines to change.
+``python tools/style.py [--show] [--quiet] [--skip PATH] [PATH ...]`` reads Python files (docstrings and comments) and
+Markdown files (without code, links' targets and HTML comments) below each PATH; default: docs and README.md. Each PATH
+is counted on its own. ``--show`` prints the lines to change.
 """
 
 from __future__ import annotations
