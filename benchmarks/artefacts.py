@@ -63,7 +63,7 @@ def main(others: list[str]) -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
     head = (
-        "# What is shipped\n\n"
+        "# Sizes and start-up of the shipped files\n\n"
         f"Measured {date.today().isoformat()} at {commit.strip()}: {version}, 2 cores, Linux. "  # noqa: DTZ011
         f"Written by `make bench-artefacts`; {RUNS} runs of each, in turns; "
         f"load average {os.getloadavg()[0]:.1f} at the end.\n"

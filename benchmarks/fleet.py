@@ -311,7 +311,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-PAGE = """# A fleet in one report
+PAGE = """# Speed on a fleet
 
 Measured {day} at {commit} with `benchmarks/fleet.py`: Python {python}, {cores} cores, Linux, page cache, `smfix
 fleet report FOLDER --json --html FILE`; the least time of {runs}, the most memory of them. Load: {load:.1f}.

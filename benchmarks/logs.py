@@ -193,7 +193,7 @@ def main() -> int:
     about = f"Python {platform.python_version()}, {len(every)} cores, {platform.system()}"
     text = "\n".join(
         [
-            "# Searching logs",
+            "# Speed on logs",
             "",
             f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit()}: {about}. Written by `make bench-logs`.",
             "",

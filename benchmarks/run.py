@@ -208,12 +208,12 @@ def report(rows: Sequence[Row], left_out: Sequence[str]) -> str:
     now = datetime.now(UTC).strftime("%Y-%m-%d")
     about = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}"
     head = [
-        "# Benchmarks",
+        "# Speed of the commands",
         "",
         f"Measured {now} at {commit()}: {about}. Written by `make bench`.",
         "",
         "Whole processes, in turns; a ratio below 1 means that smfix is faster. The repair is of an 8 GiB disk,",
-        "half written, whose end footer was cut off. It includes what the others do not do: diagnosis, proof,",
+        "half written, whose end footer was cut off. It includes steps that the others leave out: diagnosis, proof,",
         "a durable undo journal, a fresh look afterwards, and `vhd-util check -B` if that is installed.",
         "`vhd-util scan -f` reads less than a check: it passes missing footers and bad BATs.",
         "",
