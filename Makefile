@@ -1,5 +1,5 @@
-# Each target makes the virtual environment it needs; nothing but Python >= 3.11, make and a
-# package index is asked for. PYTHON=... chooses another interpreter, VENV=... another folder.
+# Each target makes the virtual environment it needs, from Python >= 3.11, make and a package index.
+# PYTHON=... chooses another interpreter, VENV=... another folder.
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,17 +10,17 @@ BIN := $(VENV)/bin
 help:
 	@echo 'make demo    damaged disks in a throw-away SR, found in their log and repaired'
 	@echo 'make test    all tests, then 100 % branch coverage of the pure modules'
-	@echo 'make lint    ruff, ruff format, mypy --strict'
+	@echo 'make lint    ruff, ruff format, mypy --strict, the English of the documentation'
 	@echo 'make dist    dist/smfix: one file that runs on any x86-64 Linux, dom0 too; its SHA-256'
 	@echo 'make dist-check  builds it twice, and proves it in an empty chroot (root)'
 	@echo 'make packages    sdist, wheel, RPM, .deb (packages-check: installed, upgraded and removed in bare roots)'
-	@echo 'make ansible  a pool in namespaces, driven by two versions of ansible-core (root); docs/ansible-pool.md'
+	@echo 'make ansible  a pool in namespaces, driven by two versions of ansible-core (root); docs/evidence/ansible-pool.md'
 	@echo 'make release-check  all of lint, test, docs, dist-check, packages-check, ansible (root)'
-	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/soak.md'
-	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/matrix.md'
+	@echo 'make soak    ten minutes of a log at full speed, rotated, its follower killed; docs/evidence/soak.md'
+	@echo 'make matrix  every kind of damage on every base, smfix beside the tools of today; docs/evidence/matrix.md'
 	@echo 'make fuzz    coverage-guided fuzzing of everything that reads bytes'
 	@echo 'make bench   side by side with the tools people use today (make bench-logs: 1 GiB of SMlog)'
-	@echo 'make docs    the documentation site, into build/site; a dead link is a failure'
+	@echo 'make docs    the documentation site, into build/site (opens from the folder); a dead link is a failure'
 
 demo: $(VENV)/.run
 	$(BIN)/smfix demo
@@ -34,6 +34,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/style.py --quiet --skip docs/reference/commands.md --skip docs/reference/findings.md README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs tools ansible
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only --quiet .
@@ -46,16 +47,16 @@ bench-logs: $(VENV)/.run
 	$(BIN)/python benchmarks/logs.py
 
 soak: $(VENV)/.test
-	$(BIN)/python tests/soak.py --seconds 600 --write docs/soak.md
+	$(BIN)/python tests/soak.py --seconds 600 --write docs/evidence/soak.md
 
-# Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/matrix.md.
+# Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/evidence/matrix.md.
 matrix: $(VENV)/.test
-	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.combined --report docs/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/evidence/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.combined --report docs/evidence/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/evidence/matrix.md
+	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/evidence/matrix.md
 
-# A million executions of what is small, a hundred thousand of what reads whole images.
+# A million executions of each small reader, a hundred thousand of each reader of whole images.
 FUZZ = PYTHONPATH=tests $(BIN)/python -m fuzz
 fuzz: $(VENV)/.fuzz
 	@mkdir -p build/fuzz/structs build/fuzz/journal build/fuzz/image build/fuzz/plan
@@ -65,9 +66,9 @@ fuzz: $(VENV)/.fuzz
 	$(FUZZ) plan -runs=100000 -max_len=96 build/fuzz/plan tests/fuzz/seeds/plan
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# What is made from the code: commands, findings, JSON, manual pages. A test holds that it is up to date.
+# Made from the code: commands, findings, JSON, manual pages, the index of decisions. A test checks that they are current.
 reference: $(VENV)/.run
 	$(BIN)/python docs/generate.py
 
@@ -110,7 +111,7 @@ build/ansible-%/.stamp:
 bench-artefacts: packages $(VENV)/.run
 	$(BIN)/python benchmarks/artefacts.py
 
-# All that must hold before a release, in one go; as root on Debian. Each line is a target of its own.
+# All checks before a release, in one go; as root on Debian. Each is a target of its own.
 RELEASE_CHECKS ?= lint test docs reference dist-check packages-check ansible
 release-check:
 	@test "$$(id -u)" = 0 || { echo 'release-check needs root: chroots and bare roots are part of it' >&2; exit 1; }
@@ -118,11 +119,11 @@ release-check:
 	@for check in $(RELEASE_CHECKS); do \
 		echo "== make $$check"; $(MAKE) --no-print-directory $$check || { echo "release-check: $$check failed" >&2; exit 1; }; \
 	done
-	@test -z "$$(git status --porcelain)" || { echo 'release-check: what is made from the code was out of date:' >&2; \
+	@test -z "$$(git status --porcelain)" || { echo 'release-check: generated files were out of date:' >&2; \
 		git status --short >&2; exit 1; }
-	@echo '== all of it holds'
+	@echo '== all checks passed'
 
-# smfix is installed as a copy, so that what is frozen is what the wheel would bring.
+# smfix is installed as a copy, so that the frozen files are those of the wheel.
 $(TOOLS)/.stamp: packaging/requirements.txt pyproject.toml $(shell find smfix -type f -not -name '*.pyc')
 	@test -x $(TOOLS)/bin/python || $(DIST_PYTHON) -m venv $(TOOLS) || \
 		{ echo 'on Debian: apt-get install python3-venv python3-dev binutils' >&2; exit 1; }

@@ -2,7 +2,7 @@
 
 Each command is run in turns with ``python -c pass``, RUNS times; the table has the median and the least of each, and
 the least processor time of it and its children, which says more on a machine that has other work.
-Writes benchmarks/ARTEFACTS.md. More files can be named: they are measured too, and only printed.
+Writes docs/evidence/artefacts.md. More files can be named: they are measured too, and only printed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(others: list[str]) -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
     head = (
-        "# What is shipped\n\n"
+        "# Sizes and start-up of the shipped files\n\n"
         f"Measured {date.today().isoformat()} at {commit.strip()}: {version}, 2 cores, Linux. "  # noqa: DTZ011
         f"Written by `make bench-artefacts`; {RUNS} runs of each, in turns; "
         f"load average {os.getloadavg()[0]:.1f} at the end.\n"
@@ -71,7 +71,7 @@ def main(others: list[str]) -> int:
     text = "\n".join([head, *sizes, "", *table, ""])
     print(text)
     if not others:
-        (ROOT / "benchmarks" / "ARTEFACTS.md").write_text(text, encoding="utf-8")
+        (ROOT / "docs" / "evidence" / "artefacts.md").write_text(text, encoding="utf-8")
     return 0
 
 

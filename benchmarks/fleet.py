@@ -1,6 +1,6 @@
 """Fifty thousand hosts' outputs in one report: a synthetic fleet with its own truth, time, memory, and correct sums.
 
-``python benchmarks/fleet.py --write benchmarks/FLEET.md``. The fleet is made in a folder that is
+``python benchmarks/fleet.py --write docs/evidence/fleet-speed.md``. The fleet is made in a folder that is
 removed afterwards: pools of four hosts, each host with a local SR and all with the pool's shared one. The generator
 adds up what it writes in the plainest way (sets of names), and the report must say the same.
 """
@@ -311,7 +311,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-PAGE = """# A fleet in one report
+PAGE = """# Speed on a fleet
 
 Measured {day} at {commit} with `benchmarks/fleet.py`: Python {python}, {cores} cores, Linux, page cache, `smfix
 fleet report FOLDER --json --html FILE`; the least time of {runs}, the most memory of them. Load: {load:.1f}.
@@ -320,12 +320,12 @@ fleet report FOLDER --json --html FILE`; the least time of {runs}, the most memo
 |---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-The fleet: pools of four, each host with its own SR and all with the pool's; each shared disk is told by every host of
-the pool and counts once; 1 host in 100 cannot be reached, 1 in 200 has a file that was cut short. The sums: hosts,
+The fleet: pools of four, each host with its own SR and all with the pool's; each shared disk is reported by every host
+of the pool and counts once; 1 host in 100 cannot be reached, 1 in 200 has a file that was cut short. The sums: hosts,
 those in trouble, unreadable files, images, SRs, disks, repaired, sound, left, the first report, reasons, and the disks
 of every SR and of every cause.
 
-The memory is that of all processes together: one for each core reads, one adds up. What belongs together is sorted in
+The memory is that of all processes together: one for each core reads, one adds up. The reports are sorted in
 files without a name below TMPDIR (`smfix/fleet/piles.py`), so it does not grow with the fleet; but the names of all
 hosts of one SR are in memory while that SR is added up, and a document is, whole, while it is read (32 MiB at most).
 """

@@ -1,7 +1,7 @@
 """smfix beside the tools that search logs today: 1 GiB of SMlog, and a rotated set. Run: ``make bench-logs``.
 
 smfix tells whole incidents, with SR, path and evidence; the others find lines. All read from the page cache,
-whole processes, in turns (see run.py). Writes ``benchmarks/LOGS.md``. Needs 1.5 GiB of disk, and minutes.
+whole processes, in turns (see run.py). Writes ``docs/evidence/log-speed.md``. Needs 1.5 GiB of disk, and minutes.
 """
 
 from __future__ import annotations
@@ -193,13 +193,14 @@ def main() -> int:
     about = f"Python {platform.python_version()}, {len(every)} cores, {platform.system()}"
     text = "\n".join(
         [
-            "# Searching logs",
+            "# Speed on logs",
             "",
             f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit()}: {about}. Written by `make bench-logs`.",
             "",
             (
-                f"A log of {options.size / (1 << 30):.2f} GiB, one incident in {make_smlog.EVERY:,} lines; smfix tells"
-                f" {told.strip()}, the others tell lines. Everything is in the page cache. Above 1, smfix is faster."
+                f"A log of {options.size / (1 << 30):.2f} GiB, one incident in {make_smlog.EVERY:,} lines; smfix"
+                f" reports {told.strip()}, the others print lines. Everything is in the page cache. Above 1, smfix is "
+                "faster."
             ),
             "",
             "| smfix | beside | cores | s | s | times as fast |",
@@ -214,7 +215,7 @@ def main() -> int:
     )
     print(text, end="")
     if not options.print:
-        page = HERE / "LOGS.md"
+        page = HERE.parent / "docs" / "evidence" / "log-speed.md"
         kept = page.read_text(encoding="utf-8").partition(WORDS)
         page.write_text("".join([text, "\n", *kept[1:]]) if kept[1] else text, encoding="utf-8")
     return 0

@@ -3,7 +3,7 @@
 What is compared runs in turns (A B, B A, ...), so a machine that gets slower or hotter meanwhile
 does so for both; each pair gives one ratio, and the median of the ratios is the result. Absolute
 times are of this machine only. A tool that is not installed is named and left out. The table is
-written to ``benchmarks/RESULTS.md``.
+written to ``docs/evidence/speed.md``.
 """
 
 from __future__ import annotations
@@ -208,13 +208,13 @@ def report(rows: Sequence[Row], left_out: Sequence[str]) -> str:
     now = datetime.now(UTC).strftime("%Y-%m-%d")
     about = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}"
     head = [
-        "# Benchmarks",
+        "# Speed of the commands",
         "",
         f"Measured {now} at {commit()}: {about}. Written by `make bench`.",
         "",
         "Whole processes, in turns; a ratio below 1 means that smfix is faster. The repair is of an 8 GiB disk,",
-        "half written, whose end footer was cut off. It includes what the others do not do: diagnosis, proof,",
-        "a durable undo journal, a fresh look afterwards, and `vhd-util check -B` where that is installed.",
+        "half written, whose end footer was cut off. It includes steps that the others leave out: diagnosis, proof,",
+        "a durable undo journal, a fresh look afterwards, and `vhd-util check -B` if that is installed.",
         "`vhd-util scan -f` reads less than a check: it passes missing footers and bad BATs.",
         "",
         "| smfix | beside | ms | ms | ratio | pairs |",
@@ -244,7 +244,7 @@ def main() -> int:
     text = report(rows + more + rest, left_out + also)
     print(text, end="")
     if not options.print:
-        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+        (HERE.parent / "docs" / "evidence" / "speed.md").write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""The reference pages and the manual pages, from the code: commands, findings, JSON documents.
+"""Make the reference pages and the manual pages from the code, and the index of decisions from their files.
 
-``python docs/generate.py`` writes what has changed; a test holds that nothing has. Nothing in
-``docs/reference`` and ``docs/man`` is written by hand.
+``python docs/generate.py`` writes the pages that have changed; a test checks that all are up to date. In
+``docs/reference`` only ``contract.md`` is written by hand, in ``docs/man`` no page.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from smfix.problems.glossary import TERMS, terms
 from smfix.report import explain
 
 DOCS = Path(__file__).resolve().parent
-MADE = "<!-- Made by docs/generate.py; changes belong into the code. -->\n\n"
+MADE = "<!-- Made by docs/generate.py: change the code, then run `make reference`. -->\n"
 _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 SEE = (
     "The documentation's site (`make docs`) has a tutorial, how-tos, every finding, and why footers vanish. "
     "`smfix explain CODE` says of a finding what it means, why it happens, and what is done about it."
 )
+FAMILIES = {
+    "1": "Footers and the end of the file",
+    "2": "Header",
+    "3": "BAT and blocks",
+    "4": "Batmap and sector bitmaps",
+    "5": "Chain",
+    "9": "Not damage",
+}
+"""First digit of a finding's code -> the heading of its group."""
 
 
 def pages() -> dict[str, str]:
-    """Every generated page: its path below ``docs/``, and its text."""
+    """Return every generated page: its path below ``docs/``, and its text."""
     made = {
+        "adr/README.md": decisions(),
         "reference/commands.md": commands(),
         "reference/findings.md": findings(),
         "reference/json.md": documents(),
@@ -41,7 +51,7 @@ def pages() -> dict[str, str]:
 
 
 def _commands() -> list[tuple[str, Any]]:
-    """Every command by its words: ``from-log``, ``service install``."""
+    """List every command by its words: ``from-log``, ``service install``."""
     found: list[tuple[str, Any]] = []
     for name, command in get_command(application()).commands.items():  # type: ignore[attr-defined]
         below = getattr(command, "commands", None)
@@ -54,7 +64,7 @@ def _slug(name: str) -> str:
 
 
 def _parts(command: Any) -> tuple[list[Any], list[Any]]:
-    """A command's arguments and its options, in the order of their declaration."""
+    """Split a command's parameters into arguments and options, in the order of their declaration."""
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     return arguments, [each for each in command.params if each.param_type_name == "option"]
 
@@ -65,7 +75,7 @@ def _usage(name: str, command: Any) -> str:
 
 
 def _flag(option: Any) -> str:
-    """``--yes``, ``-y`` or ``--html FILE``."""
+    """Format an option as ``--yes, -y`` or ``--html FILE``."""
     names = ", ".join(option.opts)
     return names if option.is_flag else f"{names} {option.metavar or option.type.name.upper()}"
 
@@ -83,57 +93,72 @@ def _paragraphs(text: str | None) -> list[str]:
 
 
 def commands() -> str:
-    """What each command does, takes and answers with."""
+    """Describe each command: what it does, its arguments, options and exit codes."""
     lines = ["# Commands\n", MADE, EPILOG, "\n"]
     for name, command in _commands():
         arguments, options = _parts(command)
         lines += [f"## smfix {name}\n", *(f"{part}\n" for part in _paragraphs(command.help))]
         lines.append(f"```\n{_usage(name, command)}\n```\n")
         if arguments or options:
-            lines += ["| | |", "|---|---|"]
+            lines += ["| argument or option | meaning |", "|---|---|"]
             lines += [f"| `{_cell(each.metavar or each.name.upper())}` | {_cell(_help(each))} |" for each in arguments]
             lines += [f"| `{_cell(_flag(each))}` | {_cell(_help(each))} |" for each in options]
             lines.append("")
-    return "\n".join(lines).replace("\n\n\n", "\n\n")
+    return "\n".join(lines)
 
 
 def findings() -> str:
-    """Every row of the problem table, and the words it uses."""
+    """List every row of the problem table by family, then the words that the rows use."""
     rows = explain.rows(None)
     lines = [
         "# Findings\n",
         MADE,
         (
-            "A finding has a code that means the same for ever. **SAFE** is repaired with `--yes` or an answered "
-            "prompt: it is proved to change no guest sector and no live metadata. **CONFIRM** is repaired only with "
-            "`--confirm CODE` as well: a sound judgement, or a loss that has already happened and must be named. "
-            "**REPORT** has no repair here. Where the evidence decides, a finding can say more or less than its "
-            "row. An `error` is what makes `vhd-util check` fail, or guest data that is known to be lost or "
-            "misplaced.\n"
+            "The code of a finding keeps its meaning for ever. **SAFE** is repaired with `--yes` or an answered "
+            "prompt: the repair is proved to change no guest sector and no live metadata. **CONFIRM** is repaired "
+            "only with `--confirm CODE` as well: it is a sound judgement, or a loss that has already happened and must "
+            "be named. **REPORT** has no repair in smfix. A row with several dispositions depends on the evidence in "
+            "the image; each finding says which one holds. An `error` is damage on which `vhd-util check` fails, or "
+            "guest data that is known to be lost or misplaced.\n"
         ),
-        "| code | | consent | weight |\n|---|---|---|---|",
     ]
-    lines += [
-        f"| [{row.code}](#{row.code.lower()}) | {_cell(row.title)} | {explain.dispositions(row)} "
-        f"| {row.severity.value} |"
-        for row in rows
-    ]
-    for row in rows:
-        says = _SLOT.sub(r"<i>\1</i>", row.message.replace("<", "&lt;")).strip()
-        lines += [f"\n## {row.code}\n", f"**{row.title}** ({row.severity.value}; {explain.dispositions(row)})\n"]
-        told = [
-            ("It says", says),
-            ("It means", row.means),
-            ("Why it happens", row.why),
-            ("Consent", explain.consent(row)),
-            ("After the repair", f"{row.done}." if row.done else ""),
-            ("What you can do", row.advice),
-            ("Where the rule stands", row.source),
-            ("Words", ", ".join(f"[{term}](#words)" for term, _ in terms(" ".join(explain.row_text(row))))),
+    for digit, title in FAMILIES.items():
+        family = [row for row in rows if row.code[3] == digit]
+        lines += [
+            f"**{title}** (VHD{digit}xx)\n",
+            "| code | title | consent | severity |\n|---|---|---|---|",
+            *(
+                f"| [{row.code}](#{row.code.lower()}) | {_cell(row.title)} | {explain.dispositions(row)} "
+                f"| {row.severity.value} |"
+                for row in family
+            ),
+            "",
         ]
-        lines += [f"*{label}*: {words}\n" for label, words in told if words]
-    lines += ["\n## Words\n", *(f"**{term}**: {said}.\n" for term, said in sorted(TERMS.items(), key=_by_name))]
+    for digit, title in FAMILIES.items():
+        lines.append(f"## {title} {{ #vhd{digit}xx }}\n")
+        for row in rows:
+            if row.code[3] == digit:
+                lines += _finding(row)
+    lines += ["## Words\n", *(f"**{term}**: {meaning}.\n" for term, meaning in sorted(TERMS.items(), key=_by_name))]
     return "\n".join(lines)
+
+
+def _finding(row: Any) -> Iterator[str]:
+    """Yield the lines of one finding's section."""
+    message = _SLOT.sub(r"<i>\1</i>", row.message.replace("<", "&lt;")).strip()
+    yield f"### {row.code} {row.title} {{ #{row.code.lower()} }}\n"
+    yield f"{row.severity.value}; {explain.dispositions(row)}\n"
+    labelled = [
+        ("Message", message),
+        ("Meaning", row.means),
+        ("Cause", row.why),
+        ("Consent", explain.consent(row)),
+        ("After the repair", f"{row.done}." if row.done else ""),
+        ("What you can do", row.advice),
+        ("Source of the rule", row.source),
+        ("Words", ", ".join(f"[{term}](#words)" for term, _ in terms(" ".join(explain.row_text(row))))),
+    ]
+    yield from (f"**{label}.** {text}\n" for label, text in labelled if text)
 
 
 def _by_name(item: tuple[str, str]) -> str:
@@ -141,15 +166,15 @@ def _by_name(item: tuple[str, str]) -> str:
 
 
 def documents() -> str:
-    """The JSON documents, from their schemas."""
+    """Describe the JSON documents from their schemas."""
     lines = [
         "# JSON\n",
         MADE,
         (
             "With `--json` a command prints one document on stdout, and nothing else there. Times are ISO 8601 with an "
-            "offset, offsets and sizes are bytes, UUIDs are lower case, what is not known is `null`, and no key is "
-            "ever missing. Keys are added, never removed or renamed. The schemas are the truth; these tables are made "
-            "from them.\n"
+            "offset, offsets and sizes are bytes, UUIDs are lower case, an unknown value is `null`, and no key is "
+            "ever missing. Keys are added, never removed or renamed. The tables are made from the schemas, which are "
+            "binding.\n"
         ),
     ]
     for path in sorted((DOCS / "schema").glob("*.schema.json")):
@@ -160,14 +185,14 @@ def documents() -> str:
         lines.append(f"Schema: [{path.name}](../schema/{path.name})\n")
         rows = list(_keys(schema, ""))
         if rows:
-            lines += ["| key | is | |", "|---|---|---|"]
+            lines += ["| key | type | description |", "|---|---|---|"]
             lines += [f"| `{key}` | {_cell(kind)} | {_cell(words)} |" for key, kind, words in rows]
             lines.append("")
     return "\n".join(lines)
 
 
 def _keys(schema: dict[str, Any], above: str) -> Iterator[tuple[str, str, str]]:
-    """(path, type, description) of every key, depth first."""
+    """Yield (path, type, description) of every key, depth first."""
     for name, about in schema.get("properties", {}).items():
         key = f"{above}{name}"
         yield key, _kind(about), about.get("description", "")
@@ -197,11 +222,36 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
+# --------------------------------------------------------------------------- decisions
+
+_FIELD = re.compile(r"^\*\*(Topic|Status)\.\*\* (.+?)$", re.MULTILINE)
+
+
+def decisions() -> str:
+    """List the decisions by number, with the topic and the status that each file states."""
+    lines = [
+        "# Decisions\n",
+        MADE,
+        (
+            "One file for each decision that could have been made otherwise: what was decided, why, what it costs. "
+            "Numbers have no gaps. A decision is not rewritten when it changes: a new one supersedes it, and the "
+            "status of the old one says so. Code and tests cite them as `decision N`.\n"
+        ),
+        "| | decision | topic | status |\n|---|---|---|---|",
+    ]
+    for path in sorted((DOCS / "adr").glob("[0-9]*.md")):
+        text = path.read_text(encoding="utf-8")
+        number, _, title = text.partition("\n")[0].removeprefix("# ").partition(". ")
+        fields = dict(_FIELD.findall(text))
+        lines.append(f"| {number} | [{title}]({path.name}) | {fields.get('Topic', '')} | {fields.get('Status', '')} |")
+    return "\n".join([*lines, ""])
+
+
 # --------------------------------------------------------------------------- manual pages
 
 
 def manual() -> str:
-    """smfix(1)."""
+    """Write smfix(1)."""
     root = get_command(application())
     parts = [
         _head("smfix", "repair the damaged VHD disks that a storage log names"),
@@ -220,19 +270,23 @@ def manual() -> str:
 
 
 def manual_of(name: str, command: Any) -> str:
-    """smfix-COMMAND(1)."""
+    """Write smfix-COMMAND(1)."""
     arguments, options = _parts(command)
-    told = _paragraphs(command.help)
+    description = _paragraphs(command.help)
     words = _usage(name, command).removeprefix(f"smfix {name} ")
     parts = [
-        _head(f"smfix-{_slug(name)}", told[0].rstrip(".")[0].lower() + told[0].rstrip(".")[1:]),
+        _head(f"smfix-{_slug(name)}", _begun(description[0].rstrip("."))),
         f".SH SYNOPSIS\n.B smfix {_roff(name)}\n{_roff(words)}",
-        ".SH DESCRIPTION\n" + "\n.PP\n".join(_roff(part) for part in told),
+        ".SH DESCRIPTION\n" + "\n.PP\n".join(_roff(part) for part in description),
         ".SH OPTIONS",
     ]
     parts += [f".TP\n.I {_roff(each.metavar or each.name.upper())}\n{_roff(_help(each))}" for each in arguments]
     parts += [f".TP\n.B {_roff(_flag(each))}\n{_roff(_help(each))}" for each in options]
     return "\n".join([*parts, _tail(), ""])
+
+
+def _begun(text: str) -> str:
+    return text[0].lower() + text[1:]
 
 
 def _head(name: str, does: str) -> str:
@@ -244,14 +298,14 @@ def _tail() -> str:
 
 
 def _roff(text: str) -> str:
-    """Text for troff: its escapes and its leading dots made harmless, backquotes as bold."""
+    """Escape text for troff (backslashes, leading dots); print backquoted words in bold."""
     safe = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     safe = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", safe)
     return f"\\&{safe}" if safe.startswith(".") else safe
 
 
 def main() -> int:
-    """Write what differs; say what was written."""
+    """Write the pages that have changed; print their names."""
     for name, text in pages().items():
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

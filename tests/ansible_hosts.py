@@ -383,7 +383,7 @@ class Show:
         ]
         self.claim("the shared disk was repaired once, on its master", shared == ["master"], shared)
         told = self.statuses("full")
-        self.claim("full: told, and nothing was written", told == [("failed", None)], told)
+        self.claim("full: reported, and nothing was written", told == [("failed", None)], told)
         told = self.statuses("busy")
         expected = {("repaired", None), ("refused", "in-use")}
         self.claim("busy: the disk in use was left, the other repaired", set(told) == expected, told)
@@ -509,7 +509,7 @@ Shown {day} at {commit} with `make ansible` (`tests/ansible_hosts.py`): the exec
 {digest}), Python {python} on the controller. Six hosts in one inventory, five of them here, each in network, mount,
 UTS and process namespaces of its own, reached by ssh: `master` and `member` are a pool with a shared SR and have no
 Python; the journals' file system of `full` is full; a process on `busy` holds one of its damaged disks; `calm` has no
-incident; nobody is at the address of `gone`."""
+incident; no host has the address of `gone`."""
 
 
 if __name__ == "__main__":

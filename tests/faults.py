@@ -4,7 +4,7 @@ One repair is traced with strace; then it is run again once for each call that c
 fsync, rename, truncate, mkdir, unlink; on the image, the journal, the folders, the lock) and each fault:
 SIGKILL before the call, EIO, ENOSPC. The process is the real command line. Afterwards the image must be
 as before or repaired, or the next `smfix repair` must bring the repaired bytes, and `smfix undo` the old
-ones. Run as a program it prints the table (``--write FILE`` for docs/fault-table.md).
+ones. Run as a program it prints the table (``--write FILE`` for docs/evidence/fault-table.md).
 """
 
 from __future__ import annotations
@@ -425,12 +425,12 @@ def main() -> int:
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     text = (
         "# Faults: every changing system call of a repair, struck\n\n"
-        "Made by `python tests/faults.py --write docs/fault-table.md` (the module tells how); "
+        "Made by `python tests/faults.py --write docs/evidence/fault-table.md` (method: the module's docstring); "
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}.\n\n"
         f"{len(rows)} faults at {len({(row.case, row.call) for row in rows})} calls: "
         f'**{len(unsafe)} images lost**. SIGKILL strikes before the call is carried out. "Brought back by": '
-        "the next `smfix repair` leads to the repaired bytes; where a journal is open, `smfix undo` leads to the "
+        "the next `smfix repair` leads to the repaired bytes; if a journal is open, `smfix undo` leads to the "
         "old ones.\n" + table(rows) + "\n"
     )
     if given.write:

@@ -1,6 +1,6 @@
 """The live test: a log at full speed, rotated in every way, and a follower that is killed again and again.
 
-``python tests/soak.py --seconds 600 --write docs/soak.md`` is ``make soak``; a run of some seconds is a
+``python tests/soak.py --seconds 600 --write docs/evidence/soak.md`` is ``make soak``; a run of some seconds is a
 test. One process writes the log as the storage manager does (lines of one record apart, others' lines
 between them), rotates it by rename (its writer goes on in the old file until its HUP), by rename and
 compression, by copy and truncation, and by deletion. Disks are damaged, and the log tells of each. The
@@ -394,8 +394,8 @@ command = ["/bin/sh", "-c", "cat >> {self.hooked}"]
             Path(disk.path).read_bytes() == disk.whole for disk in self.disks
         )
         numbers = Counter((one["number"], one["event"]) for one in events)
-        self.tally["events told"] = len(numbers)
-        self.tally["events told twice"] = sum(count - 1 for count in numbers.values())
+        self.tally["events delivered"] = len(numbers)
+        self.tally["events delivered twice"] = sum(count - 1 for count in numbers.values())
         stages = Counter(event for _, event in numbers)
         for event, count in sorted(stages.items()):
             self.tally[f"events {event}"] = count
@@ -450,7 +450,7 @@ def main():
         ).stdout.strip()
         command = f"`make soak`: {asked.seconds:g} s at {asked.rate:,} lines a second"
         head = f"# The live test, last run\n\n{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}. {command}.\n"
-        what = "What it does: the docstring of `tests/soak.py`. More than 100 rotations: some while it was down.\n"
+        what = "The method: `tests/soak.py`. More than 100 rotations, some while smfix was down.\n"
         Path(asked.write).write_text(f"{head}\n{what}\n{soak.table()}\n\n{verdict}\n", encoding="utf-8")
     return 1 if soak.failures else 0
 

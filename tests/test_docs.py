@@ -40,12 +40,13 @@ def test_what_is_generated_is_up_to_date(name):
 
 def test_nothing_is_left_over_from_a_command_that_is_gone():
     there = {f"{path.parent.name}/{path.name}" for folder in ("man", "reference") for path in (DOCS / folder).iterdir()}
-    assert there == set(PAGES)
+    assert there == set(PAGES) - {"adr/README.md"}
 
 
 def _anchors(path: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    given = {found.group(1) for heading in headings if (found := re.search(r"\{ #(\S+) \}$", heading))}
+    return given | {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
@@ -63,10 +64,36 @@ def test_every_page_is_in_the_sites_navigation():
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
     named = set(re.findall(r"(\S+\.md)", nav))
     pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
-    assert named <= pages
-    # Decisions and results of measurements may stand beside it.
-    prose = {page for page in pages if page.startswith(("howto/", "explanation/", "reference/"))}
-    assert prose <= named
+    assert named == pages
+
+
+def test_findings_are_listed_with_their_titles():
+    """In the page's own contents, which are its headings: a bare code says nothing."""
+    headings = re.findall(r"^### (.+) \{ #(\S+) \}$", PAGES["reference/findings.md"], re.MULTILINE)
+    assert headings == [(f"{row.code} {row.title}", row.code.lower()) for row in sorted(PROBLEMS, key=_code)]
+
+
+def _code(row):
+    return row.code
+
+
+def test_decisions_have_numbers_without_gaps_a_topic_and_a_status():
+    files = sorted((DOCS / "adr").glob("[0-9]*.md"))
+    assert [int(path.name[:4]) for path in files] == list(range(1, len(files) + 1))
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith(f"# {int(path.name[:4])}. "), path.name
+        for field in ("Topic", "Status"):
+            assert re.search(rf"^\*\*{field}\.\*\* \S", text, re.MULTILINE), f"{path.name}: no **{field}.**"
+
+
+def test_decisions_that_pages_and_code_cite_exist():
+    there = {int(path.name[:4]) for path in (DOCS / "adr").glob("[0-9]*.md")}
+    cited = {}
+    for path in [*WRITTEN, *(ROOT / "smfix").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        for number in re.findall(r"\bdecision (\d+)|docs/adr/(\d{4})", path.read_text(encoding="utf-8")):
+            cited.setdefault(int(number[0] or number[1]), path)
+    assert set(cited) <= there, {number: cited[number] for number in set(cited) - there}
 
 
 def test_the_tutorial_works(tmp_path, capsys, monkeypatch):

@@ -161,7 +161,7 @@ def tell(done: list[Case], seed: int, seconds: float) -> tuple[str, bool]:
         "a wild entry and one block without any; a bitmap that a sound batmap leaves to itself. At most one kind",
         "changes the length of the file, and it is done last.",
         "",
-        "What was told by a warning only (claim and codes; with `--yes`, with every `--confirm`):",
+        "Losses named by a warning only (claim and codes; with `--yes`, with every `--confirm`):",
         "",
         *_warned(done),
     ]

@@ -3,7 +3,7 @@
 The recorded mutants (:mod:`matrix.verdicts`) are those that the rules of decision 9 were written for, so that nothing
 differs there says little about the next image. This asks the tool about mutants with other numbers, in one run, and
 tells how many of them differ. ``--report FILE`` puts the result into a document. Needs vhd-util; a damaged header
-costs it ten seconds without SMFIX_MATRIX_PRELOAD (docs/matrix.md).
+costs it ten seconds without SMFIX_MATRIX_PRELOAD (docs/evidence/matrix.md).
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def run_full(home: Path, count: int, seed: int) -> Tally | None:
 
 
 def tell(tallies: list[Tally], seconds: float) -> str:
-    """The part of docs/matrix.md."""
+    """The part of docs/evidence/matrix.md."""
     lines = ["## Interrupted coalesces", "", f"{sections.stamp()}; {seconds:.0f} s.", ""]
     lines += ["| | runs | parent valid after smfix, coalesce completes, same bytes | else |", "|---|---|---|---|"]
     lines += [f"| {t.title} | {t.runs} | {t.runs - len(t.bad)} | {len(t.bad)} |" for t in tallies]

@@ -9,7 +9,7 @@ from matrix.writer import seal_batmap
 
 KINDS = Catalogue()
 NO_SUM = "a sector bitmap has no checksum, and data under clear bits is also what a crash leaves: never acknowledged"
-GONE = "the bytes of a sector carry no checksum: nobody can see that they were changed"
+GONE = "the bytes of a sector carry no checksum: no reader can see that they were changed"
 
 
 def _partial(s: Sample) -> tuple[int, int] | None:
@@ -59,7 +59,7 @@ def _written_end(s: Sample, at: int, block: int) -> int:
     return at + s.found.bitmap_size + max((high for _, high in runs(bits, sectors)), default=1) * SECTOR
 
 
-@KINDS.kind("cut-behind-data", "cut inside the last block, behind its last written sector")
+@KINDS.kind("cut-behind-data", "cut inside the last block, after its last written sector")
 def _behind_data(s: Sample) -> bytes | None:
     at, block = s.last
     end = _written_end(s, at, block)
@@ -88,7 +88,7 @@ def _mid_block_odd(s: Sample) -> bytes:
     return s.raw[: s.last[0] + s.found.space // 3 + 77]
 
 
-@KINDS.kind("cut-behind-bitmap", "cut right behind the last block's bitmap")
+@KINDS.kind("cut-behind-bitmap", "cut right after the last block's bitmap")
 def _behind_bitmap(s: Sample) -> bytes:
     return s.raw[: s.last[0] + s.found.bitmap_size]
 
@@ -108,7 +108,7 @@ def _two_blocks(s: Sample) -> bytes:
     return s.raw[: s.by_place()[-2][0] + s.found.space // 2 // SECTOR * SECTOR]
 
 
-@KINDS.kind("cut-all-blocks", "cut behind the headers")
+@KINDS.kind("cut-all-blocks", "cut after the headers")
 def _all_blocks(s: Sample) -> bytes:
     return s.raw[: s.found.end_of_headers]
 
@@ -118,7 +118,7 @@ def _in_bat(s: Sample) -> bytes:
     return s.raw[: s.found.table_at + 20]
 
 
-@KINDS.kind("cut-then-footer", "cut mid-block, then a footer appended: it lies inside the block")
+@KINDS.kind("cut-then-footer", "cut mid-block, then a footer appended: it is inside the block")
 def _then_footer(s: Sample) -> bytes:
     return bytes(_mid_block(s)) + s.footer
 
@@ -146,7 +146,7 @@ def _orphan(s: Sample) -> Damaged | None:
     return Damaged(bytes(raw), orphans=((at, s.found.space),))
 
 
-@KINDS.kind("crash-orphan-footer", "a block written, its BAT entry not, footer behind it")
+@KINDS.kind("crash-orphan-footer", "a block written, its BAT entry not, footer after it")
 def _orphan_footer(s: Sample) -> Damaged | None:
     block = s.free_block()
     if block is None:

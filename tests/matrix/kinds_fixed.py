@@ -42,8 +42,8 @@ for _name, _text, _change in (
 KINDS.add("fixed-missing", "fixed: footer gone, the file ends with the data", lambda s: s.raw[: s.found.size])
 KINDS.add("fixed-511", "fixed: footer one byte short", lambda s: s.raw[:-1])
 KINDS.add("fixed-cut-odd", "fixed: footer cut to 100 bytes", lambda s: s.raw[:-412])
-KINDS.add("fixed-one-byte", "fixed: one byte behind the footer", lambda s: s.raw + b"\0")
-KINDS.add("fixed-sector", "fixed: one NUL sector behind the footer", lambda s: s.raw + bytes(SECTOR))
+KINDS.add("fixed-one-byte", "fixed: one byte after the footer", lambda s: s.raw + b"\0")
+KINDS.add("fixed-sector", "fixed: one NUL sector after the footer", lambda s: s.raw + bytes(SECTOR))
 KINDS.add("fixed-preallocated", "fixed: footer, then 2 MiB + 4 KiB of NUL", lambda s: s.raw + bytes(2 * MIB + 4096))
 KINDS.add("fixed-twice", "fixed: the footer appended a second time", lambda s: s.raw + s.footer)
 KINDS.add("fixed-cut", "fixed: cut in its middle", lambda s: s.raw[: s.found.size // 2 // SECTOR * SECTOR])
@@ -78,5 +78,5 @@ KINDS.add("fixed-smaller", "fixed: footer of before a resize", lambda s: _ended(
 def _guest_data(s: Sample) -> Damaged:
     return Damaged(
         bytes(s.with_bytes((2048, b"\x99" * SECTOR))),
-        silent="the bytes of a sector carry no checksum: nobody can see that they were changed",
+        silent="the bytes of a sector carry no checksum: no reader can see that they were changed",
     )

@@ -89,7 +89,7 @@ def _other_type(sample: Sample) -> bytes:
 for _name, _text, _change in (
     ("zeroed", "overwritten with NUL", lambda s: bytes(SECTOR)),
     ("garbage", "overwritten with guest-like data", _garbage),
-    ("mark", "tapdisk's 0xC7 mark left behind, in a sector of its own", lambda s: MARK),
+    ("mark", "tapdisk's 0xC7 mark left over, in a sector of its own", lambda s: MARK),
     ("cookie", "one bit of its cookie flipped", lambda s: flipped(s.footer, 3)),
     ("checksum", "one bit of its checksum flipped", lambda s: flipped(s.footer, 66)),
     ("size-bit", "one bit of its size flipped, checksum as it was", lambda s: flipped(s.footer, SIZE + 5)),
@@ -191,11 +191,11 @@ def _tail(change) -> Make:
     return lambda s: bytes(s.without_footer()) + change(s)
 
 
-KINDS.add("tail-one-byte", "one byte behind the footer", lambda s: s.raw + b"\0")
-KINDS.add("tail-odd-nul", "100 NUL bytes behind the footer", lambda s: s.raw + bytes(100))
-KINDS.add("tail-odd-ascii", "100 times '0' behind the footer", lambda s: s.raw + b"0" * 100)
-KINDS.add("tail-sector", "one NUL sector behind the footer", lambda s: s.raw + bytes(SECTOR))
-KINDS.add("tail-page", "a page of NUL behind the footer", lambda s: s.raw + bytes(4096))
+KINDS.add("tail-one-byte", "one byte after the footer", lambda s: s.raw + b"\0")
+KINDS.add("tail-odd-nul", "100 NUL bytes after the footer", lambda s: s.raw + bytes(100))
+KINDS.add("tail-odd-ascii", "100 times '0' after the footer", lambda s: s.raw + b"0" * 100)
+KINDS.add("tail-sector", "one NUL sector after the footer", lambda s: s.raw + bytes(SECTOR))
+KINDS.add("tail-page", "a page of NUL after the footer", lambda s: s.raw + bytes(4096))
 KINDS.add("tail-preallocated", "footer, then 2 MiB + 4 KiB of NUL", lambda s: s.raw + bytes((2 << 20) + 4096))
 KINDS.add("tail-lost-preallocated", "no footer, 5 MB of NUL at the end", _tail(lambda s: bytes(5_000_192)))
 KINDS.add("tail-lost-odd", "no footer, 777 bytes of NUL at the end", _tail(lambda s: bytes(777)))

@@ -57,7 +57,7 @@ def _sealed_table(s: Sample) -> Damaged:
         (s.found.header_at, seal_header(changed(s.header, TABLE, struct.pack(">Q", s.found.table_at + SECTOR))))
     )
     told = s.is_tap
-    return Damaged(bytes(raw), silent=None if told else "without a batmap only the header says where the BAT lies")
+    return Damaged(bytes(raw), silent=None if told else "without a batmap only the header says where the BAT is")
 
 
 def _differencing(make: Make) -> Make:
@@ -109,7 +109,7 @@ for _name, _text, _make in (
     ("last-headers", "the highest block's entry points into the BAT",
      _entry(lambda s, e: s.found.table_at // SECTOR, last=True)),
     ("past-end", "a middle block's entry points far past the end", _entry(lambda s, e: _sectors(s) + 100_000)),
-    ("past-end-near", "a middle block's entry points just behind the end", _entry(lambda s, e: _sectors(s) + 7)),
+    ("past-end-near", "a middle block's entry points just past the end", _entry(lambda s, e: _sectors(s) + 7)),
     ("last-past-end", "the highest block's entry points far past the end",
      _entry(lambda s, e: _sectors(s) + 77_777, last=True)),
     ("high-bit", "the high bit of a middle block's entry flipped", _entry(lambda s, e: e ^ 0x20000000)),
@@ -160,19 +160,19 @@ def _swapped(s: Sample) -> Damaged:
     return Damaged(bytes(raw), silent=None if told else "both blocks are well-formed, nothing names which is which")
 
 
-@KINDS.kind("bat-free-garbage", "an entry nobody used set to a place far past the end")
+@KINDS.kind("bat-free-garbage", "an unused entry set to a place far past the end")
 def _free_garbage(s: Sample) -> bytearray | None:
     block = s.free_block()
     return None if block is None else s.with_entries({block: _sectors(s) + 55_555})
 
 
-@KINDS.kind("bat-free-headers", "an entry nobody used set to 1")
+@KINDS.kind("bat-free-headers", "an unused entry set to 1")
 def _free_headers(s: Sample) -> bytearray | None:
     block = s.free_block()
     return None if block is None else s.with_entries({block: 1})
 
 
-@KINDS.kind("bat-free-duplicate", "an entry nobody used repeats the highest block's")
+@KINDS.kind("bat-free-duplicate", "an unused entry repeats the highest block's")
 def _free_duplicate(s: Sample) -> bytearray | None:
     block = s.free_block()
     return None if block is None else s.with_entries({block: s.entry(s.last[1])})

@@ -38,8 +38,8 @@ REASONS: tuple[tuple[str, str], ...] = (
     (
         r"header-sealed-.*",
         (
-            "The header's checksum is right, so some writer meant it; only where batmap and blocks lie otherwise "
-            "is that proved wrong."
+            "The header's checksum is right, so some writer meant it; only if batmap and blocks have other "
+            "places is that proved wrong."
         ),
     ),
     (
@@ -54,7 +54,7 @@ REASONS: tuple[tuple[str, str], ...] = (
         r"bat-two-lost",
         "Two entries and two places, and both assignments fit; the places are named in a warning (VHD304).",
     ),
-    (r"bat-all-.*|bat-garbage", "The BAT is wholly gone: which block is which cannot be told from the blocks."),
+    (r"bat-all-.*|bat-garbage", "The BAT is wholly gone: the blocks do not show which block is which."),
     (
         r"bat-last-lost-no-footer",
         (

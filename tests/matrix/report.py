@@ -13,11 +13,11 @@ Test = Callable[[Case, Result], bool]
 
 MUST_BE_NONE: tuple[tuple[str, Test], ...] = (
     ("guest sectors lost that were intact", lambda c, r: r.lost > 0),
-    ("data behind the end of data destroyed", lambda c, r: r.beyond > 0),
+    ("data after the end of data destroyed", lambda c, r: r.beyond > 0),
     ("readable before, nothing opens it after", lambda c, r: c.opened and not r.opens),
     ("claimed done, `vhd-util check` fails", lambda c, r: r.claim in CLAIMS and not r.check_ok and not r.excused),
     (
-        "claimed done, the guest reads wrong, nobody was told",
+        "claimed done, the guest reads wrong, no warning",
         lambda c, r: reads_wrong(r) and not r.warned and c.silent is None,
     ),
     ("image shrunk", lambda c, r: r.shrunk),
@@ -38,13 +38,13 @@ consent to every CONFIRM finding, and on the same bytes in the same run the wiki
 and `vhd-util repair -b` (only where `vhd-util check` fails on the image before). What is counted:
 
 * **fail `vhd-util check`**: it exits non-zero, for another reason than those that decision 8 calls no damage.
-* **guest sectors lost that were intact**: sectors of 512 bytes whose right bytes stood in the damaged file where the
-  sound image has them, do not stand there afterwards, and read wrong; and those that read right before, but not after.
-* **data behind the end of data destroyed**: non-NUL sectors of blocks behind the end of data (by the BAT as damaged)
-  that are not the same bytes any more. The footer's own place does not count: no block lies there.
+* **guest sectors lost that were intact**: sectors of 512 bytes whose right bytes were in the damaged file where the
+  sound image has them, are not there afterwards, and read wrong; and those that read right before, but not after.
+* **data after the end of data destroyed**: non-NUL sectors of blocks after the end of data (by the BAT as damaged)
+  that are not the same bytes any more. The footer's own place does not count: no block is there.
 * **nothing opens it**: no footer with a right checksum at the end or at 0, no such header, or a BAT outside the file.
 * **claimed done**: smfix says `repaired` or `valid`, a peer ends with 0.
-* **the guest reads wrong, nobody was told**: a sector reads other bytes than before the damage (an independent
+* **the guest reads wrong, no warning**: a sector reads other bytes than before the damage (an independent
   reader, BAT, batmap, bitmap, parent), it is not among the sectors that the outcome names as lost, and no warning
   comes with the outcome. Left out, and listed below: damage of which the bytes keep no trace.
 * **made valid and reading right**: the check then passes (or fails only for what decision 8 calls no damage), and all
@@ -78,9 +78,9 @@ def tell(cases: list[Case], seconds: float, recorded: str = "") -> tuple[str, bo
     lines += rows
     lines += MEANING.splitlines()
     lines += exceptions(cases)
-    lines += ["", "### Told by a warning only", "", *told(cases)]
+    lines += ["", "### Named by a warning only", "", *told(cases)]
     lines += ["", "### No trace in the bytes", "", *_silent(cases)]
-    lines += ["", "### What is left, and why", "", *_left(failing)]
+    lines += ["", "### Left damaged, and why", "", *_left(failing)]
     lines += ["", "### Kind by kind", "", *_by_kind(cases)]
     lines += ["", "### Bases", "", "| base | made by | what it is |", "|---|---|---|"]
     lines += [f"| {recipe.name} | {recipe.tool} | {recipe.note} |" for recipe in RECIPES]
@@ -175,7 +175,7 @@ def _silent(cases: list[Case]) -> list[str]:
     ]
     for (kind, why), some in spots.items():
         quiet = [case.base for case in some if reads_wrong(case.results["consent"])]
-        lines.append(f"* {kind}: {why} ({len(some)} cases; not told on: {', '.join(quiet) or 'none'})")
+        lines.append(f"* {kind}: {why} ({len(some)} cases; no warning on: {', '.join(quiet) or 'none'})")
     return lines
 
 
