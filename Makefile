@@ -25,10 +25,10 @@ help:
 demo: $(VENV)/.run
 	$(BIN)/smfix demo
 
-# The gate is a step of its own: its list of modules is explicit (tests/purity.py).
+# The gate is a step of its own: its list of modules is explicit (tools/purity.py).
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=
-	$(BIN)/python tests/purity.py
+	$(BIN)/python tools/purity.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -41,13 +41,13 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.run
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python tools/benchmarks/run.py
 
 bench-logs: $(VENV)/.run
-	$(BIN)/python benchmarks/logs.py
+	$(BIN)/python tools/benchmarks/logs.py
 
 soak: $(VENV)/.test
-	$(BIN)/python tests/soak.py --seconds 600 --write docs/evidence/soak.md
+	$(BIN)/python tools/soak.py --seconds 600 --write docs/evidence/soak.md
 
 # Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/evidence/matrix.md.
 matrix: $(VENV)/.test
@@ -60,10 +60,10 @@ matrix: $(VENV)/.test
 FUZZ = PYTHONPATH=tests $(BIN)/python -m fuzz
 fuzz: $(VENV)/.fuzz
 	@mkdir -p build/fuzz/structs build/fuzz/journal build/fuzz/image build/fuzz/plan
-	$(FUZZ) structs -runs=1000000 -max_len=1536 build/fuzz/structs tests/fuzz/seeds/structs
-	$(FUZZ) journal -runs=1000000 -max_len=4096 build/fuzz/journal tests/fuzz/seeds/journal
-	$(FUZZ) image -runs=100000 -max_len=96 build/fuzz/image tests/fuzz/seeds/image
-	$(FUZZ) plan -runs=100000 -max_len=96 build/fuzz/plan tests/fuzz/seeds/plan
+	$(FUZZ) structs -runs=1000000 -max_len=1536 build/fuzz/structs tools/fuzz/seeds/structs
+	$(FUZZ) journal -runs=1000000 -max_len=4096 build/fuzz/journal tools/fuzz/seeds/journal
+	$(FUZZ) image -runs=100000 -max_len=96 build/fuzz/image tools/fuzz/seeds/image
+	$(FUZZ) plan -runs=100000 -max_len=96 build/fuzz/plan tools/fuzz/seeds/plan
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -100,7 +100,7 @@ ansible: dist $(VENV)/.test build/ansible-2.16/.stamp build/ansible-2.19/.stamp
 	cd ansible/ansible_collections/smfix/remediation && \
 		PATH="$(CURDIR)/build/ansible-2.19/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/ansible" \
 		ANSIBLE_HOME="$(CURDIR)/build/ansible-home" ansible-lint -q --nocolor
-	$(BIN)/python tests/ansible_hosts.py --ansible build/ansible-2.16/bin --ansible build/ansible-2.19/bin \
+	$(BIN)/python tools/ansible_hosts.py --ansible build/ansible-2.16/bin --ansible build/ansible-2.19/bin \
 		--write $(ANSIBLE_RECORD)
 
 build/ansible-%/.stamp:
@@ -109,7 +109,7 @@ build/ansible-%/.stamp:
 	@touch $@
 
 bench-artefacts: packages $(VENV)/.run
-	$(BIN)/python benchmarks/artefacts.py
+	$(BIN)/python tools/benchmarks/artefacts.py
 
 # All checks before a release, in one go; as root on Debian. Each is a target of its own.
 RELEASE_CHECKS ?= lint test docs reference dist-check packages-check ansible

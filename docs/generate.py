@@ -15,9 +15,9 @@ from typing import Any
 
 from typer.main import get_command
 
-from smfix.cli import EPILOG, application
-from smfix.problems.glossary import TERMS, terms
+from smfix.cli.app import EPILOG, application
 from smfix.report import explain
+from smfix.report.glossary import TERMS, terms
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Made by docs/generate.py: change the code, then run `make reference`. -->\n"
@@ -150,7 +150,7 @@ def _finding(row: Any) -> Iterator[str]:
     yield f"{row.severity.value}; {explain.dispositions(row)}\n"
     labelled = [
         ("Message", message),
-        ("Meaning", row.means),
+        ("Meaning", row.repair_context),
         ("Cause", row.why),
         ("Consent", explain.consent(row)),
         ("After the repair", f"{row.done}." if row.done else ""),

@@ -21,7 +21,7 @@ from typing import Any
 import third_party
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = ".smfix-running"  # smfix.host.packed.MARK; a test holds that they agree
+MARK = ".smfix-running"  # smfix.host.bundle.MARK; a test holds that they agree
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from make_dist import ROOT, commit_time
 
 import smfix
-from smfix import service
+from smfix.follow import service
 
 HERE = Path(__file__).resolve().parent
 POLICY = "/etc/smfix/policy.toml"

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import smfix
-from smfix.demo import Stage, build
 from smfix.demo.disks import DISKS, SR
-from smfix.model import Status
+from smfix.demo.run import Stage, build
+from smfix.values import Status
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLD = "/told"

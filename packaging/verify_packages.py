@@ -26,7 +26,7 @@ from make_packages import deb, rpm
 from verify import Failed, expect
 
 import smfix
-from smfix.demo import Stage, build
+from smfix.demo.run import Stage, build
 
 NEXT = f"{smfix.__version__}.1"
 STUB = '#!/bin/sh\necho "$@" >> /told\n'

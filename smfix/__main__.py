@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 
 _YOUNG = 10_000  # values that are made before they are looked through for garbage: most are kept, and none is a circle
-_INTERRUPTED, _FAILED = 32, 8  # the contract's bits; smfix.model is not imported yet
+_INTERRUPTED, _FAILED = 32, 8  # the contract's bits; smfix.values is not imported yet
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def _run() -> int:
     if shown:
         _draw("smfix: starting")
     gc.disable()  # nothing of what is imported becomes garbage: looking for it is a twentieth of the start
-    from smfix.cli import run
+    from smfix.cli.app import run
 
     if shown:
         _draw("")
@@ -86,9 +86,9 @@ def _nothing() -> int:
 def _unpacked() -> None:
     """In the self-contained smfix: be what the caller started. Behind :func:`_stand_in`, for it opens a file."""
     if getattr(sys, "frozen", False):
-        from smfix.host import packed
+        from smfix.host import bundle
 
-        packed.begin(os.environ, sys.argv)
+        bundle.begin(os.environ, sys.argv)
 
 
 def _stand_in() -> None:

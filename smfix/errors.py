@@ -1,13 +1,13 @@
 """The errors that cross a module's border, each with the exit bit that names it.
 
-Damage is a value (:class:`smfix.model.Damaged`), a decision not to act is a value
-(:class:`smfix.model.Refusal`). An exception is for what is neither: the command line is wrong,
+Damage is a value (:class:`smfix.values.Damaged`), a decision not to act is a value
+(:class:`smfix.values.Refusal`). An exception is for what is neither: the command line is wrong,
 or the machine did not do what it was asked.
 """
 
 from __future__ import annotations
 
-from smfix.model import Exit
+from smfix.values import Exit
 
 
 class SmfixError(Exception):

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from smfix.errors import SmfixError, WriteFailed
-from smfix.model import Exit
-from smfix.report import jsondoc, layout, meter
+from smfix.report import jsondoc, layout, progress
 from smfix.report.escape import printable
+from smfix.values import Exit
 
 
 def guarded(body: Callable[..., int]) -> Callable[..., int]:
@@ -164,12 +164,12 @@ class Meter:
 
 def reading_meter() -> Meter:
     """For a log: bytes and their rate."""
-    return Meter(lambda done, total, seconds: meter.of_bytes("reading the log", done, total, seconds))
+    return Meter(lambda done, total, seconds: progress.of_bytes("reading the log", done, total, seconds))
 
 
 def counting_meter(what: str, noun: str) -> Meter:
     """For `what`, counted in `noun`s."""
-    return Meter(lambda done, total, seconds: meter.of_items(what, done, total, seconds, noun))
+    return Meter(lambda done, total, seconds: progress.of_items(what, done, total, seconds, noun))
 
 
 class _Drawn:

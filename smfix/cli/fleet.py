@@ -9,8 +9,8 @@ import typer
 
 from smfix.cli.console import counting_meter, guarded, redraw, say
 from smfix.cli.options import AsJson, Html
-from smfix.cli.reporting import finish, page_wanted, save
-from smfix.fleet import reading, rendering
+from smfix.cli.output import finish, page_wanted, save
+from smfix.fleet import load, render
 
 
 @guarded
@@ -33,15 +33,15 @@ def report(
     named; the others are reported all the same. Reads files only, asks no host.
     """
     page = page_wanted(html, include_data=False)
-    fleet = reading.find(names)
+    fleet = load.find(names)
     try:
-        picture = reading.read(fleet, lambda line: say(f"smfix: {line}"), counting_meter("reading", "file"))
+        picture = load.read(fleet, lambda line: say(f"smfix: {line}"), counting_meter("reading", "file"))
     finally:
         redraw("")
-    document = rendering.document(picture, fleet.passed_over, fleet.notes)
+    document = render.document(picture, fleet.passed_over, fleet.notes)
     for note in fleet.notes:
         say(f"smfix: {note}")
-    sums = [rendering.sum_up(picture), *([rendering.incomplete(picture)] if picture.left_out else ())]
-    draw = lambda pages: pages.of_fleet("Fleet report", sums, rendering.tables(picture), sys.argv)  # noqa: E731
+    sums = [render.sum_up(picture), *([render.incomplete(picture)] if picture.left_out else ())]
+    draw = lambda pages: pages.of_fleet("Fleet report", sums, render.tables(picture), sys.argv)  # noqa: E731
     save(page, document, draw)
-    return finish("" if as_json else rendering.text(picture), document, "", as_json=as_json)
+    return finish("" if as_json else render.text(picture), document, "", as_json=as_json)

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from smfix import pipeline, scan
-from smfix.cli.asking import Watch, decider, ended, how_to_go_on, rescanned, setting_of, with_pool
 from smfix.cli.console import counting_meter, emit, guarded, redraw, say, width
 from smfix.cli.options import (
     AsJson,
@@ -26,23 +24,26 @@ from smfix.cli.options import (
     XapiLogin,
     Yes,
 )
-from smfix.cli.reporting import finish, page_wanted, save
-from smfix.model import CheckedImage
-from smfix.report import jsondoc, metadata, onward, picture, scanned, text
+from smfix.cli.output import finish, page_wanted, save
+from smfix.cli.prompt import Watch, decider, ended, how_to_go_on, rescanned, setting_of, with_pool
+from smfix.formats.vhd import metadata
+from smfix.report import diagram, jsondoc, next_steps, scan_report, text
 from smfix.report.hexdump import hexdump
+from smfix.usecases import from_log, scan
+from smfix.values import CheckedImage
 
 _FEW = 3
 """Damaged images that the next command names one by one; for more, their folders."""
 
 
-def _onward(images: Sequence[CheckedImage], setting: pipeline.Setting) -> str:
+def _onward(images: Sequence[CheckedImage], run_options: from_log.RunOptions) -> str:
     """What to type next, from whatever folder."""
 
     def placed(path: str | None) -> str | None:
-        return None if path is None else pipeline.absolute(path)
+        return None if path is None else from_log.absolute(path)
 
-    here = [image._replace(path=pipeline.absolute(image.path), parent=placed(image.parent)) for image in images]
-    return onward.onward(here, lambda paths: setting.command("repair", *paths, "--dry-run"), _FEW)
+    here = [image._replace(path=from_log.absolute(image.path), parent=placed(image.parent)) for image in images]
+    return next_steps.onward(here, lambda paths: run_options.command("repair", *paths, "--dry-run"), _FEW)
 
 
 @guarded
@@ -58,16 +59,16 @@ def check(
 ) -> int:
     """Say of each image whether it is sound, and what is wrong with it. Reads only."""
     page = page_wanted(html, include_data=include_data)
-    setting = setting_of(sr_mount, None, None, None, None)
-    with with_pool(setting, xapi_login) as setting:
+    run_options = setting_of(sr_mount, None, None, None, None)
+    with with_pool(run_options, xapi_login) as run_options:
         redraw("smfix: looking at the images")
         try:
-            images = pipeline.check(targets, setting, parents=parents)
+            images = from_log.check(targets, run_options, parents=parents)
         finally:
             redraw("")
     document = jsondoc.check(images)
-    save(page, document, lambda pages: pages.check(page, images, setting))
-    hint = "" if as_json else _onward(images, setting)
+    save(page, document, lambda pages: pages.check(page, images, run_options))
+    hint = "" if as_json else _onward(images, run_options)
     return finish(text.check(images), document, hint, as_json=as_json)
 
 
@@ -105,21 +106,21 @@ def repair(  # noqa: PLR0913 - the options of the contract
     """
     page = page_wanted(html, include_data=include_data)
     decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    setting = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide, gc_wait)._replace(
-        given_size=pipeline.given_size(size),
-        given_uuid=pipeline.given_uuid(uuid),
+    run_options = setting_of(sr_mount, journal_dir, sm_lock_dir, confirm, decide, gc_wait)._replace(
+        given_size=from_log.given_size(size),
+        given_uuid=from_log.given_uuid(uuid),
     )
-    with with_pool(setting, xapi_login, rescan=not no_rescan) as setting:
+    with with_pool(run_options, xapi_login, rescan=not no_rescan) as run_options:
         try:
             watch = Watch(decide, counting_meter("looking at the disks", "disk"))
-            images = pipeline.repair(targets, setting, watch.each, watch.after)
+            images = from_log.repair(targets, run_options, watch.each, watch.after)
         finally:
             redraw("")
-        rescans = rescanned([(one.sr, one.outcome) for one in images], setting)
-    planned = pipeline.planned([image.outcome for image in images])
-    hint = how_to_go_on(setting, planned, ["repair", *map(pipeline.absolute, targets)])
+        rescans = rescanned([(one.sr, one.outcome) for one in images], run_options)
+    planned = from_log.planned([image.outcome for image in images])
+    hint = how_to_go_on(run_options, planned, ["repair", *map(from_log.absolute, targets)])
     document = jsondoc.repair(images, rescans)
-    save(page, document, lambda pages: pages.repair(page, images, rescans, setting))
+    save(page, document, lambda pages: pages.repair(page, images, rescans, run_options))
     return ended(decide, finish(text.repair(images, rescans), document, hint, as_json=as_json))
 
 
@@ -139,17 +140,17 @@ def scan_(
     """Say of every VHD of an SR whether it is sound, and draw the chains. Reads only."""
     page = page_wanted(html, include_data=include_data)
     try:
-        with with_pool(setting_of(sr_mount, None, None, None, None), xapi_login) as setting:
+        with with_pool(setting_of(sr_mount, None, None, None, None), xapi_login) as run_options:
             redraw("smfix: looking for the images")
             images = scan.scan(
-                targets or (), sr_mount or (), counting_meter("scanning", "image"), setting.pool, setting.say
+                targets or (), sr_mount or (), counting_meter("scanning", "image"), run_options.pool, run_options.say
             )
     finally:
         redraw("")
-    report = "" if as_json else scanned.text(images)
-    document = scanned.document(images) if as_json else {"exit": scanned.exit_code(images)}
-    save(page, document, lambda pages: pages.of_scan(page, images, setting))
-    hint = "" if as_json else _onward([one.checked for one in images], setting)
+    report = "" if as_json else scan_report.text(images)
+    document = scan_report.document(images) if as_json else {"exit": scan_report.exit_code(images)}
+    save(page, document, lambda pages: pages.of_scan(page, images, run_options))
+    hint = "" if as_json else _onward([one.checked for one in images], run_options)
     return finish(report, document, hint, as_json=as_json)
 
 
@@ -165,9 +166,9 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Print an image's metadata in the layout of `vhd-util read -p`."""
-    path, image, seen = pipeline.show(target, setting_of(sr_mount, None, None, None, None))
+    path, image, seen = from_log.show(target, setting_of(sr_mount, None, None, None, None))
     if file_layout and not as_json:
-        emit(picture.text(picture.picture(image), path, width()) + ("\n\n" if hex_dump else "\n"))
+        emit(diagram.text(diagram.diagram(image), path, width()) + ("\n\n" if hex_dump else "\n"))
     if hex_dump and not as_json:
         parts = [f"{title}\n{hexdump(raw, offset)}" for title, offset, raw in metadata.footers(image)]
         emit("\n".join(parts))

@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from smfix.model import SECTOR, Reason, Status
-from smfix.vhd import make
-from smfix.vhd.image import MARK
-from smfix.vhd.structs import BLOCK_SIZE
+from smfix.formats.vhd import build
+from smfix.formats.vhd.image import MARK
+from smfix.formats.vhd.structs import BLOCK_SIZE
+from smfix.values import SECTOR, Reason, Status
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
 GUEST_SIZE = 16 << 20
@@ -21,7 +21,7 @@ MADE = 757_382_400
 _SECTORS = BLOCK_SIZE // SECTOR
 _TEXT = "Interfaces, Version=1.0.500.0, Culture=neutral, PublicKeyToken=b03f5f7f11d50a3a".encode("utf-16-le")
 
-Damage = Callable[[bytes, make.Made], bytes]
+Damage = Callable[[bytes, build.Made], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ class Disk:
             for block, sectors in self.blocks.items()
         }
 
-    def made(self) -> make.Made:
+    def made(self) -> build.Made:
         """The sound image."""
         above = None
         if self.parent is not None:
             parent = next(disk for disk in DISKS if disk.vdi == self.parent)
-            above = make.ParentRef(parent.uuid, parent.name, MADE)
-        return make.sparse(
+            above = build.ParentRef(parent.uuid, parent.name, MADE)
+        return build.sparse(
             GUEST_SIZE, self.uuid, self.guest_data(), parent=above, timestamp=MADE, hidden=int(self.hidden)
         )
 
@@ -80,34 +80,34 @@ class Disk:
 # --------------------------------------------------------------------------- what happened to them
 
 
-def _guest_text(raw: bytes, _: make.Made) -> bytes:
+def _guest_text(raw: bytes, _: build.Made) -> bytes:
     """A coalesce wrote guest data where the footer stood, and was killed."""
     return raw[:-SECTOR] + (_TEXT * 8)[:SECTOR]
 
 
-def _odd_length(raw: bytes, _: make.Made) -> bytes:
+def _odd_length(raw: bytes, _: build.Made) -> bytes:
     return raw[:-SECTOR] + bytes(300)
 
 
-def _preallocated(raw: bytes, _: make.Made) -> bytes:
+def _preallocated(raw: bytes, _: build.Made) -> bytes:
     return raw[:-SECTOR] + bytes(10 << 20)
 
 
-def _cut_in_block(raw: bytes, made: make.Made) -> bytes:
+def _cut_in_block(raw: bytes, made: build.Made) -> bytes:
     """The storage ran full in the middle of the last block, behind everything the guest wrote there."""
     return raw[: max(made.places.values()) + SECTOR + BLOCK_SIZE // 2]
 
 
-def _backup_destroyed(raw: bytes, _: make.Made) -> bytes:
+def _backup_destroyed(raw: bytes, _: build.Made) -> bytes:
     return b"\0" * SECTOR + raw[SECTOR:]
 
 
-def _marked(raw: bytes, _: make.Made) -> bytes:
+def _marked(raw: bytes, _: build.Made) -> bytes:
     """What tapdisk does to the footer of a disk that a VM resumes with."""
     return raw[:-SECTOR] + MARK
 
 
-def _none(raw: bytes, _: make.Made) -> bytes:
+def _none(raw: bytes, _: build.Made) -> bytes:
     return raw
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from smfix.demo.disks import DISKS, SR, Disk
-from smfix.report.metadata import metadata
-from smfix.vhd.libvhd import Opened
+from smfix.formats.vhd.libvhd import Opened
+from smfix.formats.vhd.metadata import metadata
 
 LINES = 4000
 HOST = "xcp-host-1"

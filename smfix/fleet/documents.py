@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from smfix.host.naming import is_uuid, read_path
+from smfix.sm.paths import is_uuid, read_path
 
 MOST_VALUES = 2_000_000
 """Commas and brackets of one document: what Python makes of it stays below some 150 MB."""
@@ -34,7 +34,7 @@ class NotADocument(Exception):
     """It is no document that can be merged; the text says why."""
 
 
-class Sight(NamedTuple):
+class DiskObservation(NamedTuple):
     """One disk in trouble as one document tells it. `status` is an outcome's, a verdict, or one of the above."""
 
     vdi: str
@@ -59,7 +59,7 @@ class Said(NamedTuple):
     """
 
     kind: str
-    sights: tuple[Sight, ...] = ()
+    sights: tuple[DiskObservation, ...] = ()
     images: Sequence[int] = ()
     trouble: tuple[str, ...] = ()
     left_out: int = 0
@@ -105,7 +105,7 @@ def _status(document: dict[str, Any]) -> Said:
     followers = [_dict(one, f"followers[{n}]") for n, one in enumerate(_list(document, "followers", "the document"))]
     trouble = tuple(_cut(one["note"], _MESSAGE) for one in followers if isinstance(one.get("note"), str))
 
-    def sights() -> Iterator[Sight]:
+    def sights() -> Iterator[DiskObservation]:
         for number, follower in enumerate(followers):
             where = f"followers[{number}]"
             for index, case in enumerate(_list(follower, "incidents", where)):
@@ -128,7 +128,7 @@ def _scan(document: dict[str, Any]) -> Said:
 def _looked_at(kind: str, document: dict[str, Any]) -> Said:
     seen = array("Q")
 
-    def sights() -> Iterator[Sight]:
+    def sights() -> Iterator[DiskObservation]:
         for number, given in enumerate(_list(document, "images", "the document")):
             where = f"images[{number}]"
             image = _dict(given, where)
@@ -140,7 +140,7 @@ def _looked_at(kind: str, document: dict[str, Any]) -> Said:
             if verdict in SOUND_VERDICTS:
                 continue
             note = image.get("note")
-            yield Sight(
+            yield DiskObservation(
                 vdi,
                 sr,
                 _cut(path, _NAME),
@@ -154,13 +154,13 @@ def _looked_at(kind: str, document: dict[str, Any]) -> Said:
 
 
 def _repair(document: dict[str, Any]) -> Said:
-    def sights() -> Iterator[Sight]:
+    def sights() -> Iterator[DiskObservation]:
         for number, given in enumerate(_list(document, "images", "the document")):
             where = f"images[{number}]"
             image = _dict(given, where)
             path = _text(image, "path", where)
             name = read_path(path)
-            sight = Sight(name.vdi or "", name.sr, _cut(path, _NAME), "")
+            sight = DiskObservation(name.vdi or "", name.sr, _cut(path, _NAME), "")
             yield _with_outcome(sight, _dict(image.get("outcome"), f"{where}.outcome"), f"{where}.outcome")
 
     return _said("repair", sights())
@@ -183,9 +183,9 @@ _READERS: dict[str, Callable[[dict[str, Any]], Said]] = {
 # --------------------------------------------------------------------------- the shared shapes
 
 
-def _said(kind: str, sights: Iterator[Sight]) -> Said:
+def _said(kind: str, sights: Iterator[DiskObservation]) -> Said:
     """The first MOST_DISKS of `sights`; the rest is read all the same, so that it is well-formed and counted."""
-    kept: list[Sight] = []
+    kept: list[DiskObservation] = []
     left_out = 0
     for sight in sights:
         if len(kept) < MOST_DISKS:
@@ -195,12 +195,12 @@ def _said(kind: str, sights: Iterator[Sight]) -> Said:
     return Said(kind, tuple(kept), left_out=left_out)
 
 
-def _incident(given: object, where: str) -> Sight:
+def _incident(given: object, where: str) -> DiskObservation:
     incident = _dict(given, where)
     vdi = _text(incident, "vdi", where).lower()
     path = incident.get("path")
     kinds = [word for word in _list(incident, "kinds", where) if isinstance(word, str) and _WORD.match(word)]
-    sight = Sight(
+    sight = DiskObservation(
         _cut(vdi, 36),
         _uuid(incident.get("sr")),
         _cut(path, _NAME) if isinstance(path, str) else None,
@@ -213,7 +213,7 @@ def _incident(given: object, where: str) -> Sight:
     return sight if outcome is None else _with_outcome(sight, _dict(outcome, f"{where}.outcome"), f"{where}.outcome")
 
 
-def _with_outcome(sight: Sight, outcome: dict[str, Any], where: str) -> Sight:
+def _with_outcome(sight: DiskObservation, outcome: dict[str, Any], where: str) -> DiskObservation:
     reason, undo = outcome.get("reason"), outcome.get("undo")
     return sight._replace(
         status=_word(outcome, "status", where),

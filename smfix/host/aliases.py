@@ -11,9 +11,9 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from smfix.host.naming import read_path
-from smfix.host.storage import Identity, OpenImage
-from smfix.model import Backing, Reason, Refusal
+from smfix.host.image_file import Identity, OpenImage
+from smfix.sm.paths import read_path
+from smfix.values import Backing, Reason, Refusal
 
 
 def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:

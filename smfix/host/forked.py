@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
-from smfix.readers import Asked, Reader, Tell
+from smfix.host.readers import Asked, Reader, Tell
 
 T = TypeVar("T")
 

@@ -18,27 +18,16 @@ from typing import Protocol
 
 from smfix import __version__
 from smfix.errors import SmfixError, WriteFailed
-from smfix.host.fileid import Lineage
-from smfix.host.storage import OpenImage
-from smfix.model import (
-    ByteView,
-    Extent,
-    Finding,
-    Outcome,
-    Reason,
-    Refusal,
-    RepairPlan,
-    Resize,
-    Severity,
-    Status,
-)
-from smfix.problems.table import row
-from smfix.repair import journal_folder
+from smfix.formats.vhd.problems.registry import row
+from smfix.host.image_file import OpenImage
+from smfix.host.statx import Lineage
+from smfix.repair import journal_store
 from smfix.repair.fingerprint import fingerprint_matches
-from smfix.repair.journal import Journal, Mark, Reach, cleared, new_id, record
-from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.image_state import ImageState, image_state
+from smfix.repair.journal import Journal, JournalState, Reach, cleared, new_id, record
+from smfix.repair.journal_store import JournalEntry
 from smfix.repair.reach_digest import is_unchanged, reach_of
-from smfix.repair.standing import Standing, standing
+from smfix.values import ByteView, Extent, Finding, Outcome, Reason, Refusal, RepairPlan, Resize, Severity, Status
 
 # What a journal holds besides the bytes of the image, generously.
 _JOURNAL_PROSE = 64 << 10
@@ -61,7 +50,7 @@ class Guard(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RepairContext:
     """What a repair or an undo works with: where journals lie, who guards, how to undo.
 
     `undo_command` makes the complete command that puts a journal's image back.
@@ -87,7 +76,7 @@ class Verification:
 def apply(
     plan: RepairPlan,
     image: OpenImage,
-    means: Means,
+    repair_context: RepairContext,
     verification: Verification,
     *,
     sr_root: str | None = None,
@@ -108,18 +97,18 @@ def apply(
     if plan.refusal is not None or not plan.edits:
         raise ValueError("this plan writes nothing")
     try:
-        with means.guard.own_lock(image) as held:
+        with repair_context.guard.own_lock(image) as held:
             if held is not None:
                 return _refused(plan, held)
-            written = _write(plan, image, means, sr_root, tuple(command), frozenset(one.id for one in below))
+            written = _write(plan, image, repair_context, sr_root, tuple(command), frozenset(one.id for one in below))
             if isinstance(written, Outcome):
                 return written
-            done = _judge(plan, written, image, means, verification)
+            done = _judge(plan, written, image, repair_context, verification)
             if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
                 for one in below:
                     # If the rename fails, the next run finds the image sound and closes the journal.
                     with suppress(WriteFailed):
-                        journal_folder.mark(one, Mark.SUPERSEDED)
+                        journal_store.mark(one, JournalState.SUPERSEDED)
             return done
     except SmfixError as error:
         # Once a byte is written every error is answered below; this is one of the locks.
@@ -142,7 +131,7 @@ def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
         )
     payload = sum(len(edit.data) for edit in plan.edits if not isinstance(edit, Resize))
     # Old and new bytes, each in base64.
-    lacking = journal_folder.room_for(folder, payload * 8 // 3 + _JOURNAL_PROSE)
+    lacking = journal_store.room_for(folder, payload * 8 // 3 + _JOURNAL_PROSE)
     return f"no space for the undo journal: {lacking}" if lacking else None
 
 
@@ -151,7 +140,7 @@ def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> bool
 
     Without `shorten` the image keeps its length, and the bytes after the old end stay as they are.
 
-    The caller has seen by :func:`smfix.repair.standing.standing` that nobody else wrote there.
+    The caller has seen by :func:`smfix.repair.image_state.image_state` that nobody else wrote there.
     Raises :class:`smfix.errors.WriteFailed` or :class:`smfix.errors.Unreadable`; then each sector
     holds its old or its new bytes, and it can be tried again.
     """
@@ -183,7 +172,7 @@ class _Written:
 def _write(
     plan: RepairPlan,
     image: OpenImage,
-    means: Means,
+    repair_context: RepairContext,
     sr_root: str | None,
     command: tuple[str, ...],
     below: frozenset[str],
@@ -191,48 +180,50 @@ def _write(
     """Steps 3 to 6 of a repair; an Outcome where it ends here."""
     # This reads up to 64 MiB, so it is done before the host's locks are held.
     reach = reach_of(image, plan.reachable, record(plan.edits, image)[0])
-    with means.guard.host_locks(image) as busy:
+    with repair_context.guard.host_locks(image) as busy:
         if busy is not None:
             return _refused(plan, busy)
         try:
-            objection = _objection(plan, image, means, below)
+            objection = _objection(plan, image, repair_context, below)
             if objection is not None:
                 return _refused(plan, objection)
-            lacking = no_room(image, plan, means.folder)
+            lacking = no_room(image, plan, repair_context.folder)
             if lacking is not None:
                 return _failed(plan, f"{lacking}; nothing was written")
-            entry, journal = _journal(plan, image, means.folder, sr_root, command, reach)
+            entry, journal = _journal(plan, image, repair_context.folder, sr_root, command, reach)
         except SmfixError as error:
             return _failed(plan, f"{error}; nothing was written to the image")
         try:
             _carry_out(image, journal)
             mtime = image.mtime
         except SmfixError as error:
-            return _roll_back(plan, entry, image, means, str(error), Status.FAILED)
+            return _roll_back(plan, entry, image, repair_context, str(error), Status.FAILED)
         except BaseException:
-            _roll_back(plan, entry, image, means, "interrupted", Status.FAILED)
+            _roll_back(plan, entry, image, repair_context, "interrupted", Status.FAILED)
             raise
     return _Written(entry, mtime)
 
 
-def _objection(plan: RepairPlan, image: OpenImage, means: Means, below: frozenset[str]) -> Refusal | None:
+def _objection(
+    plan: RepairPlan, image: OpenImage, repair_context: RepairContext, below: frozenset[str]
+) -> Refusal | None:
     """What, seen under the locks, forbids to go on."""
-    refusal = means.guard.objection(image)
+    refusal = repair_context.guard.objection(image)
     if refusal is not None:
         return refusal
-    for entry in journal_folder.open_journals(means.folder):
-        if isinstance(entry, JournalEntry) and entry.id not in below and concerns(entry.journal, image):
+    for entry in journal_store.open_journals(repair_context.folder):
+        if isinstance(entry, JournalEntry) and entry.id not in below and is_same_image(entry.journal, image):
             return Refusal(
                 Reason.STALE,
                 f"journal {entry.id} of this image is unfinished: its repair or undo was interrupted; run smfix again",
-                (means.undo_command(entry.id),),
+                (repair_context.undo_command(entry.id),),
             )
     if not fingerprint_matches(image, plan.fingerprint):
         return Refusal(Reason.STALE, "the image has changed since it was diagnosed; run smfix again")
     return None
 
 
-def concerns(journal: Journal, image: OpenImage) -> bool:
+def is_same_image(journal: Journal, image: OpenImage) -> bool:
     """True when `journal` is of this very image, as far as names and numbers tell.
 
     A volume of an SR is known by its name: device-mapper gives it another number at each activation. Any
@@ -259,7 +250,7 @@ def concerns(journal: Journal, image: OpenImage) -> bool:
 def is_replaced(journal: Journal, image: OpenImage) -> bool:
     """True when `image` is a later file with the inode number of the journal's file, which was deleted.
 
-    Call it if :func:`concerns` is true.
+    Call it if :func:`is_same_image` is true.
     """
     return Lineage(journal.birth, journal.generation).is_other(image.lineage)
 
@@ -296,7 +287,7 @@ def _journal(
         uuids=plan.uuids,
         reach=reach,
     )
-    return journal_folder.create(folder, journal), journal
+    return journal_store.create(folder, journal), journal
 
 
 def _carry_out(image: OpenImage, journal: Journal) -> None:
@@ -306,22 +297,24 @@ def _carry_out(image: OpenImage, journal: Journal) -> None:
         else:
             image.write(step.offset, step.after)
     image.sync()
-    if standing(image, journal) is not Standing.NEW:
+    if image_state(image, journal) is not ImageState.NEW:
         raise WriteFailed(f"{journal.target.path} does not read back what was written")
 
 
-def _judge(plan: RepairPlan, written: _Written, image: OpenImage, means: Means, verification: Verification) -> Outcome:
+def _judge(
+    plan: RepairPlan, written: _Written, image: OpenImage, repair_context: RepairContext, verification: Verification
+) -> Outcome:
     """Step 7: keep the repair if it verifies, else put the image back."""
     try:
         found, complaint = _verify(plan, image, verification)
     except SmfixError as error:
         found, complaint = (), str(error)
     except BaseException:
-        _take_back(plan, written, image, means, "interrupted before it was verified")
+        _take_back(plan, written, image, repair_context, "interrupted before it was verified")
         raise
     if complaint is not None:
-        return _take_back(plan, written, image, means, complaint)
-    return _settled(plan, written, means, found)
+        return _take_back(plan, written, image, repair_context, complaint)
+    return _settled(plan, written, repair_context, found)
 
 
 def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> tuple[tuple[Finding, ...], str | None]:
@@ -343,20 +336,22 @@ def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> t
     return found, verification.external()
 
 
-def _take_back(plan: RepairPlan, written: _Written, image: OpenImage, means: Means, why: str) -> Outcome:
+def _take_back(
+    plan: RepairPlan, written: _Written, image: OpenImage, repair_context: RepairContext, why: str
+) -> Outcome:
     """The repair does not verify: lock again, look again, and put the image back."""
     entry = written.entry
     try:
-        with means.guard.host_locks(image) as busy:
-            objection = busy or means.guard.objection(image)
+        with repair_context.guard.host_locks(image) as busy:
+            objection = busy or repair_context.guard.objection(image)
             if objection is None and not _is_as_left(written, image):
-                return _stuck(plan, entry, means, f"{why}; something else has written to it since")
+                return _stuck(plan, entry, repair_context, f"{why}; something else has written to it since")
             if objection is None:
-                return _roll_back(plan, entry, image, means, why, Status.ROLLED_BACK)
+                return _roll_back(plan, entry, image, repair_context, why, Status.ROLLED_BACK)
             unable = objection.message
     except SmfixError as error:
         unable = str(error)
-    return _stuck(plan, entry, means, f"{why}; it could not be put back: {unable}")
+    return _stuck(plan, entry, repair_context, f"{why}; it could not be put back: {unable}")
 
 
 def _is_as_left(written: _Written, image: OpenImage) -> bool:
@@ -369,18 +364,18 @@ def _roll_back(
     plan: RepairPlan,
     entry: JournalEntry,
     image: OpenImage,
-    means: Means,
+    repair_context: RepairContext,
     why: str,
     status: Status,
 ) -> Outcome:
     """Put the image back under locks that are held; `status` where that succeeds."""
     try:
-        if standing(image, entry.journal) is Standing.ELSEWHERE:
-            return _stuck(plan, entry, means, f"{why}; something else has written to it since")
+        if image_state(image, entry.journal) is ImageState.ELSEWHERE:
+            return _stuck(plan, entry, repair_context, f"{why}; something else has written to it since")
         restore(image, entry.journal)
-        journal_folder.mark(entry, Mark.ROLLED_BACK)
+        journal_store.mark(entry, JournalState.ROLLED_BACK)
     except SmfixError as error:
-        return _stuck(plan, entry, means, f"{why}; putting it back failed: {error}")
+        return _stuck(plan, entry, repair_context, f"{why}; putting it back failed: {error}")
     return Outcome(
         status=status,
         message=f"{why}; the image was put back as it was",
@@ -390,18 +385,18 @@ def _roll_back(
     )
 
 
-def _settled(plan: RepairPlan, written: _Written, means: Means, found: tuple[Finding, ...]) -> Outcome:
+def _settled(plan: RepairPlan, written: _Written, repair_context: RepairContext, found: tuple[Finding, ...]) -> Outcome:
     entry = written.entry
     try:
         reach = entry.journal.reach
         if written.mtime is not None and reach is not None and reach.digest is None:
             # If this fails, the only loss is that an undo will ask for consent.
             with suppress(WriteFailed):
-                journal_folder.keep_mtime(entry, written.mtime)
-        journal_folder.mark(entry, Mark.VERIFIED)
+                journal_store.keep_mtime(entry, written.mtime)
+        journal_store.mark(entry, JournalState.VERIFIED)
     except WriteFailed as error:
         # The image is right, yet the next run may take the repair for an interrupted one.
-        return _stuck(plan, entry, means, f"repaired and verified, but that could not be recorded: {error}")
+        return _stuck(plan, entry, repair_context, f"repaired and verified, but that could not be recorded: {error}")
     errors = any(finding.severity is Severity.ERROR for finding in found)
     orphans = any(problem is not None and problem.is_orphan for problem in map(row, {one.code for one in found}))
     left = (
@@ -415,12 +410,12 @@ def _settled(plan: RepairPlan, written: _Written, means: Means, found: tuple[Fin
         remaining=found,
         lost_sectors=plan.lost_sectors,
         journal=entry.id,
-        undo=means.undo_command(entry.id),
+        undo=repair_context.undo_command(entry.id),
     )
 
 
-def _stuck(plan: RepairPlan, entry: JournalEntry, means: Means, why: str) -> Outcome:
-    undo = means.undo_command(entry.id)
+def _stuck(plan: RepairPlan, entry: JournalEntry, repair_context: RepairContext, why: str) -> Outcome:
+    undo = repair_context.undo_command(entry.id)
     return Outcome(
         status=Status.FAILED,
         message=f"{why}; journal {entry.id} has the way back",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from smfix.model import ByteView, Fingerprint
+from smfix.values import ByteView, Fingerprint
 
 
 def digest(data: bytes) -> bytes:
-    """What :class:`smfix.model.Fingerprint` keeps of an extent's bytes: 16 bytes of BLAKE2b."""
+    """What :class:`smfix.values.Fingerprint` keeps of an extent's bytes: 16 bytes of BLAKE2b."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 

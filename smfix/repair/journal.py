@@ -1,7 +1,7 @@
 """The undo journal: what one repair changes, in one file that never changes. Pure.
 
 A journal is made durable before the first byte of the image is written, and its content is never
-touched again: how far the repair came is in the *name* of the file (:class:`Mark`), which changes
+touched again: how far the repair came is in the *name* of the file (:class:`JournalState`), which changes
 by one atomic rename. So there is no moment at which a journal is half written, and any byte that
 differs from what was written, is missing or was added, is damage: :func:`decode` refuses the file.
 
@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 from smfix.errors import JournalDamaged, JournalNewer
-from smfix.model import Backing, ByteView, Edit, Extent, Finding, Resize, Target, Write
+from smfix.values import Backing, ByteView, Edit, Extent, Finding, Resize, Target, Write
 
 FORMAT = 2
 """The newest format, the one that is written. Every format from 1 on is undone for ever (docs/adr/0017, 0021)."""
@@ -38,7 +38,7 @@ _DIGEST = re.compile(rb"[0-9a-f]{64}\n\Z")
 _SHA256 = 32
 
 
-class Mark(Enum):
+class JournalState(Enum):
     """How far a repair came: the suffix of its journal's name."""
 
     UNFINISHED = "unfinished"
@@ -59,12 +59,12 @@ class Mark(Enum):
     @property
     def is_open(self) -> bool:
         """True while the image may hold a mixture of old and new bytes."""
-        return self in (Mark.UNFINISHED, Mark.UNDOING)
+        return self in (JournalState.UNFINISHED, JournalState.UNDOING)
 
     @property
     def is_over(self) -> bool:
         """True when nothing is put back by this journal any more."""
-        return self in (Mark.SUPERSEDED, Mark.ROLLED_BACK, Mark.UNDONE)
+        return self in (JournalState.SUPERSEDED, JournalState.ROLLED_BACK, JournalState.UNDONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Journal:
     number of the device itself (None: a file). `steps` never overlap, never shrink the image, and
     change at least one byte: else before and after could not be told apart.
     `fixes` are (code, message) of the findings cleared, `lost` guest extents that are gone.
-    `birth` and `generation` are the file's (:class:`smfix.host.fileid.Lineage`), `uuids` those of the footers that
+    `birth` and `generation` are the file's (:class:`smfix.host.statx.Lineage`), `uuids` those of the footers that
     were sound before or are after, `reach` is what the repair makes readable; None and empty: not known, as in a
     journal of format 1.
     Raises ValueError where these do not hold together.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from smfix.model import ByteView, Edit, Extent, Fingerprint, Resize, Write
 from smfix.repair.fingerprint import digest
+from smfix.values import ByteView, Edit, Extent, Fingerprint, Resize, Write
 
 
 @dataclass(frozen=True, slots=True)

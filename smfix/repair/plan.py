@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from smfix.model import (
+from smfix.formats.vhd.image import VhdImage, inspect
+from smfix.formats.vhd.problems.problem import Context
+from smfix.formats.vhd.problems.registry import PROBLEMS, diagnose, row
+from smfix.formats.vhd.proof import violations
+from smfix.formats.vhd.reachable import reachable
+from smfix.repair.overlay import Overlay, Recorder, merged
+from smfix.values import (
     ByteView,
     Diagnosis,
     Disposition,
@@ -25,12 +31,6 @@ from smfix.model import (
     Severity,
     Verdict,
 )
-from smfix.problems.rows import Context
-from smfix.problems.table import PROBLEMS, diagnose, row
-from smfix.repair.overlay import Overlay, Recorder, merged
-from smfix.repair.proof import violations
-from smfix.vhd.image import VhdImage, inspect
-from smfix.vhd.reachable import reachable
 
 ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""

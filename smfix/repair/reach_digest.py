@@ -1,7 +1,7 @@
 """The digest of what a repair makes readable: has the guest written there since? Pure.
 
 Only bytes that the repair itself leaves as they are go into the digest, so it is the same before, during and after
-the repair; the bytes that it writes are compared with the journal (:mod:`smfix.repair.standing`).
+the repair; the bytes that it writes are compared with the journal (:mod:`smfix.repair.image_state`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from smfix.model import ByteView, Extent, Placed
+from smfix.formats.vhd.reachable import MOST
 from smfix.repair.journal import Change, Reach, Step
-from smfix.vhd.reachable import MOST
+from smfix.values import ByteView, Extent, Placed
 
 LIMIT = 64 << 20
 """Bytes that are read for a digest at most."""

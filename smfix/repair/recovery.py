@@ -26,16 +26,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 from smfix.errors import SmfixError
-from smfix.host.storage import OpenImage
-from smfix.model import ByteView, Outcome, Reason, Recovered, Refusal, Status
-from smfix.repair import journal_folder
-from smfix.repair.apply import Means, concerns, is_replaced, restore
+from smfix.host.image_file import OpenImage
+from smfix.repair import journal_store
+from smfix.repair.apply import RepairContext, is_replaced, is_same_image, restore
 from smfix.repair.fingerprint import fingerprint_matches
-from smfix.repair.journal import Journal, Mark
-from smfix.repair.journal_folder import JournalEntry
+from smfix.repair.image_state import ImageState, PutBack, image_state
+from smfix.repair.journal import Journal, JournalState
+from smfix.repair.journal_store import JournalEntry
 from smfix.repair.overlay import Recorder
 from smfix.repair.reach_digest import is_unchanged
-from smfix.repair.standing import PutBack, Standing, standing
+from smfix.values import ByteView, Outcome, Reason, Recovered, Refusal, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,9 @@ _FORESEEN = {
     Fate.PUT_BACK: "would be put back first",
 }
 _NEXT_MARK = {
-    Fate.VERIFIED: Mark.VERIFIED,
-    Fate.SUPERSEDED: Mark.SUPERSEDED,
-    Fate.APPLIED: Mark.APPLIED,
+    Fate.VERIFIED: JournalState.VERIFIED,
+    Fate.SUPERSEDED: JournalState.SUPERSEDED,
+    Fate.APPLIED: JournalState.APPLIED,
 }
 
 
@@ -106,8 +106,8 @@ def interrupted(folder: str, image: OpenImage) -> tuple[JournalEntry, ...]:
     """
     mine = [
         entry
-        for entry in journal_folder.open_journals(folder)
-        if isinstance(entry, JournalEntry) and concerns(entry.journal, image)
+        for entry in journal_store.open_journals(folder)
+        if isinstance(entry, JournalEntry) and is_same_image(entry.journal, image)
     ]
     # Ids of one second have no order.
     return tuple(sorted(mine, key=lambda entry: entry.journal.created, reverse=True))
@@ -123,15 +123,15 @@ def fate_of(entry: JournalEntry, image: OpenImage, view: ByteView, seen: Seen) -
     journal = entry.journal
     if is_replaced(journal, image):
         return Fate.SUPERSEDED
-    now = standing(view, journal)
-    if now is Standing.OLD:
+    now = image_state(view, journal)
+    if now is ImageState.OLD:
         return Fate.OLD
     if seen.is_sound:
-        is_complete = now is Standing.NEW and not is_another(journal, seen)
+        is_complete = now is ImageState.NEW and not is_another(journal, seen)
         return Fate.VERIFIED if is_complete else Fate.SUPERSEDED
-    if is_another(journal, seen) or now is Standing.ELSEWHERE:
+    if is_another(journal, seen) or now is ImageState.ELSEWHERE:
         return Fate.STALE
-    if now is Standing.NEW:
+    if now is ImageState.NEW:
         return Fate.APPLIED
     return Fate.PUT_BACK if is_unchanged(view, journal.reach) else Fate.AFRESH
 
@@ -162,7 +162,7 @@ def foretold(entry: JournalEntry, fate: Fate) -> Recovered:
 
 def recover(
     image: OpenImage,
-    means: Means,
+    repair_context: RepairContext,
     look: Look,
     writing: Callable[[], AbstractContextManager[OpenImage | Refusal]],
     *,
@@ -176,22 +176,22 @@ def recover(
     done: list[Recovered] = []
     below: list[JournalEntry] = []
     try:
-        with means.guard.own_lock(image) as held:
+        with repair_context.guard.own_lock(image) as held:
             if held is not None:
                 return Recovery(outcome=_refused(None, held))
             over: list[Journal] = []
             seen: Seen | None = None
             mtime, recorder = image.mtime, Recorder(image)
-            for entry in interrupted(means.folder, image):
+            for entry in interrupted(repair_context.folder, image):
                 if seen is None:
                     mtime, recorder = image.mtime, Recorder(image)
                     seen = look(recorder)
                 fate = fate_of(entry, image, _below(recorder, over), seen)
                 wrote: bool | Refusal = False
                 if fate is Fate.STALE:
-                    wrote = means.guard.objection(image) or stale_interrupted(entry, image)
+                    wrote = repair_context.guard.objection(image) or stale_interrupted(entry, image)
                 elif fate is Fate.PUT_BACK:
-                    wrote = _put_back(entry, recorder, mtime, means, writing, may_write=may_write)
+                    wrote = _put_back(entry, recorder, mtime, repair_context, writing, may_write=may_write)
                     seen = None  # the bytes are others now
                 if isinstance(wrote, Refusal):
                     return Recovery(tuple(done), tuple(below), _refused(entry, wrote))
@@ -214,13 +214,13 @@ def closed(entry: JournalEntry, fate: Fate) -> JournalEntry:
 
     Raises :class:`smfix.errors.WriteFailed`.
     """
-    return journal_folder.mark(entry, _NEXT_MARK[fate]) if fate in _NEXT_MARK else entry
+    return journal_store.mark(entry, _NEXT_MARK[fate]) if fate in _NEXT_MARK else entry
 
 
 def _closed(entry: JournalEntry, fate: Fate) -> JournalEntry:
     if fate in (Fate.OLD, Fate.PUT_BACK):
-        was_undo = entry.mark is Mark.UNDOING
-        return journal_folder.mark(entry, Mark.UNDONE if was_undo else Mark.ROLLED_BACK)
+        was_undo = entry.mark is JournalState.UNDOING
+        return journal_store.mark(entry, JournalState.UNDONE if was_undo else JournalState.ROLLED_BACK)
     return closed(entry, fate)
 
 
@@ -240,7 +240,7 @@ def _put_back(
     entry: JournalEntry,
     recorder: Recorder,
     mtime: int | None,
-    means: Means,
+    repair_context: RepairContext,
     writing: Callable[[], AbstractContextManager[OpenImage | Refusal]],
     *,
     may_write: bool,
@@ -252,8 +252,8 @@ def _put_back(
     with writing() as image:
         if isinstance(image, Refusal):
             return image
-        with means.guard.host_locks(image) as busy:
-            objection = busy or means.guard.objection(image)
+        with repair_context.guard.host_locks(image) as busy:
+            objection = busy or repair_context.guard.objection(image)
             if objection is not None:
                 return objection
             if image.mtime != mtime or not fingerprint_matches(image, recorder.fingerprint()):
@@ -274,7 +274,7 @@ def stale_interrupted(entry: JournalEntry, image: OpenImage) -> Refusal:
 
 
 def _name(entry: JournalEntry) -> str:
-    what = "undo" if entry.mark is Mark.UNDOING else "repair"
+    what = "undo" if entry.mark is JournalState.UNDOING else "repair"
     return f"an interrupted {what} (journal {entry.id})"
 
 

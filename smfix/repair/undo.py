@@ -12,15 +12,15 @@ A journal that is still open is judged first, as recovery does.
 from __future__ import annotations
 
 from smfix.errors import SmfixError
-from smfix.host.storage import OpenImage, open_image
-from smfix.model import Extent, Outcome, Reason, Recovered, Refusal, Status
-from smfix.repair import journal_folder
-from smfix.repair.apply import Means, concerns, is_replaced, restore
-from smfix.repair.journal import Journal, Mark
-from smfix.repair.journal_folder import JournalEntry
+from smfix.host.image_file import OpenImage, open_image
+from smfix.repair import journal_store
+from smfix.repair.apply import RepairContext, is_replaced, is_same_image, restore
+from smfix.repair.image_state import ImageState, image_state
+from smfix.repair.journal import Journal, JournalState
+from smfix.repair.journal_store import JournalEntry
 from smfix.repair.reach_digest import is_unchanged
 from smfix.repair.recovery import Fate, Look, Seen, closed, decided, fate_of, interrupted, is_another, stale_interrupted
-from smfix.repair.standing import Standing, standing
+from smfix.values import Extent, Outcome, Reason, Recovered, Refusal, Status
 
 NEWER = "UNDO-NEWER"
 """The consent to take newer data along."""
@@ -31,12 +31,14 @@ def open_target(journal: Journal) -> OpenImage | Refusal:
     """The journal's image, open for writing as the repair opened it.
 
     Raises :class:`smfix.errors.Unreadable` and :class:`smfix.errors.WriteFailed` as
-    :func:`smfix.host.storage.open_image` does.
+    :func:`smfix.host.image_file.open_image` does.
     """
     return open_image(journal.target, sr_root=journal.sr_root, write=True)
 
 
-def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, newer: bool = False) -> Outcome:
+def undo(
+    entry: JournalEntry, image: OpenImage, repair_context: RepairContext, look: Look, *, newer: bool = False
+) -> Outcome:
     """Put `image` (open for writing) back as it was before the repair that `entry` records.
 
     `newer`: the operator agrees that newer data goes along. The outcome is `rolled-back` where the image is now byte
@@ -44,11 +46,11 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, new
     storage failed: then the journal stays open, and the same command completes it.
     """
     try:
-        with means.guard.own_lock(image) as held:
+        with repair_context.guard.own_lock(image) as held:
             if held is not None:
                 return _refused(entry, held)
             # Another smfix may have finished with it while we waited for the lock.
-            entry = journal_folder.load(means.folder, entry.id)
+            entry = journal_store.load(repair_context.folder, entry.id)
             seen = look(image)
             recovered: tuple[Recovered, ...] = ()
             if entry.mark.is_open and not is_foreign(entry, image):
@@ -56,20 +58,20 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, new
                 if fate in (Fate.VERIFIED, Fate.SUPERSEDED):
                     before, entry = entry, closed(entry, fate)
                     recovered = (decided(before, fate, entry),)
-            objection = stale(entry, image, means, seen, newer=newer)
+            objection = stale(entry, image, repair_context, seen, newer=newer)
             if objection is not None:
                 return _refused(entry, objection)._replace(recovered=recovered)
             lost = newer_data(entry, image)
             mtime = image.mtime
-            with means.guard.host_locks(image) as busy:
-                objection = busy or means.guard.objection(image)
+            with repair_context.guard.host_locks(image) as busy:
+                objection = busy or repair_context.guard.objection(image)
                 if objection is None and (mtime is None or image.mtime != mtime):
                     # Somebody may have written while we waited: of a device only its bytes tell.
-                    objection = stale(entry, image, means, seen, newer=newer)
+                    objection = stale(entry, image, repair_context, seen, newer=newer)
                 ends = _refused(entry, objection) if objection else _put_back(entry, image, lost)
                 return ends._replace(recovered=recovered)
     except SmfixError as error:
-        again = means.undo_command(entry.id)
+        again = repair_context.undo_command(entry.id)
         return Outcome(
             status=Status.FAILED,
             message=f"{error}; the undo is not complete",
@@ -80,11 +82,11 @@ def undo(entry: JournalEntry, image: OpenImage, means: Means, look: Look, *, new
 
 
 def _put_back(entry: JournalEntry, image: OpenImage, lost: str | None) -> Outcome:
-    regretted = entry.mark is not Mark.UNFINISHED
-    if entry.mark in (Mark.VERIFIED, Mark.APPLIED):
-        entry = journal_folder.mark(entry, Mark.UNDOING)
+    regretted = entry.mark is not JournalState.UNFINISHED
+    if entry.mark in (JournalState.VERIFIED, JournalState.APPLIED):
+        entry = journal_store.mark(entry, JournalState.UNDOING)
     restore(image, entry.journal)
-    journal_folder.mark(entry, Mark.UNDONE if regretted else Mark.ROLLED_BACK)
+    journal_store.mark(entry, JournalState.UNDONE if regretted else JournalState.ROLLED_BACK)
     what = "the repair was undone" if regretted else "an interrupted repair was put back"
     return Outcome(
         status=Status.ROLLED_BACK,
@@ -95,13 +97,15 @@ def _put_back(entry: JournalEntry, image: OpenImage, lost: str | None) -> Outcom
 
 def is_foreign(entry: JournalEntry, image: OpenImage) -> bool:
     """True when `image` is not the file, or the device, that the journal is of."""
-    return not concerns(entry.journal, image) or is_replaced(entry.journal, image)
+    return not is_same_image(entry.journal, image) or is_replaced(entry.journal, image)
 
 
-def stale(entry: JournalEntry, image: OpenImage, means: Means, seen: Seen, *, newer: bool) -> Refusal | None:
+def stale(
+    entry: JournalEntry, image: OpenImage, repair_context: RepairContext, seen: Seen, *, newer: bool
+) -> Refusal | None:
     """Why the journal's old bytes must not be put into this image. Raises Unreadable."""
     journal, path = entry.journal, image.target.path
-    if entry.mark in (Mark.UNDONE, Mark.ROLLED_BACK):
+    if entry.mark in (JournalState.UNDONE, JournalState.ROLLED_BACK):
         return Refusal(Reason.STALE, f"journal {entry.id} is {entry.mark.value} already")
     if is_foreign(entry, image) or is_another(journal, seen):
         return Refusal(Reason.STALE, f"{path} is not the file that journal {entry.id} is of")
@@ -109,21 +113,21 @@ def stale(entry: JournalEntry, image: OpenImage, means: Means, seen: Seen, *, ne
         Reason.STALE,
         f"{path} has moved on since the repair; putting old bytes back would destroy what was written since",
     )
-    for later in interrupted(means.folder, image):
+    for later in interrupted(repair_context.folder, image):
         if later.id != entry.id and later.journal.created > journal.created:
             return Refusal(
                 Reason.STALE,
                 f"journal {later.id} of a later repair of {path} is unfinished; it comes first",
-                (means.undo_command(later.id),),
+                (repair_context.undo_command(later.id),),
             )
-    if entry.mark is Mark.SUPERSEDED:
+    if entry.mark is JournalState.SUPERSEDED:
         return moved_on
-    now = standing(image, journal)
-    if entry.mark.is_open and now is Standing.OLD:
+    now = image_state(image, journal)
+    if entry.mark.is_open and now is ImageState.OLD:
         return None
-    if entry.mark.is_open and (now is Standing.ELSEWHERE or (now is Standing.BETWEEN and seen.is_sound)):
+    if entry.mark.is_open and (now is ImageState.ELSEWHERE or (now is ImageState.BETWEEN and seen.is_sound)):
         return moved_on if seen.is_sound else stale_interrupted(entry, image)
-    if not entry.mark.is_open and now is not Standing.NEW:
+    if not entry.mark.is_open and now is not ImageState.NEW:
         return moved_on
     lost = newer_data(entry, image)
     if lost is None or newer:
@@ -132,7 +136,7 @@ def stale(entry: JournalEntry, image: OpenImage, means: Means, seen: Seen, *, ne
         Reason.STALE,
         f"{path} may have moved on since the repair; putting old bytes back would take along {lost}. "
         f"--confirm {NEWER} agrees to that",
-        (f"{means.undo_command(entry.id)} --confirm {NEWER} --yes",),
+        (f"{repair_context.undo_command(entry.id)} --confirm {NEWER} --yes",),
     )
 
 
@@ -149,7 +153,7 @@ def newer_data(entry: JournalEntry, image: OpenImage) -> str | None:
         more = " and more" if len(reach.guest) > len(runs) else ""
         places = f"what was written since to {_named(runs)}{more}, which the repair made readable"
     if unchanged is None:
-        kept = journal_folder.kept_mtime(entry) if entry.mark is Mark.VERIFIED else None
+        kept = journal_store.kept_mtime(entry) if entry.mark is JournalState.VERIFIED else None
         if kept is not None and kept == image.mtime:
             return None
     return places

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from smfix.model import (
+from smfix.values import (
     CheckedImage,
     Exit,
     Outcome,

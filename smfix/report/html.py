@@ -17,13 +17,13 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from smfix.model import LogReading, Rescan
-from smfix.report import dossier
-from smfix.report.dossier import Card, Environment, Portrait, Relative, Table
+from smfix.report import page_model
+from smfix.report.diagram import LEGEND
 from smfix.report.escape import printable
 from smfix.report.layout import counted, moment, span
-from smfix.report.overview import short
-from smfix.report.picture import LEGEND
+from smfix.report.page_model import Card, Environment, Portrait, Relative, Table
+from smfix.report.summary import short
+from smfix.values import LogReading, Rescan
 
 if TYPE_CHECKING:
     import jinja2
@@ -66,10 +66,10 @@ def render(page: Page) -> str:
         include_data=page.include_data,
         next=_next(page),
         undo_all=page.undo_all,
-        timeline=None if page.reading is None else dossier.timeline(page.reading, shown),
+        timeline=None if page.reading is None else page_model.timeline(page.reading, shown),
         legend=LEGEND,
-        cells=dossier.CELLS,
-        pieces=dossier.PIECES,
+        cells=page_model.CELLS,
+        pieces=page_model.PIECES,
         **_style(),
     )
     return _ascii(html)
@@ -101,7 +101,7 @@ def _next(page: Page) -> list[str]:
     """The commands of the disks that are not settled, each once; those of settled ones where there is no other."""
     waiting = [step for card in page.cards if not card.is_calm for step in card.next]
     done = [step for card in page.cards for step in card.next]
-    return list(dict.fromkeys(waiting or done))[: dossier.PIECES]
+    return list(dict.fromkeys(waiting or done))[: page_model.PIECES]
 
 
 def _asset(name: str) -> str:

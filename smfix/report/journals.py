@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smfix.model import Pruned, Pruning, Record, Status, TreatedImage, Write
 from smfix.report.escape import command, printable
 from smfix.report.layout import counted, moment, row, verbatim
 from smfix.report.text import edit_words, named, result
+from smfix.values import JournalRecord, Pruned, Pruning, Status, TreatedImage, Write
 
 
 def none_in(folder: str) -> str:
@@ -15,7 +15,7 @@ def none_in(folder: str) -> str:
     return f"No journal in {printable(folder)} (--journal-dir names another)."
 
 
-def listing(records: Sequence[Record], folder: str) -> str:
+def listing(records: Sequence[JournalRecord], folder: str) -> str:
     """Two lines for each journal of `folder`, oldest first."""
     if not records:
         return none_in(folder)
@@ -29,21 +29,21 @@ def listing(records: Sequence[Record], folder: str) -> str:
     return "\n".join(lines)
 
 
-def _made(record: Record) -> str:
+def _made(record: JournalRecord) -> str:
     """When, to the second: JSON has the rest."""
     return moment(None if record.created is None else record.created.replace(microsecond=0))
 
 
-def _taken(records: Sequence[Record]) -> str:
+def _taken(records: Sequence[JournalRecord]) -> str:
     return counted(disk_use(records), "byte")
 
 
-def disk_use(records: Sequence[Record]) -> int:
+def disk_use(records: Sequence[JournalRecord]) -> int:
     """The bytes of the journals' files, as far as they are known."""
     return sum(record.bytes or 0 for record in records)
 
 
-def detail(record: Record) -> str:
+def detail(record: JournalRecord) -> str:
     """Everything one journal holds, less the bytes themselves."""
     lines = [f"{record.id}  [{record.state}]", verbatim("file", record.file)]
     if record.damage is not None:
@@ -68,7 +68,7 @@ def detail(record: Record) -> str:
     return "\n".join(lines)
 
 
-def proposal(record: Record) -> str:
+def proposal(record: JournalRecord) -> str:
     """What a person is asked about before an undo."""
     bytes_back = sum(len(edit.data) for edit in record.edits if isinstance(edit, Write))
     lines = [

@@ -13,18 +13,20 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from smfix.model import (
+from smfix.report import exitcode
+from smfix.report.journals import disk_use
+from smfix.values import (
     CheckedImage,
     Damaged,
     Edit,
     Exit,
     Finding,
+    JournalRecord,
     LogReading,
     Names,
     Outcome,
     Pruned,
     Pruning,
-    Record,
     RepairPlan,
     Rescan,
     Sound,
@@ -32,12 +34,10 @@ from smfix.model import (
     TreatedIncident,
     Write,
 )
-from smfix.report import exitcode
-from smfix.report.journals import disk_use
 
 if TYPE_CHECKING:
-    from smfix.vhd.image import VhdImage
-    from smfix.vhd.structs import BatmapHeader, Footer, Header, ParentLocator
+    from smfix.formats.vhd.image import VhdImage
+    from smfix.formats.vhd.structs import BatmapHeader, Footer, Header, ParentLocator
 
 Document = dict[str, Any]
 _PIECE = 1 << 16  # characters
@@ -103,7 +103,7 @@ def _laid_out(value: object, depth: int) -> str:
 def plain(value: object) -> Any:
     """`value` as JSON knows it: enums by value, times as text, bytes as hex, tuples as lists.
 
-    An :class:`smfix.model.Extent` becomes ``{"offset", "length"}``.
+    An :class:`smfix.values.Extent` becomes ``{"offset", "length"}``.
     """
     match value:
         case None | bool() | int() | float() | str() if not isinstance(value, Enum):
@@ -283,7 +283,7 @@ def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> Do
     }
 
 
-def journal(records: Sequence[Record]) -> Document:
+def journal(records: Sequence[JournalRecord]) -> Document:
     """``smfix.journal/1``."""
     return {
         "schema": "smfix.journal/1",
@@ -391,7 +391,7 @@ def _structure(found: Sound[Any] | Damaged | None, fields: Document | None) -> D
 
 def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> Document:
     """The fields by name: cookies and creators as text, UUIDs as UUIDs, other bytes as hex."""
-    from smfix.vhd.structs import uuid_text
+    from smfix.formats.vhd.structs import uuid_text
 
     named: Document = {}
     for name in (field.name for field in dataclasses.fields(structure)):

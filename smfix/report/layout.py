@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from smfix.patterns import pattern
 from smfix.report.escape import printable
+from smfix.smlog.patterns import pattern
 
 WIDTH = 80
 """Columns of a report that goes anywhere but to a terminal."""

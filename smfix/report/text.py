@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smfix.model import (
+from smfix.report.layout import INDENT, clipped, counted, moment, row, span, verbatim, wrapped
+from smfix.report.next_steps import breaks
+from smfix.report.summary import Left, overview, short, way_back
+from smfix.values import (
     CheckedImage,
     Edit,
     Finding,
@@ -21,9 +24,6 @@ from smfix.model import (
     TreatedIncident,
     Write,
 )
-from smfix.report.layout import INDENT, clipped, counted, moment, row, span, verbatim, wrapped
-from smfix.report.onward import breaks
-from smfix.report.overview import Left, overview, short, way_back
 
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
@@ -206,9 +206,9 @@ def plan(value: Outcome) -> list[str]:
 
 def mended(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
     """What the fixes do or did, once for each code, in the words of the problem table."""
-    from smfix.problems import table  # only here: most reports write nothing
+    from smfix.formats.vhd.problems import registry  # only here: most reports write nothing
 
-    rows = [table.row(code) for code in dict.fromkeys(fix.code for fix in fixes)]
+    rows = [registry.row(code) for code in dict.fromkeys(fix.code for fix in fixes)]
     return [each.done if is_done else each.todo for each in rows if each is not None]
 
 

@@ -11,7 +11,7 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
 
 _SETTLING = 8  # looks at a folder until it stands still
 _NUMBERED = pattern(r"\.(?P<number>[0-9]{1,4})(?:\.[a-z0-9]{1,4})?\Z")

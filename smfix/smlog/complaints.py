@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
 
 T = TypeVar("T")
 _LONGEST = 1200  # characters: no line of vhd-util's is longer

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog import complaints, rules
 from smfix.smlog.complaints import Verdict, Weight
 from smfix.smlog.formats import is_of_storage
@@ -29,6 +28,7 @@ from smfix.smlog.names import (
     short_name,
     volume_path,
 )
+from smfix.smlog.patterns import pattern
 from smfix.smlog.processes import run_before, same_run, sr_of, srs_named, started_between
 from smfix.smlog.records import RECORD_LINES, Record, read_record
 from smfix.smlog.rules import Rule, Says

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
 from smfix.smlog.stamps import BASIC_TIME, ISO_TIME, SYSLOG_TIME, Stamp, read_stamp
 
 _HOST = r"(?P<host>[^\s:]{1,255})"

@@ -16,11 +16,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
 
-from smfix.model import Evidence, Incident, State, VdiRef
 from smfix.smlog.events import Failure, Quote, Voice, bounded
 from smfix.smlog.names import FILES, Disk, linstor_volume
 from smfix.smlog.processes import same_run
 from smfix.smlog.proofs import Proof, Strength
+from smfix.values import Evidence, Incident, State, VdiRef
 
 # The order in which kinds are told: what the storage manager said first, then why.
 KINDS = (

@@ -9,8 +9,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog.formats import PID
+from smfix.smlog.patterns import pattern
 from smfix.smlog.stamps import Stamp
 
 _PID = pattern(PID)

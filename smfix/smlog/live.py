@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smfix.patterns import pattern
 from smfix.smlog.events import EventReader, Failure, GcEnded
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window, pid_needles
+from smfix.smlog.patterns import pattern
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, read_proofs
 from smfix.smlog.rules import ANCHORS
 

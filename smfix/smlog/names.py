@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
 
 HEX8 = r"[0-9a-fA-F]{8}"
 UUID = rf"{HEX8}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}"

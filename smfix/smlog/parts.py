@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from smfix.errors import Unreadable
-from smfix.patterns import pattern
 from smfix.smlog.archives import Log
 from smfix.smlog.blocks import BLOCK, Cutter
 from smfix.smlog.engine import Data, Engine
 from smfix.smlog.lines import LINE_LIMIT, REACH_AHEAD, REACH_BACK, Block, Position, parse_line
+from smfix.smlog.patterns import pattern
 from smfix.smlog.stamps import Stamp
 from smfix.smlog.sweep import Event, InQuestion, Looking, Memory, Sweep, Tally
 from smfix.smlog.unpack import Damaged

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog.formats import is_of_storage, read_prefix, unescape
+from smfix.smlog.patterns import pattern
 from smfix.smlog.quoted_text import is_open
 from smfix.smlog.stamps import MONTHS
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from smfix.patterns import pattern
 from smfix.smlog.formats import is_of_storage
 from smfix.smlog.lines import Line, Window, pid_needles
 from smfix.smlog.names import UUID, image_paths
+from smfix.smlog.patterns import pattern
 from smfix.smlog.stamps import Stamp
 
 SILENCE = timedelta(hours=24)

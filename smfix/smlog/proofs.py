@@ -15,11 +15,11 @@ from enum import Enum
 from itertools import islice
 from typing import NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog.events import Quote, Voice, quote, voice
 from smfix.smlog.formats import is_of_storage
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import UUID, VDI_NAME, image_path, short_name
+from smfix.smlog.patterns import pattern
 from smfix.smlog.processes import same_run, sr_of, starts_run
 from smfix.smlog.records import arguments, subject, succeeded
 

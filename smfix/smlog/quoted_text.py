@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
 
 _COMMAND = pattern(r"\b(?:sr|vdi)_[a-z_]{1,40} \{")
 # As Python prints it; without its second quote where the message was cut off in it.

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog.lines import Line, Window
 from smfix.smlog.names import ImagePath, image_path
+from smfix.smlog.patterns import pattern
 
 RECORD_LINES = 200  # of one FAILED record; vhd-util's longest dump has some 60
 _COMMAND_WITHIN = 12  # lines of the process between a command and its failure

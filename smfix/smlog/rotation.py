@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
 
 _COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|Z))?"
 _ROTATED = pattern(

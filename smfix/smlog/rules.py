@@ -12,10 +12,10 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog.formats import is_of_storage
 from smfix.smlog.lines import Line
 from smfix.smlog.names import UUID, VDI_NAME
+from smfix.smlog.patterns import pattern
 from smfix.smlog.quoted_text import merely_tells
 
 _BEFORE, _BEHIND = 640, 2400  # characters around an anchor in which its pattern is searched

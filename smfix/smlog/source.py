@@ -11,20 +11,20 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import Unreadable, UsageError
-from smfix.model import Incident, LogReading, VdiRef
-from smfix.patterns import pattern
 from smfix.smlog.archives import Log, Stored
 from smfix.smlog.engine import fastest_engine
 from smfix.smlog.events import Failure
 from smfix.smlog.incidents import Register, incident
 from smfix.smlog.names import Disk
 from smfix.smlog.parts import Reading, Seen
+from smfix.smlog.patterns import pattern
 from smfix.smlog.proofs import Proof
 from smfix.smlog.stamps import Calendar, Localize
 from smfix.smlog.streams import find_logs
 from smfix.smlog.sweep import Event, Tally
 from smfix.smlog.unpack import Damaged
 from smfix.smlog.workers import read_everything
+from smfix.values import Incident, LogReading, VdiRef
 
 if TYPE_CHECKING:
     from smfix.smlog.xapi_db import Database

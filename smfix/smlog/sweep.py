@@ -13,11 +13,11 @@ from enum import Enum
 from itertools import chain
 from typing import NamedTuple
 
-from smfix.patterns import pattern
 from smfix.smlog.engine import Data, Engine, Net
 from smfix.smlog.events import EventReader, Failure, Quote
 from smfix.smlog.lines import REACH_AHEAD, Block, Line, Window
 from smfix.smlog.names import FILES, Disk
+from smfix.smlog.patterns import pattern
 from smfix.smlog.proofs import PROOF_ANCHORS, Proof, Strength, read_proofs
 from smfix.smlog.rules import ANCHORS
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from smfix.errors import Unreadable
-from smfix.readers import Asked, Reader, Tell
+from smfix.host.readers import Asked, Reader, Tell
 from smfix.smlog.names import Disk
 from smfix.smlog.parts import Part, Reading, Seen, cost, divide, everything, numbered, placed, read_part
 from smfix.smlog.sweep import Event, InQuestion, Looking, Memory, in_question, recall

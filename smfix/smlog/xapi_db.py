@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
 
-from smfix.model import Names, Surroundings
-from smfix.patterns import pattern
+from smfix.smlog.patterns import pattern
+from smfix.values import Names, Surroundings
 
 _MOST_ROWS = 500_000
 _LONGEST_TOKEN = 8 << 20  # bytes that no tag of an honest database needs

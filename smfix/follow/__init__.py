@@ -1,0 +1,1 @@
+"""The follower: a log that grows, from its lines to confirmed repairs."""

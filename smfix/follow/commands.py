@@ -1,0 +1,286 @@
+"""The live commands' use cases: follow a log as the command line says, and tell how it stands.
+
+Options in, a follower set up and run, or the states of all followers read. Nothing is rendered here
+but the events, which are told while they happen.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TextIO
+
+from smfix.errors import SmfixError, Unreadable, UsageError, WriteFailed
+from smfix.follow import incident_state, policy
+from smfix.follow import state as ledgers
+from smfix.follow.event_wait import EventWait
+from smfix.follow.incident_state import Stage
+from smfix.follow.loop import METRICS, Follower, FollowQuestion, document
+from smfix.follow.policy import Policy
+from smfix.follow.state import FollowerState, StateDamaged, TrackedIncident
+from smfix.follow.state_store import StateFile, read_state, state_files
+from smfix.formats.vhd.problems.registry import PROBLEMS
+from smfix.host import atomic_file, kernel_path
+from smfix.report import follow_report
+from smfix.smlog.follow import Tail
+from smfix.smlog.source import zone_of
+from smfix.usecases.from_log import RunOptions, rescan
+from smfix.values import Outcome, Status
+
+ROOT_STATE = "/var/lib/smfix/follow"
+_MOST_POLICY = 1 << 20  # bytes
+_NO_READER = 1.0  # seconds that a reader who takes nothing is waited for once we are to stop
+_PIPE = 4096  # bytes that a pipe takes at once when it takes any
+
+
+@dataclass(frozen=True, slots=True)
+class FollowOptions:
+    """The options of ``from-log --follow`` that are not a Setting's."""
+
+    logs: tuple[str, ...]
+    yes: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    since: str | None = None
+    until: str | None = None
+    tz: str | None = None
+    year: int | None = None
+    policy: str | None = None
+    state_dir: str | None = None
+    metrics: str | None = None
+    inotify: bool = True
+
+
+def default_state() -> str:
+    """Where followers keep what they know: root's folder, else the XDG state."""
+    if os.geteuid() == 0:
+        return ROOT_STATE
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, "smfix", "follow")
+
+
+def read_policy(path: str) -> Policy:
+    """The policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line.
+
+    One that somebody else can change is a mistake too.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise Unreadable(f"{path}: not a file")
+            # It says what is written to disks and which commands are run, as whoever runs smfix.
+            if about.st_mode & 0o022 or about.st_uid not in (0, os.geteuid()):
+                raise UsageError(f"{path}: somebody else may write to it; `chown root` and `chmod go-w` it")
+            text = file.read(_MOST_POLICY + 1).decode("utf-8", "replace")
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from error
+    read = policy.read(text, (problem.code for problem in PROBLEMS), incident_state.EVENTS)
+    if isinstance(read, Policy):
+        return read
+    raise UsageError("\n".join(f"{path}: {mistake}" for mistake in read))
+
+
+def metrics_folder(path: str) -> str:
+    """The folder of the metrics file that a service is to write; it may be made later.
+
+    Raises UsageError for a name that no metrics file can have.
+    """
+    with suppress(WriteFailed):
+        atomic_file.check(path, METRICS)
+    return os.path.dirname(kernel_path.named(path))
+
+
+# --------------------------------------------------------------------------- following
+
+
+def follow(options: FollowOptions, run_options: RunOptions, out: TextIO, say: Callable[[str], None]) -> int:
+    """Follow until SIGTERM or SIGINT; 0. `out` is the stream whose descriptor events are written to.
+
+    Raises UsageError for what cannot be meant, Unreadable, WriteFailed and Followed at the start.
+    """
+    log = _one_log(options)
+    path = None if options.policy is None else kernel_path.named(options.policy)
+    metrics = options.metrics
+    if metrics is not None:
+        atomic_file.check(metrics, METRICS)
+        metrics = kernel_path.named(metrics)
+    if options.year is not None and not 1970 <= options.year <= 9999:
+        raise UsageError(f"--year {options.year}: not a year from 1970 to 9999")
+
+    def rules() -> Policy:
+        read = Policy() if path is None else read_policy(path)
+        return replace(read, dry_run=True) if options.dry_run else read
+
+    asked = FollowQuestion(
+        log=log,
+        state_dir=kernel_path.named(options.state_dir or default_state()),
+        localize=zone_of(options.tz),
+        year=options.year,
+        at_end=options.since == "now",
+        may_write=(options.yes or path is not None) and not options.dry_run,
+        metrics=metrics,
+        policy=rules(),
+        read_policy=None if path is None else rules,
+        rescan=None if run_options.pool is None or not run_options.rescan else lambda sr: _rescan(sr, run_options),
+    )
+    wake = EventWait(os.path.dirname(log), use_inotify=options.inotify)
+    with wake:
+        to = _Out(out, options.as_json, wake)
+        if sys.stderr.isatty():  # else somebody waits, and does not know for what
+            there = "" if os.path.exists(log) else ", which is not there yet"
+            say(f"smfix: following {log}{there}; Ctrl-C ends it, and the next run goes on from there")
+        Follower(asked, run_options, wake, to.tell, say, to.listens).run()
+    return 0
+
+
+def _rescan(sr: str, run_options: RunOptions) -> tuple[bool, str]:
+    """Have the storage manager look at an SR again: whether it will, and a line about it."""
+    if run_options.pool is None:
+        return False, "not rescanned: no XAPI"
+    # By a connection of its own: a scan takes minutes, and meanwhile the next repair has questions.
+    pool = run_options.pool.another()
+    try:
+        done = rescan([(sr, Outcome(Status.REPAIRED, ""))], run_options._replace(pool=pool))
+    finally:
+        pool.close()
+    return any(one.done for one in done), "; ".join(one.message for one in done)
+
+
+def _one_log(options: FollowOptions) -> str:
+    if options.until is not None:
+        raise UsageError("--until does not go with --follow, which has no end")
+    if options.since not in (None, "now"):
+        raise UsageError("--follow starts at its checkpoint, else at the file's beginning; or say --since now")
+    if options.yes and options.dry_run:
+        raise UsageError("--yes and --dry-run contradict each other")
+    if len(options.logs) != 1 or options.logs[0] == "-":
+        raise UsageError("--follow follows one file; run one smfix for each")
+    log = options.logs[0]
+    return kernel_path.named(os.path.join(log, "SMlog") if os.path.isdir(log) else log)
+
+
+@dataclass(slots=True)
+class _Out:
+    """Where events are told: a pipe, a file, a terminal; one that takes nothing holds nobody up at the end."""
+
+    stream: TextIO
+    as_json: bool
+    wake: EventWait
+
+    def listens(self) -> bool:
+        """False for a pipe whose reader has gone away."""
+        poll = select.poll()
+        poll.register(self.stream.fileno(), 0)
+        return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+    def tell(self, document: dict[str, Any]) -> bool:
+        """Write one event; False where nobody will read it."""
+        data = (follow_report.line(document) if self.as_json else follow_report.sentence(document)).encode()
+        view, descriptor = memoryview(data), self.stream.fileno()
+        ends: float | None = None
+        while view:
+            if select.select([], [descriptor], [], 0.2)[1]:
+                try:
+                    view = view[os.write(descriptor, view[:_PIPE]) :]
+                except OSError:
+                    return False
+            elif self.wake.stopping:
+                ends = ends or time.monotonic() + _NO_READER / 2
+                if time.monotonic() > ends:
+                    return False
+        return True
+
+
+# --------------------------------------------------------------------------- status
+
+
+def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
+    """Every follower of this machine, as the documents of ``smfix status --json``, and the exit code.
+
+    Raises Unreadable where the folder must not be read.
+    """
+    folder = kernel_path.named(state_dir or default_state())
+    followers = [_status_of(folder, path) for path in state_files(folder)]
+    stages = [one["stage"] for follower in followers for one in follower["incidents"]]
+    is_left = any(not Stage(stage).is_settled for stage in stages)
+    broken = any(follower["note"] for follower in followers)
+    return followers, (4 if is_left else 0) | (8 if broken else 0)
+
+
+def reload(state_dir: str | None) -> list[int]:
+    """Have every running follower of this machine read its policy again; their process ids.
+
+    Raises Unreadable where there is none, or where it is not ours to tell.
+    """
+    folder = kernel_path.named(state_dir or default_state())
+    told = []
+    for path in state_files(folder):
+        pid = _status_of(folder, path)["pid"]
+        if isinstance(pid, int):
+            try:
+                os.kill(pid, signal.SIGHUP)
+            except OSError as error:
+                raise Unreadable(f"process {pid}, which follows by {path}: {error.strerror}") from error
+            told.append(pid)
+    if not told:
+        raise Unreadable(f"no follower is running here, by the states in {folder}")
+    return told
+
+
+def _status_of(folder: str, path: str) -> dict[str, Any]:
+    try:
+        ledger = ledgers.decode(read_state(path) or "")
+        note = None
+    except (StateDamaged, SmfixError) as error:
+        ledger, note = FollowerState(""), f"{path}: {error}"
+    held = bool(ledger.log) and StateFile(folder, ledger.log).is_held()
+    follower = ledger.follower
+    return {
+        "log": ledger.log,
+        "state": path,
+        "running": held,
+        "pid": follower.get("pid") if held else None,
+        "started": follower.get("started"),
+        "unread": _unread(ledger),
+        "gaps": ledger.position.gaps,
+        "lost": ledger.position.lost,
+        "events": ledger.number,
+        "untold": len(ledger.outbox),
+        "repairs_today": sum(datetime.now(at.tzinfo) - at < timedelta(days=1) for _, at in ledger.repairs),
+        "note": note,
+        "incidents": [_case(case, ledger) for case in ledger.cases.values()],
+    }
+
+
+def _unread(ledger: FollowerState) -> int | None:
+    if not ledger.log:
+        return None
+    try:
+        tail = Tail(ledger.log, ledger.position)
+    except SmfixError:
+        return None
+    try:
+        return tail.unread() if tail.file is not None else None
+    finally:
+        tail.close()
+
+
+def _case(case: TrackedIncident, ledger: FollowerState) -> dict[str, Any]:
+    life = case.life
+    return {
+        "stage": life.stage.value,
+        "reason": life.reason,
+        "since": life.since.isoformat(timespec="seconds"),
+        "due": life.due.isoformat(timespec="seconds") if life.due else None,
+        "looks": life.tries,
+        "incident": document(case, ledger.files),
+    }

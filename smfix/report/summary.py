@@ -1,0 +1,165 @@
+"""What is left behind a report of many cards: by reason, which disks, and what to type next. Pure.
+
+The interesting cards have scrolled away by then.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from smfix.report.escape import command, printable
+from smfix.report.layout import INDENT, folded
+from smfix.smlog.patterns import pattern
+from smfix.values import Outcome, Reason, Status
+
+_NAMED = 6
+"""Disks that are named for one reason."""
+_LOOPED = 50
+"""Journals that are named in one command; of more the list is `smfix journal`."""
+_SEVERAL = ("smfix repair ", "smfix check ", "smfix explain ")
+_STATUS = {
+    Status.WOULD_REPAIR: "can be repaired",
+    Status.PARTLY_REPAIRED: "repaired in part",
+    Status.NOT_FOUND: "not found on this host",
+    Status.AMBIGUOUS: "several images fit the name",
+    Status.ROLLED_BACK: "the repair was taken back",
+    Status.FAILED: "failed",
+    Status.REFUSED: "not repaired",
+}
+_REASON = {
+    Reason.IN_USE: "in use: shut its VM down or detach it, then run this again",
+    Reason.LOCKED: "locked by another program: run this again when that is done",
+    Reason.NEEDS_CONFIRM: "needs your consent",
+    Reason.NO_FIX: "no repair for it",
+    Reason.IMAGE_COPY: "a copy of a disk: repair the disk that it was made from",
+    Reason.NOT_A_VHD: "not a VHD",
+    Reason.SM_PENDING: "the storage manager has something to finish with it first",
+    Reason.SHARED_SR_UNKNOWN: "on shared storage, where another host may have it open",
+    Reason.STALE: "changed since it was looked at",
+}
+
+
+_UUID = pattern(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_SR = pattern(r"xe pbd-list sr-uuid=(?P<sr>[0-9a-f-]{36}) ")
+
+
+class Left(NamedTuple):
+    """One disk of a report that is neither repaired nor sound: its card's number, its name, what became of it."""
+
+    card: int
+    name: str
+    outcome: Outcome
+
+
+def overview(left: Sequence[Left]) -> str:
+    """The disks that are left, by why."""
+    lines = ["What is left, and what to type next:"]
+    groups: dict[str, list[Left]] = {}
+    for one in left:
+        groups.setdefault(standing(one.outcome), []).append(one)
+    for why, members in groups.items():
+        head = f"{INDENT}{why}: "
+        named = [printable(one.name) for one in members[:_NAMED]]
+        more = f" and {len(members) - _NAMED} more" if len(members) > _NAMED else ""
+        cards = f" (card{'s' if len(members) > 1 else ''} {_ranges(one.card for one in members)})"
+        lines.append(folded(INDENT, head.strip() + " " + ", ".join(named) + more + cards))
+        steps = _together([step for one in members for step in _alike(one.outcome.next)])
+        lines += [f"{INDENT * 2}{printable(step)}" for step in steps[:1]]
+        if len(steps) > 1:
+            lines.append(f"{INDENT * 2}... and so on: each card has its own")
+    return "\n".join(lines)
+
+
+def undo_all(outcomes: Iterable[Outcome]) -> tuple[int, str]:
+    """How many repairs the run has made, and one command line that undoes them, the last one first.
+
+    The line is empty where there is one or none, and where it would be too long to be read.
+    """
+    ids, commands = [], set()
+    for outcome in outcomes:
+        if outcome.journal is not None and outcome.undo is not None and outcome.status in _WRITTEN:
+            ids.append(outcome.journal)
+            commands.add(outcome.undo.replace(outcome.journal, '"$id"', 1))
+    if not 1 < len(ids) <= _LOOPED or len(commands) > 1:
+        return len(ids), ""
+    return len(ids), f"for id in {' '.join(ids[::-1])}; do {commands.pop()}; done"
+
+
+def way_back(outcomes: Iterable[Outcome]) -> str:
+    """How to undo every repair of the run; empty where the only card says it."""
+    repairs, line = undo_all(outcomes)
+    if repairs < 2:
+        return ""
+    head = f"To undo all {repairs} repairs of this run"
+    return f"{head} (it asks before each):\n{INDENT}{line}" if line else f"{head}: `smfix journal` lists them."
+
+
+_WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED)
+
+
+def _alike(steps: Sequence[str]) -> list[str]:
+    """The first of an outcome's commands, and those that can be typed with it as one."""
+    return [step for step in steps if step == steps[0] or (_parts(step) and _parts(step)[:1] == _parts(steps[0])[:1])]
+
+
+def _together(steps: Sequence[str]) -> list[str]:
+    """The commands, each once; those that differ in an operand alone are one."""
+    operands: dict[tuple[str, ...], dict[str, None]] = {}
+    for step in steps:
+        subcommand, operand, *rest = _parts(step) or ("", step)
+        operands.setdefault((subcommand, *rest), {})[operand] = None
+    told: list[str] = []
+    for (subcommand, *rest), words in operands.items():
+        told += [command(["smfix", subcommand, *words, *rest])] if subcommand else words
+    return told
+
+
+def _parts(step: str) -> list[str]:
+    """Subcommand, operand and the rest of a command that takes several operands; empty for another."""
+    if not step.startswith(_SEVERAL) or "$'" in step:  # $'...' is bash's alone
+        return []
+    return shlex.split(step)[1:]
+
+
+def standing(outcome: Outcome) -> str:
+    """Why an outcome is not the end of it, in plain words, with the findings' codes where they are the reason."""
+    words = _STATUS.get(outcome.status, outcome.status.value)
+    if outcome.status is Status.NOT_FOUND and outcome.next and (asked := _SR.match(outcome.next[0])):
+        return f"its SR {asked['sr']} is not attached here"
+    if outcome.reason is not None:
+        words = _REASON.get(outcome.reason, f"{words} ({outcome.reason.value})")
+    if outcome.reason is Reason.NEEDS_CONFIRM and outcome.plan is not None:
+        return f"{words} to {', '.join(outcome.plan.needs)}"
+    if outcome.reason is Reason.NO_FIX or outcome.status is Status.PARTLY_REPAIRED:
+        codes = dict.fromkeys(one.code for one in outcome.remaining if one.severity.value == "error")
+        return f"{words} ({', '.join(codes)})" if codes else words
+    return words
+
+
+def not_asked(number: int, path: str, outcome: Outcome) -> str:
+    """One line of the disk that is skipped between two questions: why it is not asked about."""
+    why = outcome.status.value if outcome.settled else standing(outcome)
+    if outcome.reason is Reason.NEEDS_CONFIRM and outcome.plan is not None:
+        why = f"needs {' '.join(f'--confirm {code}' for code in outcome.plan.needs)}"
+    return folded(INDENT, f"Disk {number}: {short(path)} not asked: {why}")
+
+
+def short(name: str) -> str:
+    """What a disk is called in a line: of a UUID the first eight digits, of another name all; of a path its file."""
+    base = name.rpartition("/")[2]
+    stem = base.removesuffix(".vhd")
+    return stem[:8] if _UUID.fullmatch(stem) else base
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """``2, 4-7, 9`` of numbers in order."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,1 @@
+"""What file, LVM and LINSTOR SRs do differently."""

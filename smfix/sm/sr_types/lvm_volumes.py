@@ -1,0 +1,170 @@
+"""Logical volumes of an LVM SR, found: ``VG_XenStorage-<sr>/VHD-<vdi>`` is a disk of the storage manager's.
+
+Most hidden ones are inactive: they have no node below ``/dev``. ``lvs`` is the host's. What changes them for the time
+of a repair is :mod:`smfix.sm.sr_types.lvm_activation`.
+
+Source: lvs(8) on ``lv_attr``: the 2nd character is the permission, the 5th the state, the 6th whether it is open.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from smfix.errors import Unanswered, Unreadable
+from smfix.host import storage_probe, subprocesses
+from smfix.host.image_file import DEVICES
+from smfix.sm.paths import GROUP, MAPPER, VolumeName, is_uuid, read_path, volume_at
+from smfix.values import Backing, Reason, Refusal, Target
+
+DISK = "VHD-"
+
+BLOCK_DEVICES = "/sys/class/block"
+"""Where the kernel says which device-mapper name a node has."""
+
+LIMIT = 30.0
+"""Seconds for one command of LVM, or as long as storage may be silent, if that is less."""
+
+_FIELDS = "vg_name,lv_name,lv_attr,lv_size"
+
+
+class Volume(NamedTuple):
+    """One logical volume of an SR. `size` in bytes. `is_writable`: as LVM's metadata has it."""
+
+    sr: str
+    name: str
+    size: int
+    is_active: bool
+    is_open: bool
+    is_writable: bool
+
+    @property
+    def path(self) -> str:
+        """Its node, which is there while it is active."""
+        return f"{folder_of(self.sr)}/{self.name}"
+
+    @property
+    def vdi(self) -> str | None:
+        """The disk it is; None for a journal of SM's, metadata, a raw disk."""
+        return read_path(self.path).vdi
+
+
+def attached(sr: str | None = None) -> tuple[str, ...]:
+    """The UUIDs of the LVM SRs attached here (or of `sr`, where it is one of them).
+
+    Each has the active volume ``MGT``, hence a folder below ``/dev``, whichever of its disks are active.
+    """
+    if sr is not None:
+        return (sr,) if is_uuid(sr) and os.path.isdir(folder_of(sr)) else ()
+    try:
+        groups = [name.removeprefix(GROUP) for name in sorted(os.listdir(DEVICES)) if name.startswith(GROUP)]
+    except OSError:
+        return ()
+    return tuple(filter(is_uuid, groups))
+
+
+def folder_of(sr: str) -> str:
+    """Where the nodes of an SR's active volumes are."""
+    return f"{DEVICES}/{GROUP}{sr}"
+
+
+def volume_named(path: str) -> VolumeName | None:
+    """The SR's volume that `path` leads to: in any spelling, ``/dev/dm-<n>`` and links to it too; None: another thing.
+
+    An inactive volume has no node: then only its two spellings are known.
+    """
+    path = os.path.abspath(path)
+    named = volume_at(path)
+    if named is not None or not path.startswith(f"{DEVICES}/"):
+        return named
+    node = os.path.realpath(path)
+    try:
+        with open(f"{BLOCK_DEVICES}/{os.path.basename(node)}/dm/name", encoding="utf-8", errors="replace") as name:
+            return volume_at(f"{MAPPER}/{name.read(256).strip()}")
+    except OSError:
+        return volume_at(node)
+
+
+def place_of(path: str) -> str:
+    """Where `path` leads to, spelled one way: a volume of an SR as LVM names it, everything else by its real path."""
+    named = volume_named(path)
+    return os.path.realpath(path) if named is None else named.path
+
+
+def node_of(volume: VolumeName) -> str:
+    """The path at which a volume's node is; LVM's spelling if there is none."""
+    return next((path for path in (volume.path, volume.mapped) if os.path.lexists(path)), volume.path)
+
+
+def is_without_node(target: Target) -> bool:
+    """True for an SR's volume that is not active, as far as can be told without asking LVM."""
+    return target.backing is Backing.BLOCK and target.vdi is not None and not os.path.exists(target.path)
+
+
+def volumes(sr: str) -> tuple[Volume, ...]:
+    """All volumes of an SR, active or not; none where there is no LVM, or the SR is not attached here.
+
+    Raises Unanswered where ``lvs`` fails, hangs, or says what cannot be read.
+    """
+    found = subprocesses.program("lvs")
+    if found is None or not attached(sr):
+        return ()
+    form = ["--noheadings", "--nosuffix", "--units", "b", "--separator", "|", "-o", _FIELDS]
+    try:
+        return parse(run([found, *form, GROUP + sr]))
+    except Unanswered:
+        raise
+    except Unreadable as error:
+        raise Unanswered(str(error)) from error
+
+
+def run(words: list[str]) -> str:
+    """What a command of LVM prints. Raises Unreadable.
+
+    Each one looks at the disks of all groups: while one waits for a disk that does not answer, each other would.
+    """
+    return subprocesses.run(words, min(LIMIT, storage_probe.patience()), "LVM")
+
+
+def parse(text: str) -> tuple[Volume, ...]:
+    """The volumes in the output of ``lvs`` as it is called here. Raises Unreadable."""
+    rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
+    try:
+        return tuple(
+            Volume(group.removeprefix(GROUP), name, int(size), attr[4] == "a", attr[5] == "o", attr[1] != "r")
+            for group, name, attr, size in rows
+            if group.startswith(GROUP)
+        )
+    except (ValueError, IndexError) as error:
+        raise Unreadable(f"lvs printed what cannot be understood: {text.strip()[:80]!r}") from error
+
+
+def volume_of(target: Target) -> Volume | None:
+    """The volume a target names; None for a file, a device of another kind, a host without LVM.
+
+    Raises Unreadable.
+    """
+    if target.backing is not Backing.BLOCK or target.sr is None or target.vdi is None:
+        return None
+    named = volume_at(os.path.abspath(target.path))
+    name = DISK + target.vdi if named is None else named.name
+    return next((one for one in volumes(target.sr) if one.name == name), None)
+
+
+def inactive(target: Target) -> Refusal | None:
+    """Why a look at the target's volume must wait for somebody who may change things; None: look.
+
+    Raises Unreadable.
+    """
+    volume = volume_of(target)
+    if volume is None or volume.is_active:
+        return None
+    return Refusal(
+        Reason.POLICY,
+        f"{target.path} is not active, and to look at it is to activate it, which is not done without a yes",
+    )
+
+
+def as_target(volume: Volume) -> Target:
+    """The target that a volume is."""
+    return Target(volume.path, Backing.BLOCK, volume.vdi, volume.sr)

@@ -1,0 +1,1 @@
+"""What each command does: values in, values out, nothing printed."""

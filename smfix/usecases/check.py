@@ -1,0 +1,103 @@
+"""What is said of an image without writing to it: its verdict, how it is held, what its chain is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import NamedTuple
+
+from smfix.errors import SmfixError, Unreadable
+from smfix.formats.vhd.image import inspect
+from smfix.formats.vhd.problems.registry import diagnose, row
+from smfix.host.image_file import Identity, open_image
+from smfix.host.open_files import OpenState, open_state, usage_of
+from smfix.sm.resolve import Found
+from smfix.sm.sr_types import lvm_volumes
+from smfix.usecases import image_relatives
+from smfix.usecases.repair import context_of, held_by, seen_by
+from smfix.usecases.run_options import RunOptions
+from smfix.values import CheckedImage, Reason, Refusal, Verdict
+
+
+def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
+    """How each image is held, in one pass over the host; without those that cannot be opened."""
+    seen: dict[str, Identity] = {}
+    for found in founds:
+        try:
+            opened = open_image(found.target, sr_root=found.root)
+        except SmfixError:
+            continue
+        if not isinstance(opened, Refusal):
+            with opened:
+                seen[found.target.path] = opened.identity
+    return dict(zip(seen, usage_of(tuple(seen.values())), strict=True))
+
+
+def chain_of(found: Found) -> tuple[Found, ...]:
+    """Its parents, nearest first, as far as they are at hand."""
+    try:
+        opened = open_image(found.target, sr_root=found.root)
+        if isinstance(opened, Refusal):
+            return ()
+        with opened:
+            return tuple(image_relatives.ancestors(inspect(opened), found))
+    except SmfixError:
+        return ()  # said by the check of the image itself
+
+
+def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> CheckedImage:
+    """The verdict on one image; `uses` as :func:`uses_of` says, None to ask here. Never raises."""
+    path = found.target.path
+    names = run_options.names(found.target)
+    try:
+        asleep = lvm_volumes.inactive(found.target)
+        if asleep is not None:
+            return CheckedImage(path, Verdict.UNREADABLE, note=asleep.message, names=names)
+        opened = open_image(found.target, sr_root=found.root)
+        if isinstance(opened, Refusal):
+            verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
+            return CheckedImage(path, verdict, note=opened.message, names=names)
+        with opened:
+            uses = uses or open_state(opened.identity)
+            image = inspect(opened)
+            context = context_of(image, found, uses.state)
+            diagnosis = diagnose(image, context)
+            if diagnosis.verdict is Verdict.NOT_A_VHD:
+                return CheckedImage(
+                    path, Verdict.NOT_A_VHD, image.size, note="it holds no structure of a VHD", names=names
+                )
+            if diagnosis.verdict is Verdict.INVALID:
+                # What looks like damage may be a disk that another host of the pool has open.
+                uses = held_by(uses, found.target, run_options)
+                with ExitStack() as stack:
+                    if any(problem and problem.asks_relatives for problem in (row(f.code) for f in diagnosis.findings)):
+                        context = image_relatives.with_relatives(
+                            context, image_relatives.relatives_of(image, found, stack)
+                        )
+                    context = replace(context, in_use=uses.state)
+                    diagnosis = diagnose(image, context)
+            notes = [f"held by {', '.join(uses.holders)}"] if uses.holders else []
+            notes += filter(None, [seen_by(context, uses).removeprefix("; ")])
+            return CheckedImage(
+                path,
+                diagnosis.verdict,
+                image.size,
+                image.end_of_data,
+                diagnosis.findings,
+                "; ".join(notes) or None,
+                names,
+            )
+    except SmfixError as error:
+        return CheckedImage(path, Verdict.UNREADABLE, note=str(error), names=names)
+
+
+class Closed(NamedTuple):
+    """What is left of a view when its image is closed: a size, no bytes."""
+
+    size: int
+    growable: bool
+
+    def read(self, extent: object) -> bytes:
+        """Raises Unreadable."""
+        raise Unreadable(f"the image is closed: {extent} cannot be read")

@@ -1,0 +1,327 @@
+"""The use case ``--html``: what a page shows besides the report's values, and the file it is saved to.
+
+Theory. A page is drawn when everything is over, from what can be looked at then: the image as it is now, and
+the bytes that the repair's journal kept. So nothing on the way of a repair knows of pages, and how the file
+looked before is proved by the same bytes that an undo would write.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from smfix import __version__
+from smfix.errors import SmfixError, UsageError
+from smfix.formats.vhd import metadata
+from smfix.formats.vhd.image import VhdImage, inspect
+from smfix.formats.vhd.structs import Footer
+from smfix.host import atomic_file
+from smfix.host.image_file import open_image
+from smfix.repair import journal_store
+from smfix.repair.journal import Journal
+from smfix.repair.overlay import Overlay
+from smfix.report import html, page_model, scan_report, summary, text
+from smfix.report.diagram import diagram
+from smfix.report.escape import command
+from smfix.report.layout import counted
+from smfix.report.page_model import Environment, FooterBytes, Portrait, Relative, Side
+from smfix.sm.paths import read_path
+from smfix.usecases import image_relatives, scan
+from smfix.usecases.run_options import RunOptions
+from smfix.values import (
+    Backing,
+    ByteView,
+    CheckedImage,
+    Damaged,
+    Extent,
+    LogReading,
+    Outcome,
+    Refusal,
+    Rescan,
+    ScannedImage,
+    Severity,
+    Sound,
+    Status,
+    Target,
+    TreatedImage,
+    TreatedIncident,
+    Verdict,
+)
+
+MOST_IN_FOLDER = 20_000
+"""Images of an SR's folder beyond which no chain is drawn: the page must not take longer than the repair."""
+MOST_IN_CHAIN = 64
+"""Images of a chain, or of a folder's forest, that are drawn."""
+PAGE = atomic_file.FileKind("a page of smfix", html.is_ours, option="--html", example="report.html")
+_NOW, _BEFORE, _AFTER = "as it is now", "before", "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A page that was asked for: its `file`; `include_data`: a guest's bytes too."""
+
+    file: str
+    include_data: bool = False
+
+
+# --------------------------------------------------------------------------- the pages
+
+
+def from_log(
+    wanted: Wanted,
+    reading: LogReading,
+    incidents: Sequence[TreatedIncident],
+    rescans: Sequence[Rescan],
+    run_options: RunOptions,
+) -> str:
+    """The page of a `from-log`, as HTML: what is left to do comes first."""
+    incidents = sorted(incidents, key=lambda treated: not treated.left)
+    cards = [page_model.of_incident(treated) for treated in incidents]
+    lens = _Lens(run_options)
+    portraits = [lens.treated(one.path, one.sr, one.outcome) for one in incidents[: page_model.CARDS]]
+    page = html.Page("Storage log report", text.sum_up(incidents), cards, portraits, _environment(run_options), reading)
+    _, undo_all = summary.undo_all(one.outcome for one in incidents if one.outcome is not None)
+    return html.render(replace(page, rescans=rescans, include_data=wanted.include_data, undo_all=undo_all))
+
+
+def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Rescan], run_options: RunOptions) -> str:
+    """The page of a `repair`."""
+    cards = [page_model.of_image(treated) for treated in images]
+    lens = _Lens(run_options)
+    portraits = [
+        Portrait() if one.missing else lens.treated(one.path, one.sr, one.outcome) for one in images[: page_model.CARDS]
+    ]
+    repaired = sum(one.outcome.status is Status.REPAIRED for one in images)
+    partly = sum(one.outcome.status is Status.PARTLY_REPAIRED for one in images)
+    left = sum(not one.outcome.settled for one in images)
+    told = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
+    page = html.Page("Repair report", told, cards, portraits, _environment(run_options))
+    _, undo_all = summary.undo_all(one.outcome for one in images)
+    return html.render(replace(page, rescans=rescans, include_data=wanted.include_data, undo_all=undo_all))
+
+
+def check(wanted: Wanted, images: Sequence[CheckedImage], run_options: RunOptions) -> str:
+    """The page of a `check`."""
+    lens = _Lens(run_options)
+    portraits = [lens.seen(one.path, one.verdict) for one in images[: page_model.CARDS]]
+    told = f"{counted(len(images), 'image')}: {scan_report.verdicts(images)}."
+    cards = [page_model.of_check(image) for image in images]
+    page = html.Page("Check report", told, cards, portraits, _environment(run_options))
+    return html.render(replace(page, include_data=wanted.include_data))
+
+
+def of_scan(wanted: Wanted, images: Sequence[ScannedImage], run_options: RunOptions) -> str:
+    """The page of a `scan`: the chains of every folder, and a card for each image that is not valid."""
+    ill = [image for image in images if image.checked.verdict not in (Verdict.VALID, Verdict.IN_USE)]
+    lens = _Lens(run_options)
+    portraits = [lens.seen(one.checked.path, one.checked.verdict) for one in ill[: page_model.CARDS]]
+    page = html.Page(
+        "Scan report",
+        scan_report.sum_up(images),
+        [page_model.of_scan(one) for one in ill],
+        portraits,
+        _environment(run_options),
+    )
+    return html.render(replace(page, forest=_forest(images), include_data=wanted.include_data))
+
+
+def of_fleet(title: str, sums: Sequence[str], tables: Sequence[page_model.Table], words: Sequence[str]) -> str:
+    """The page of a fleet: sentences and tables."""
+    return html.render_tables(title, sums, tables, _environment(RunOptions(words=tuple(words))))
+
+
+def _forest(images: Sequence[ScannedImage]) -> list[tuple[str, list[Relative], int]]:
+    folders: dict[str, list[ScannedImage]] = {}
+    for image in images:
+        folders.setdefault(os.path.dirname(image.checked.path), []).append(image)
+    return [
+        (folder, [_relative(one) for one in here[: page_model.CARDS]], max(0, len(here) - page_model.CARDS))
+        for folder, here in folders.items()
+    ]
+
+
+def _environment(run_options: RunOptions) -> Environment:
+    return Environment(
+        version=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        host=platform.node(),
+        user=_user(),
+        command=command(["smfix", *run_options.words[1:]]),
+        made=datetime.now(UTC).astimezone().replace(microsecond=0),
+        vhd_util=shutil.which("vhd-util"),
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return str(os.geteuid())
+
+
+# --------------------------------------------------------------------------- one disk
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewound:
+    """`base` with the bytes that a journal kept, and the size it had: the image before the repair."""
+
+    base: ByteView
+    journal: Journal
+
+    @property
+    def size(self) -> int:
+        return self.journal.old_size
+
+    @property
+    def growable(self) -> bool:
+        return self.base.growable
+
+    def read(self, extent: Extent) -> bytes:
+        length = max(0, min(extent.end, self.size) - extent.offset)
+        raw = bytearray(self.base.read(Extent(extent.offset, length)).ljust(length, b"\0"))
+        for change in self.journal.changes:
+            was = Extent(change.offset, len(change.before))
+            if was.overlaps(extent):
+                low, high = max(was.offset, extent.offset), min(was.end, extent.end)
+                raw[low - extent.offset : high - extent.offset] = change.before[low - was.offset : high - was.offset]
+        return bytes(raw)
+
+
+class _Lens:
+    """Looks at disks for their portraits; an SR's folder is scanned once, however many of its disks are drawn."""
+
+    def __init__(self, run_options: RunOptions) -> None:
+        self._run_options = run_options
+        self._folders: dict[str, dict[str, ScannedImage]] = {}
+
+    def treated(self, path: str | None, sr: str | None, outcome: Outcome | None) -> Portrait:
+        """The portrait of a disk that was treated; what cannot be looked at is a note. Never raises.
+
+        Only what was looked into before is opened: else the path may be a log's word, which leads anywhere.
+        """
+        if path is None or outcome is None or not (outcome.findings or outcome.status is Status.VALID):
+            return Portrait()
+        return self._portrait(path, sr, lambda view: self._views(view, outcome))
+
+    def seen(self, path: str, verdict: Verdict) -> Portrait:
+        """The portrait of a disk that was only looked at."""
+        if verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD):
+            return Portrait()
+        return self._portrait(path, None, lambda view: [(_NOW, view)])
+
+    def _portrait(self, path: str, sr: str | None, views: Callable[[ByteView], list[tuple[str, ByteView]]]) -> Portrait:
+        try:
+            opened = open_image(Target(path, image_relatives.backing_of(path), read_path(path).vdi, sr))
+            if isinstance(opened, Refusal):
+                return Portrait(note=f"There is no picture of it: {opened.message}.")
+            with opened:
+                sides = _sides([(title, inspect(view)) for title, view in views(opened)])
+        except SmfixError as error:
+            return Portrait(note=f"There is no picture of it: {error}.")
+        return Portrait(sides, self._chain(path))
+
+    def _views(self, view: ByteView, outcome: Outcome) -> list[tuple[str, ByteView]]:
+        """What the image was and is, or is and would be. Raises what a journal raises."""
+        if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) and outcome.journal is not None:
+            entry = journal_store.load(self._run_options.journals, outcome.journal)
+            return [(_BEFORE, _Rewound(view, entry.journal)), (_AFTER, view)]
+        edits = outcome.plan.edits if outcome.plan is not None else ()
+        if edits and outcome.status is Status.WOULD_REPAIR:
+            return [(_NOW, view), ("as the plan would leave it", Overlay(view, edits))]
+        if edits and outcome.status is Status.REFUSED:
+            return [(_NOW, view), ("as the repair would leave it, with consent", Overlay(view, edits))]
+        return [(_NOW, view)]
+
+    # ------------------------------------------------------------------ its chain
+
+    def _chain(self, path: str) -> tuple[Relative, ...]:
+        """The disk's ancestors, itself, and its children; empty where it has none, or its folder tells nothing."""
+        if image_relatives.backing_of(path) is Backing.BLOCK:
+            return ()
+        here = self._folder(os.path.dirname(path))
+        image = here.get(path)
+        if image is None:
+            return ()
+        line = [image]
+        while line[0].parent in here and len(line) < MOST_IN_CHAIN and here[line[0].parent] not in line:
+            line.insert(0, here[line[0].parent])
+        children = [one for one in here.values() if one.parent == path and one not in line]
+        if len(line) + len(children) == 1 and image.standing == "root":
+            return ()
+        return tuple(_relative(one, is_self=one is image) for one in [*line, *children[:MOST_IN_CHAIN]])
+
+    def _folder(self, folder: str) -> dict[str, ScannedImage]:
+        if folder not in self._folders:
+            self._folders[folder] = {image.checked.path: image for image in _scanned(folder)}
+        return self._folders[folder]
+
+
+def _scanned(folder: str) -> Iterable[ScannedImage]:
+    try:
+        if len(os.listdir(folder)) > MOST_IN_FOLDER:
+            return ()
+        return scan.scan([folder], ())
+    except (SmfixError, OSError):
+        return ()
+
+
+def _relative(image: ScannedImage, *, is_self: bool = False) -> Relative:
+    checked = image.checked
+    codes = list(dict.fromkeys(one.code for one in checked.findings if one.severity is Severity.ERROR))
+    words = ", ".join([*scan_report.words(image), *codes])
+    is_damaged = checked.verdict not in (Verdict.VALID, Verdict.IN_USE) or image.standing in scan_report.TIES
+    return Relative(os.path.basename(checked.path), image.depth, words, is_self, is_damaged)
+
+
+_Look = tuple[Sound[Footer] | Damaged, str, int, bytes]
+
+
+def _sides(images: Sequence[tuple[str, VhdImage]]) -> tuple[Side, ...]:
+    """Each look as a side. A footer is shown where it is not sound, or differs between the looks."""
+    looks = [_looks(image) for _, image in images]
+    odd = [
+        any(not isinstance(look[0], Sound) for look in same) or len({look[1:] for look in same}) > 1
+        for same in zip(*looks, strict=True)
+    ]
+    return tuple(
+        Side(
+            title, diagram(image), tuple(_shown(look, image) for look, is_odd in zip(here, odd, strict=True) if is_odd)
+        )
+        for (title, image), here in zip(images, looks, strict=True)
+    )
+
+
+def _looks(image: VhdImage) -> list[_Look]:
+    """Each footer: what it is, and how it stands in the file. What begins a fixed disk is the guest's."""
+    told = metadata.footers(image)
+    both = [(found, *place) for found, place in zip((image.backup, image.end), told, strict=True)]
+    return both[1:] if image.header is None else both
+
+
+def _shown(look: _Look, image: VhdImage) -> FooterBytes:
+    found, title, at, raw = look
+    like = None if image.footer is None else image.footer.encode()
+    return FooterBytes(title.rstrip(":"), at, raw, isinstance(found, Sound), like)
+
+
+# --------------------------------------------------------------------------- the file
+
+
+def wanted(file: str | None, *, include_data: bool) -> Wanted:
+    """The page that is asked for. Raises UsageError, and WriteFailed, before any work is done."""
+    if file is None:
+        raise UsageError("--include-data says what a page shows: it needs --html")
+    atomic_file.check(file, PAGE)
+    return Wanted(file, include_data)
+
+
+def save(page: Wanted, drawn: str) -> None:
+    """Put the page into its file. Raises WriteFailed."""
+    atomic_file.replace(page.file, drawn.encode("ascii"), PAGE)

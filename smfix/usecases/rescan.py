@@ -1,0 +1,76 @@
+"""After the repairs: the storage manager looks at each SR again, once, however many of its disks were repaired.
+
+Theory. A GC that meets our lock exits, and the kick that started it is gone; and a disk that was repaired is
+coalesced only when GC comes by. ``SR.scan`` sees to both. What shows that it helped is the number of base
+copies with exactly one child, which GC should have coalesced; it falls when GC has done its work, later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from smfix.errors import Unreadable
+from smfix.report.escape import command
+from smfix.usecases.run_options import RunOptions
+from smfix.values import Outcome, Rescan, Status
+
+if TYPE_CHECKING:
+    from smfix.xapi.client import Pool
+    from smfix.xapi.records import PoolSr
+
+_TOOK_LOCKS = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
+
+
+def rescan(outcomes: Iterable[tuple[str | None, Outcome | None]], run_options: RunOptions) -> tuple[Rescan, ...]:
+    """Scan every SR of which a disk was written, once. `outcomes`: pairs of SR UUID and what became of a disk.
+
+    Nothing without XAPI, or where the operator wants none. Never raises: what went wrong is in the values. An
+    interrupt ends the waiting, not the run: what was repaired must still be reported.
+    """
+    if run_options.pool is None or not run_options.rescan:
+        return ()
+    written = [sr for sr, outcome in outcomes if sr and outcome is not None and outcome.status in _TOOK_LOCKS]
+    told: list[Rescan] = []
+    waiting = list(dict.fromkeys(written))
+    try:
+        while waiting:
+            told.append(_scan(run_options.pool, waiting[0]))
+            del waiting[0]
+    except KeyboardInterrupt:
+        told += [
+            Rescan(sr, None, done=False, message="not rescanned: interrupted", next=_by_hand(sr)) for sr in waiting
+        ]
+    return tuple(told)
+
+
+def _scan(pool: Pool, sr: str) -> Rescan:
+    try:
+        before = pool.sr(sr, age=0)
+    except Unreadable as error:
+        return Rescan(sr, None, done=False, message=f"not rescanned: {error}", next=_by_hand(sr))
+    try:
+        pool.scan(sr)
+    except Unreadable as error:
+        told = f"not rescanned: {error}"
+        return _told(before, None, told, done=False)
+    try:
+        after = pool.sr(sr, age=0).unhealthy
+    except Unreadable:
+        after = None
+    switches = [name for name, is_on in (("gc", before.gc), ("coalesce", before.coalesce)) if not is_on]
+    if switches:
+        told = f"rescanned, but its other-config says {' and '.join(f'{name}=false' for name in switches)}: "
+        told += "nothing is coalesced until that is taken away"
+    else:
+        told = "rescanned; the GC goes on in the background, and may wait some minutes first"
+    return _told(before, after, told, done=True)
+
+
+def _told(sr: PoolSr, after: int | None, told: str, *, done: bool) -> Rescan:
+    steps = () if done else _by_hand(sr.uuid)
+    return Rescan(sr.uuid, sr.name, done, told, sr.unhealthy, after, sr.gc, sr.coalesce, steps)
+
+
+def _by_hand(sr: str) -> tuple[str, ...]:
+    return (command(["xe", "sr-scan", f"uuid={sr}"]),)

@@ -1,0 +1,149 @@
+"""From names to images: an incident's, or those that somebody typed. Each is resolved, never guessed.
+
+Either the one image, or what to say of it: several fit, none is there, a copy is not repaired.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from smfix.errors import SmfixError, Unanswered, Unreadable
+from smfix.host import storage_probe
+from smfix.host.kernel_path import UnsafePath, typed
+from smfix.report.escape import command
+from smfix.sm.paths import Life, is_uuid, read_path
+from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
+from smfix.sm.sr_types import lvm_volumes
+from smfix.usecases.reach import unanswered
+from smfix.usecases.run_options import RunOptions
+from smfix.values import Backing, Incident, Outcome, Reason, Status
+
+_NAMED = 8
+"""Candidates and places that a message names."""
+_CANDIDATES = 64
+"""Candidates that are listed with a command; a log may hold any number."""
+
+COPY = (
+    "this is a downloaded or uploaded copy of a disk: it cannot be repaired. Find the server that the "
+    "image was made from, repair that server's disk, then take a new image"
+)
+
+
+def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
+    """Where the incident's image is, or the outcome of not knowing."""
+    if incident.copy or (incident.path is not None and read_path(incident.path).life is Life.COPY):
+        return Outcome(Status.REFUSED, COPY, Reason.IMAGE_COPY)
+    if incident.candidates:
+        return _ambiguous(incident.candidates)
+    try:
+        place = locate(incident.vdi, incident.sr, incident.path, mounts)
+    except SmfixError as error:
+        return Outcome(Status.FAILED, str(error))
+    if isinstance(place, Ambiguous):
+        return _ambiguous([found.target.path for found in place.candidates])
+    return _not_found(place, incident.vdi.text, incident.sr, mounts) if isinstance(place, NotFound) else place
+
+
+def _ambiguous(paths: Sequence[str]) -> Outcome:
+    named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    return Outcome(
+        Status.AMBIGUOUS,
+        f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
+        next=tuple(command(["smfix", "check", typed(path)]) for path in paths[:_CANDIDATES]),
+    )
+
+
+def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequence[str] = ()) -> Outcome:
+    looked = ", ".join(place.looked[:_NAMED])
+    if sr is not None and is_uuid(sr) and not _is_attached(sr, mounts):
+        return Outcome(
+            Status.NOT_FOUND,
+            f"its SR is not attached to this host; looked at: {looked}. Run smfix on a host where it is attached, or "
+            "name the mount point with --sr-mount",
+            next=(command(["xe", "pbd-list", f"sr-uuid={sr}", "params=host-uuid,currently-attached"]),),
+        )
+    asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
+    return Outcome(
+        Status.NOT_FOUND,
+        f"no such image on this host; looked at: {looked}. Run smfix where its SR is attached, or name the "
+        "mount point with --sr-mount",
+        next=(command(["xe", "vdi-list", asked]),),
+    )
+
+
+def _is_attached(sr: str, mounts: Sequence[str]) -> bool:
+    return any(os.path.isdir(os.path.join(mount, sr)) for mount in mounts) or bool(lvm_volumes.attached(sr))
+
+
+class Missing(NamedTuple):
+    """A TARGET that leads to no image, and what to say of it."""
+
+    text: str
+    outcome: Outcome
+    is_missing: bool = True
+
+
+def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Missing]:
+    """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
+    mounts = sr_mounts(run_options.sr_mounts)
+    silent = unanswered(targets, mounts, run_options.say)
+    images: dict[str, Found | Missing] = {}
+    for text in targets:
+        if text in silent:
+            images[text] = Missing(text, Outcome(Status.FAILED, silent[text]))
+            continue
+        try:
+            found = resolve(text, mounts)
+        except UnsafePath as error:
+            images[text] = Missing(text, Outcome(Status.REFUSED, str(error), Reason.UNSAFE_PATH), is_missing=False)
+            continue
+        except Unreadable as error:
+            status = Status.FAILED if isinstance(error, Unanswered) else Status.NOT_FOUND
+            images[text] = Missing(text, Outcome(status, str(error)))
+            continue
+        if isinstance(found, Ambiguous):
+            paths = [image.target.path for image in found.candidates]
+            images[text] = Missing(text, _ambiguous(paths), is_missing=False)
+        elif isinstance(found, NotFound):
+            sr, _, vdi = text.lower().rpartition("/")
+            images[text] = Missing(text, _not_found(found, vdi, sr, mounts))
+        else:
+            for image in found:
+                # A volume has several names; under which it was asked for first it is told of.
+                path = image.target.path
+                images.setdefault(lvm_volumes.place_of(path) if image.target.backing is Backing.BLOCK else path, image)
+    return _answering(list(images.values()))
+
+
+def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
+    """The images, without the volumes whose storage is silent: nobody may wait for these."""
+    silent = storage_probe.silent_volumes(image.target for image in images if isinstance(image, Found))
+    return [
+        Missing(image.target.path, _silent(image), is_missing=True)
+        if isinstance(image, Found) and image.target.path in silent
+        else image
+        for image in images
+    ]
+
+
+def find_images(incidents: Iterable[Incident], find: Callable[[Incident], Found | Outcome]) -> list[Found | Outcome]:
+    """Where the image of each incident is, as `find` says; of a volume whose storage is silent, that it is."""
+    places = [find(one) for one in incidents]
+    silent = storage_probe.silent_volumes(place.target for place in places if isinstance(place, Found))
+    return [_silent(place) if isinstance(place, Found) and place.target.path in silent else place for place in places]
+
+
+def _silent(image: Found) -> Outcome:
+    return Outcome(Status.FAILED, storage_probe.words(image.target.path))
+
+
+def parents_first(places: Sequence[object]) -> list[int]:
+    """The indexes of `places` in the order of their treatment; what is not Found has no parent."""
+    founds = [place if isinstance(place, Found) else None for place in places]
+    if not any(founds):
+        return list(range(len(founds)))
+    from smfix.usecases import image_relatives
+
+    return image_relatives.parents_first(founds)

@@ -1,0 +1,270 @@
+"""The use case `scan`: every VHD of one or many SRs, with the verdict of `check`, in their chains.
+
+Theory. An image costs a fraction of a millisecond, an SR may hold a hundred thousand: so the host is asked
+once who holds which image, the images are looked at in as many processes as there are processors, and the
+forest is made at the end from what came back. A worker returns values, never open images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
+from smfix.formats.vhd.cached_view import CachedView
+from smfix.formats.vhd.chain_links import Link, forest
+from smfix.formats.vhd.image import VhdImage, inspect
+from smfix.formats.vhd.problems.problem import Context
+from smfix.formats.vhd.problems.registry import diagnose
+from smfix.formats.vhd.structs import NULL_UUID, uuid_text
+from smfix.host import forked, storage_probe
+from smfix.host.image_file import DEVICES, Folders, Identity, open_image
+from smfix.host.open_files import OpenState, elsewhere, usage_of
+from smfix.host.wait_notice import Say
+from smfix.sm.paths import is_uuid, volume_at
+from smfix.sm.resolve import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
+from smfix.sm.sr_types import lvm_volumes
+from smfix.usecases import image_relatives
+from smfix.usecases.reach import unanswered
+from smfix.values import (
+    SECTOR,
+    Backing,
+    CheckedImage,
+    Finding,
+    InUse,
+    Names,
+    Reason,
+    Refusal,
+    ScannedImage,
+    Sound,
+    Verdict,
+)
+from smfix.xapi import client
+from smfix.xapi.records import Attachment
+
+BATCH = 128
+"""Images that a worker is given at a time; fewer than two of them are looked at right here."""
+
+_Job = tuple[Found, OpenState]
+
+
+def scan(
+    targets: Sequence[str],
+    mounts: Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+    pool: client.Pool | None = None,
+    say: Say | None = None,
+) -> tuple[ScannedImage, ...]:
+    """Every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
+
+    Within a folder parents come before their children. `progress` is told how many of how many. `pool` is asked
+    once for each SR: what its disks are called, and which of them other hosts have open. `say` gets a line when storage
+    is waited for. Raises UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
+    """
+    folders = sr_mounts(mounts)
+    silent = unanswered(targets or list(sr_folders(None, folders)), folders, say)
+    found = list(_images(targets, folders, silent))
+    dumb = storage_probe.silent_volumes(each.target for each in found)
+    silent |= {path: storage_probe.words(path) for path in sorted(dumb)}
+    found = [each for each in found if each.target.path not in dumb]
+    told = [_told(each, pool) for each in found]
+    uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
+    scanned: list[ScannedImage] = []
+    for batch in _looked_at([(each, use) for each, use in zip(found, uses, strict=True)]):
+        scanned += batch
+        if progress is not None:
+            progress(len(scanned), len(found))
+    named = [image._replace(names=names) if names else image for image, (names, _) in zip(scanned, told, strict=True)]
+    unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=said)) for each, said in silent.items()]
+    return (*unseen, *_in_chains(named))
+
+
+def _told(found: Found, pool: client.Pool | None) -> tuple[Names | None, tuple[Attachment, ...]]:
+    """What XAPI says of an image, from memory: what it is called, and where else it is attached."""
+    target = found.target
+    if pool is None or target.sr is None or target.vdi is None:
+        return None, ()
+    with suppress(Unreadable):
+        sr = pool.sr(target.sr)
+        disk = sr.disks.get(target.vdi)
+        if disk is not None:
+            return Names(disk.name or None, sr.name or None), pool.attached(disk)
+        return Names(sr=sr.name or None), ()
+    return None, ()
+
+
+def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str]) -> Iterator[Found]:
+    """The images of `targets`; what turns out not to answer is added to `silent`."""
+    seen: set[str] = set()
+    for target in targets or list(_attached(mounts, silent)):
+        if target in silent:
+            continue
+        name = _sr_folder(target, mounts) or target
+        try:
+            place = resolve(name, mounts)
+        except Unanswered as error:
+            silent[target] = str(error)
+            continue
+        if isinstance(place, NotFound):
+            raise Unreadable(f"{target}: no such SR or image; looked at {', '.join(place.looked[:4])}")
+        if isinstance(place, Ambiguous):
+            raise UsageError(f"{target} names {len(place.candidates)} images; give a path or more digits")
+        for each in place:
+            path = each.target.path
+            spelled = lvm_volumes.place_of(path) if each.target.backing is Backing.BLOCK else path
+            if spelled not in seen:
+                seen.add(spelled)
+                yield each
+
+
+def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
+    """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
+    count = len(silent)
+    for mount in mounts:
+        try:
+            names = sorted(filter(is_uuid, os.listdir(mount)))
+        except OSError as error:
+            raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point with --sr-mount") from error
+        for name in names:
+            folder = os.path.join(mount, name)
+            if folder not in silent and any(entry.endswith(".vhd") for entry in _entries(folder)):
+                count += 1
+                yield folder
+    for sr in lvm_volumes.attached():
+        try:
+            holds_any = any(volume.vdi is not None for volume in lvm_volumes.volumes(sr))
+        except Unanswered as error:
+            silent[lvm_volumes.folder_of(sr)] = str(error)
+            count += 1
+            continue
+        if holds_any:
+            count += 1
+            yield lvm_volumes.folder_of(sr)
+    if not count:
+        raise Unreadable(f"no SR with a VHD below {', '.join(mounts)}; name an SR, a folder, or --sr-mount")
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise Unreadable(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _sr_folder(target: str, mounts: Sequence[str]) -> str | None:
+    """The folder of an SR that is named by its UUID."""
+    if not is_uuid(target.lower()) or os.path.lexists(target):
+        return None
+    if lvm_volumes.attached(target.lower()):
+        return lvm_volumes.folder_of(target.lower())
+    folders = (os.path.join(mount, target.lower()) for mount in mounts)
+    return next((folder for folder in folders if os.path.isdir(folder)), None)
+
+
+def _uses(founds: Sequence[Found]) -> tuple[OpenState, ...]:
+    """How each image is held, in one pass over the host. What is not there is held by nobody."""
+    identities: list[Identity] = []
+    for found in founds:
+        try:
+            about = os.stat(found.target.path)
+            device = about.st_rdev or None
+            identities.append(Identity(about.st_dev, about.st_ino, device, about.st_size, found.target.path))
+        except OSError:
+            identities.append(Identity(0, 0, None, 0, found.target.path))
+    return usage_of(identities)
+
+
+# --------------------------------------------------------------------------- one image
+
+
+def _looked_at(jobs: Sequence[_Job]) -> Iterator[list[ScannedImage]]:
+    """The images of `jobs` in batches, in order."""
+    count = -(-len(jobs) // BATCH)
+
+    def look(batch: int) -> list[ScannedImage]:
+        now = datetime.now(UTC)
+        with Folders() as folders:
+            some = jobs[batch * BATCH : (batch + 1) * BATCH]
+            return [_look_at(found, use, now, folders) for found, use in some]
+
+    yield from forked.in_order(look, count, len(os.sched_getaffinity(0)))
+
+
+def _look_at(found: Found, use: OpenState, now: datetime, folders: Folders) -> ScannedImage:
+    path, target = found.target.path, found.target
+    if lvm_volumes.is_without_node(target):
+        checked = CheckedImage(path, Verdict.UNREADABLE, note="the volume is not active, so it was not looked at")
+        return ScannedImage(checked, target.vdi, target.sr)
+    try:
+        opened = open_image(target, sr_root=found.root, folders=folders)
+        if isinstance(opened, Refusal):
+            verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE
+            return ScannedImage(CheckedImage(path, verdict, note=opened.message), target.vdi, target.sr)
+        with opened:
+            image = inspect(CachedView(opened))
+            parent, _ = image_relatives.parent_of(image, path)
+            diagnosis = diagnose(image, Context(now, use.state, parent))
+            return _placed(found, use, image, diagnosis.verdict, diagnosis.findings)
+    except SmfixError as error:
+        checked = CheckedImage(path, Verdict.UNREADABLE, note=str(error))
+        return ScannedImage(checked, target.vdi, target.sr)
+
+
+def _placed(
+    found: Found, use: OpenState, image: VhdImage, verdict: Verdict, findings: tuple[Finding, ...]
+) -> ScannedImage:
+    target, footer, header = found.target, image.footer, image.geometry
+    is_vhd = verdict is not Verdict.NOT_A_VHD
+    notes = [f"held by {', '.join(use.holders)}"] if use.holders else []
+    checked = CheckedImage(
+        target.path, verdict, image.size, image.end_of_data if is_vhd else None, findings, "; ".join(notes) or None
+    )
+    place = (
+        next(map(lvm_volumes.place_of, image_relatives.parent_places(image, target.path)), None)
+        if volume_at(target.path)
+        else None
+    )
+    parent = header.parent_uuid if header is not None and footer is not None and footer.is_differencing else NULL_UUID
+    return ScannedImage(
+        checked,
+        target.vdi,
+        target.sr,
+        virtual_size=footer.current_size if footer is not None else None,
+        allocated=image.bat.value.allocated if isinstance(image.bat, Sound) else None,
+        aligned=image.size % SECTOR == 0,
+        hidden=bool(footer.hidden) if footer is not None else None,
+        in_use=InUse.UNKNOWN if use.blind and use.state is InUse.NONE else use.state,
+        uuid=uuid_text(footer.uuid) if footer is not None else None,
+        parent_uuid=uuid_text(parent) if parent != NULL_UUID else None,
+        parent_place=place,
+    )
+
+
+# --------------------------------------------------------------------------- chains
+
+
+def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
+    """The images folder by folder, each in its chain's order; all names of a volume are of one folder."""
+    folders: dict[str, list[tuple[str, ScannedImage]]] = {}
+    for image in scanned:
+        path = image.checked.path
+        place = lvm_volumes.place_of(path) if path.startswith(f"{DEVICES}/") else path
+        folders.setdefault(os.path.dirname(place), []).append((place, image))
+    for some in folders.values():
+        for at in forest(_links(some)):
+            image, standing = some[at.index][1], at.standing.value
+            if at.parent is not None or standing != image.standing:  # most stand alone
+                above = None if at.parent is None else some[at.parent][1].checked.path
+                image = image._replace(depth=at.depth, parent=above, standing=standing)
+            yield image
+
+
+def _links(images: Sequence[tuple[str, ScannedImage]]) -> list[Link]:
+    """The images as the forest sees them; one that was not looked at (an inactive volume) is known by its place."""
+    unseen = {place for place, image in images if image.uuid is None}
+    return [
+        Link(image.uuid or place, image.parent_place if image.parent_place in unseen else image.parent_uuid)
+        for place, image in images
+    ]

@@ -1,1 +1,0 @@
-"""bytes -> :class:`smfix.vhd.image.VhdImage`. Pure: it reads a :class:`smfix.model.ByteView`."""

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+from report_values import LOST_FOOTER, SR, plan
+
+from smfix.report.summary import Left, not_asked, overview, short, standing, way_back
+from smfix.values import Outcome, Reason, Status
+
+
+def left(card, name, status=Status.REFUSED, reason=None, *steps, **more):
+    return Left(card, name, Outcome(status, "said", reason, next=steps, **more))
+
+
+def test_disks_with_the_same_reason_stand_together():
+    shown = overview(
+        [
+            left(2, "aaaaaaaa", Status.REFUSED, Reason.IN_USE),
+            left(3, "bbbbbbbb", Status.NOT_FOUND, None, "xe vdi-list uuid=b"),
+            left(4, "cccccccc", Status.NOT_FOUND, None, "xe vdi-list uuid=c"),
+            left(9, "dddddddd", Status.NOT_FOUND, None, "xe vdi-list uuid=d", "more"),
+        ]
+    )
+    assert shown == (
+        "What is left, and what to type next:\n"
+        "   in use: shut its VM down or detach it, then run this again: aaaaaaaa (card 2)\n"
+        "   not found on this host: bbbbbbbb, cccccccc, dddddddd (cards 3-4, 9)\n"
+        "      xe vdi-list uuid=b\n"
+        "      ... and so on: each card has its own"
+    )
+
+
+def test_many_are_counted():
+    shown = overview([left(n, f"disk{n:04}", Status.NOT_FOUND, None, f"do {n}") for n in range(1, 13)])
+    assert "disk0006 and 6 more (cards 1-12)" in shown.replace("\n   ", " ")
+    assert "do 1\n" in shown
+    assert "do 2" not in shown
+    assert shown.endswith("... and so on: each card has its own")
+
+
+def test_one_command_does_it_all():
+    shown = overview(
+        [
+            left(1, "a", Status.WOULD_REPAIR, None, "smfix repair '/a b' --yes --journal-dir /j", "other"),
+            left(2, "b", Status.WOULD_REPAIR, None, "smfix repair /b --yes --journal-dir /j"),
+            left(3, "c", Status.AMBIGUOUS, None, "smfix check /c1", "smfix check /c2"),
+            left(4, "d", Status.REFUSED, Reason.NO_FIX, "smfix explain VHD303", "smfix explain VHD305", "xe x"),
+        ]
+    )
+    assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
+        "smfix repair '/a b' /b --yes --journal-dir /j",
+        "smfix check /c1 /c2",
+        "smfix explain VHD303 VHD305",
+    ]
+
+
+def test_what_only_bash_reads_stays_a_command_of_its_own():
+    steps = ("smfix repair $'/a\\x1b' --yes", "smfix repair /b --yes")
+    shown = overview([left(n, "a", Status.WOULD_REPAIR, None, step) for n, step in enumerate(steps)])
+    assert shown.endswith("smfix repair $'/a\\x1b' --yes\n      ... and so on: each card has its own")
+
+
+def test_disks_whose_sr_is_elsewhere_stand_together_by_sr():
+    ask = "xe pbd-list sr-uuid={} params=host-uuid,currently-attached"
+    other = SR.replace("7", "8")
+    shown = overview([left(n, "a", Status.NOT_FOUND, None, ask.format(sr)) for n, sr in enumerate((SR, other, SR), 1)])
+    assert shown.splitlines()[1:] == [
+        f"   its SR {SR} is not attached here: a, a (cards",
+        "   1, 3)",
+        f"      {ask.format(SR)}",
+        f"   its SR {other} is not attached here: a (card 2)",
+        f"      {ask.format(other)}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/sr/1d994938-058e-102f-80dc-001ec95cb0b6.vhd", "1d994938"),
+        ("1d994938-058e-102f-80dc-001ec95cb0b6", "1d994938"),
+        ("/sr/short.vhd", "short.vhd"),
+        ("1d994938058e", "1d994938058e"),
+    ],
+)
+def test_only_a_uuid_is_cut(name, said):
+    assert short(name) == said
+
+
+def test_a_disk_that_is_not_asked_about_has_a_line():
+    consent = Outcome(Status.REFUSED, "", Reason.NEEDS_CONFIRM, plan=plan(needs=("VHD301", "VHD108")))
+    assert not_asked(5, "/sr/cc.vhd", consent) == "   Disk 5: cc.vhd not asked: needs --confirm VHD301 --confirm VHD108"
+    assert not_asked(5, "/sr/cc.vhd", Outcome(Status.VALID, "")) == "   Disk 5: cc.vhd not asked: valid"
+    busy = not_asked(5, "/sr/cc.vhd", Outcome(Status.REFUSED, "", Reason.IN_USE))
+    assert busy.startswith("   Disk 5: cc.vhd not asked: in use: shut its VM down")
+    assert max(map(len, busy.splitlines())) <= 80
+
+
+def test_what_a_name_holds_cannot_act():
+    assert "\x1b" not in overview([left(1, "\x1b[2J", Status.FAILED, None, "echo \x1b[2J")])
+
+
+@pytest.mark.parametrize("status", list(Status))
+@pytest.mark.parametrize("reason", [None, *Reason])
+def test_every_standing_has_words(status, reason):
+    words = standing(Outcome(status, "said", reason))
+    assert words
+    assert "Reason" not in words
+
+
+def test_codes_are_named_where_they_are_the_reason():
+    errors = (LOST_FOOTER, LOST_FOOTER)
+    assert standing(Outcome(Status.REFUSED, "", Reason.NO_FIX, remaining=errors)) == "no repair for it (VHD101)"
+    partly = Outcome(Status.PARTLY_REPAIRED, "", remaining=errors)
+    assert standing(partly) == "repaired in part (VHD101)"
+
+
+def test_the_codes_that_want_a_consent_are_named():
+    asked = Outcome(Status.REFUSED, "", Reason.NEEDS_CONFIRM, plan=plan(needs=("VHD105", "VHD201")))
+    assert standing(asked) == "needs your consent to VHD105, VHD201"
+
+
+def repaired(*ids, more=" --journal-dir /j"):
+    return [Outcome(Status.REPAIRED, "said", journal=one, undo=f"smfix undo {one}{more}") for one in ids]
+
+
+def test_one_line_undoes_the_whole_run():
+    others = [Outcome(Status.REFUSED, "said", Reason.IN_USE), Outcome(Status.REPAIRED, "said")]
+    assert way_back([*repaired("20261127-1", "20261127-2"), *others, *repaired("20261127-3")]) == (
+        "To undo all 3 repairs of this run (it asks before each):\n"
+        '   for id in 20261127-3 20261127-2 20261127-1; do smfix undo "$id" --journal-dir /j; done'
+    )
+
+
+def test_no_line_where_each_card_says_it():
+    assert way_back([]) == ""
+    assert way_back(repaired("20261127-1")) == ""
+    lists = "repairs of this run: `smfix journal` lists them."
+    assert way_back([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == f"To undo all 2 {lists}"
+    assert way_back(repaired(*map(str, range(51)))) == f"To undo all 51 {lists}"

@@ -1,0 +1,160 @@
+"""Which modules are pure, and the gate that holds them at 100 % branch coverage.
+
+Every module of smfix stands in one of the two lists (test_architecture.py sees to it). A name in ACTS
+is an exception from a pattern in PURE.
+Run as a program after the tests: ``python tools/purity.py`` reads ``.coverage``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Functions from values to values: no file, clock, process or terminal.
+PURE = (
+    "smfix.values",
+    "smfix.errors",
+    "smfix.smlog.patterns",
+    "smfix.policy",
+    "smfix.follow.incident_state",
+    "smfix.follow.state",
+    "smfix.follow.tracker",
+    "smfix.vhd",
+    "smfix.vhd.*",
+    "smfix.problems",
+    "smfix.problems.*",
+    "smfix.sm.paths",
+    "smfix.xapi.records",
+    "smfix.xapi.attach_policy",
+    "smfix.repair",
+    "smfix.repair.plan",
+    "smfix.repair.overlay",
+    "smfix.formats.vhd.proof",
+    "smfix.repair.fingerprint",
+    "smfix.repair.journal",
+    "smfix.repair.journal_retention",
+    "smfix.repair.reach_digest",
+    "smfix.repair.image_state",
+    "smfix.smlog",
+    "smfix.smlog.*",
+    "smfix.report",
+    "smfix.report.*",
+    "smfix.fleet",
+    "smfix.fleet.*",
+)
+# What touches the machine, or puts together what does.
+ACTS = (
+    "smfix",
+    "smfix.__main__",
+    "smfix.cli",
+    "smfix.cli.*",
+    "smfix.usecases.from_log",
+    "smfix.usecases.prune",
+    "smfix.usecases.resolve",
+    "smfix.usecases.check",
+    "smfix.usecases.journal",
+    "smfix.usecases.image_relatives",
+    "smfix.usecases.html_report",
+    "smfix.usecases.reach",
+    "smfix.host.readers",
+    "smfix.usecases.rescan",
+    "smfix.scan",
+    "smfix.usecases.run_options",
+    "smfix.usecases.repair",
+    "smfix.follow.repairs",
+    "smfix.fleet.external_sort",
+    "smfix.fleet.load",
+    "smfix.follow",
+    "smfix.follow.commands",
+    "smfix.service",
+    "smfix.demo",
+    "smfix.demo.*",
+    "smfix.host",
+    "smfix.sm.sr_types.lvm_activation",
+    "smfix.host.aliases",
+    "smfix.host.storage_probe",
+    "smfix.host.atomic_file",
+    "smfix.follow.worker_thread",
+    "smfix.host.statx",
+    "smfix.host.forked",
+    "smfix.sm.gc_lock",
+    "smfix.usecases.guard",
+    "smfix.follow.hooks",
+    "smfix.sm.locks",
+    "smfix.sm.sr_types.lvm_volumes",
+    "smfix.host.mounts",
+    "smfix.host.bundle",
+    "smfix.host.kernel_path",
+    "smfix.sm.journals",
+    "smfix.host.subprocesses",
+    "smfix.follow.sd_notify",
+    "smfix.host.wait_notice",
+    "smfix.sm.resolve",
+    "smfix.follow.state_store",
+    "smfix.host.image_file",
+    "smfix.host.tapdisk",
+    "smfix.host.open_files",
+    "smfix.formats.vhd.external_check",
+    "smfix.follow.event_wait",
+    "smfix.xapi.client",
+    "smfix.xapi.login",
+    "smfix.xapi.transport",
+    "smfix.report.html",
+    "smfix.repair.apply",
+    "smfix.repair.journal_store",
+    "smfix.repair.recovery",
+    "smfix.repair.undo",
+    "smfix.smlog.archives",
+    "smfix.smlog.beside",
+    "smfix.smlog.parts",
+    "smfix.smlog.follow",
+    "smfix.smlog.rotated",
+    "smfix.smlog.source",
+    "smfix.smlog.streams",
+    "smfix.smlog.unpack",
+    "smfix.smlog.workers",
+)
+
+
+def module_name(path: Path) -> str:
+    """``smfix/formats/vhd/bat.py`` -> ``smfix.formats.vhd.bat``; a package's ``__init__`` is the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of smfix, by name."""
+    return {module_name(path): path for path in sorted((ROOT / "smfix").rglob("*.py"))}
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """True when `name` is one of `patterns` (``*`` stands for any rest)."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def is_pure(name: str) -> bool:
+    """True for a module of PURE that is no exception from it."""
+    return matches(name, PURE) and not matches(name, ACTS)
+
+
+def pure_modules() -> dict[str, Path]:
+    """The pure ones among them."""
+    return {name: path for name, path in modules().items() if is_pure(name)}
+
+
+def main() -> int:
+    """Report the coverage of the pure modules; 0 when every line and branch of them was run."""
+    paths = ",".join(str(path.relative_to(ROOT)) for path in pure_modules().values())
+    print("coverage gate: pure modules, lines and branches, 100 %")
+    return subprocess.call(
+        [sys.executable, "-m", "coverage", "report", f"--include={paths}", "--fail-under=100"],
+        cwd=ROOT,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
