@@ -4,6 +4,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
+# Programs that are not tests use the helpers of the tests.
+TOOL := PYTHONPATH=tests/support:tools $(BIN)/python
 
 .PHONY: help demo test lint format dist dist-check packages packages-check ansible bench-artefacts release-check bench bench-logs soak matrix fuzz docs reference clean
 
@@ -41,23 +43,23 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.run
-	$(BIN)/python tools/benchmarks/run.py
+	$(TOOL) tools/benchmarks/run.py
 
 bench-logs: $(VENV)/.run
-	$(BIN)/python tools/benchmarks/logs.py
+	$(TOOL) tools/benchmarks/logs.py
 
 soak: $(VENV)/.test
-	$(BIN)/python tools/soak.py --seconds 600 --write docs/evidence/soak.md
+	$(TOOL) tools/soak.py --seconds 600 --write docs/evidence/soak.md
 
 # Needs vhd-util, qemu-img and qemu-io. SMFIX_MATRIX_PRELOAD: see docs/evidence/matrix.md.
 matrix: $(VENV)/.test
-	PYTHONPATH=tests $(BIN)/python -m matrix --report docs/evidence/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.combined --report docs/evidence/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.fresh --report docs/evidence/matrix.md
-	PYTHONPATH=tests $(BIN)/python -m matrix.interruptions --report docs/evidence/matrix.md
+	$(TOOL) -m matrix --report docs/evidence/matrix.md
+	$(TOOL) -m matrix.combined --report docs/evidence/matrix.md
+	$(TOOL) -m matrix.fresh --report docs/evidence/matrix.md
+	$(TOOL) -m matrix.interruptions --report docs/evidence/matrix.md
 
 # A million executions of each small reader, a hundred thousand of each reader of whole images.
-FUZZ = PYTHONPATH=tests $(BIN)/python -m fuzz
+FUZZ = $(TOOL) -m fuzz
 fuzz: $(VENV)/.fuzz
 	@mkdir -p build/fuzz/structs build/fuzz/journal build/fuzz/image build/fuzz/plan
 	$(FUZZ) structs -runs=1000000 -max_len=1536 build/fuzz/structs tools/fuzz/seeds/structs
@@ -100,7 +102,7 @@ ansible: dist $(VENV)/.test build/ansible-2.16/.stamp build/ansible-2.19/.stamp
 	cd ansible/ansible_collections/smfix/remediation && \
 		PATH="$(CURDIR)/build/ansible-2.19/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/ansible" \
 		ANSIBLE_HOME="$(CURDIR)/build/ansible-home" ansible-lint -q --nocolor
-	$(BIN)/python tools/ansible_hosts.py --ansible build/ansible-2.16/bin --ansible build/ansible-2.19/bin \
+	$(TOOL) tools/ansible_hosts.py --ansible build/ansible-2.16/bin --ansible build/ansible-2.19/bin \
 		--write $(ANSIBLE_RECORD)
 
 build/ansible-%/.stamp:
@@ -109,7 +111,7 @@ build/ansible-%/.stamp:
 	@touch $@
 
 bench-artefacts: packages $(VENV)/.run
-	$(BIN)/python tools/benchmarks/artefacts.py
+	$(TOOL) tools/benchmarks/artefacts.py
 
 # All checks before a release, in one go; as root on Debian. Each is a target of its own.
 RELEASE_CHECKS ?= lint test docs reference dist-check packages-check ansible

@@ -157,8 +157,8 @@ def _rotated(root: Chroot, stage: Stage) -> Path:
     """The demo's log as the newest part of a rotated set that is worth more than one process."""
     folder = root.folder / "log"
     folder.mkdir()
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    program = [sys.executable, str(ROOT / "benchmarks" / "make_smlog.py")]
+    sys.path.insert(0, str(ROOT / "tools" / "benchmarks"))
+    program = [sys.executable, str(ROOT / "tools" / "benchmarks" / "make_smlog.py")]
     for number, size in ((3, 8 << 20), (2, 30 << 20), (1, 40 << 20)):
         subprocess.run([*program, str(folder / f"SMlog.{number}"), str(size), str(number)], check=True)
     for number in (3, 2):

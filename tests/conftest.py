@@ -12,7 +12,6 @@ A test says what it needs with a marker:
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -23,6 +22,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from needed_tools import need_tool
+
 # Started in the background of a shell, SIGINT is ignored, and so it would be in every process a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -30,24 +31,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("smfix", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 settings.register_profile("ci", settings.get_profile("smfix"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "smfix")
-
-SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-REQUIRED = os.environ.get("SMFIX_REQUIRE_TOOLS") == "1"
-
-
-def find_tool(name: str) -> str | None:
-    """The tool's path, or None. The sbin folders are searched too (losetup, mkfs.ext4)."""
-    return shutil.which(name, path=SEARCH)
-
-
-def need_tool(name: str) -> str:
-    """The tool's path; skips the test without it, or fails it where tools are required."""
-    path = find_tool(name)
-    if path is not None:
-        return path
-    if REQUIRED and name != "vhd-util":
-        pytest.fail(f"{name} is not installed, and SMFIX_REQUIRE_TOOLS=1", pytrace=False)
-    pytest.skip(f"{name} is not installed")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,7 +14,6 @@ from smfix.cli.console import emit, say, unexpected
 from smfix.errors import SmfixError
 from smfix.report import jsondoc
 from smfix.report.escape import command
-from smfix.smlog.patterns import pattern
 from smfix.values import Exit
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def say_own_name() -> None:
         say(f"smfix: where it says smfix, type {other}: smfix itself is not on PATH")
 
 
-_COMMAND = pattern(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)
+_COMMAND = re.compile(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)
 
 
 def _own_name() -> str | None:

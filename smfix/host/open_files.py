@@ -30,7 +30,6 @@ from smfix.host.mounts import mount_of
 from smfix.host.statx import FileId, file_id
 from smfix.sm.paths import read_path
 from smfix.values import InUse
-from smfix.xapi.records import Attachment
 
 MAX_HOLDERS = 8
 """Holders that are named; a base copy can have hundreds of readers."""
@@ -83,16 +82,6 @@ def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = 
             held[key].append((writes, who))
     by_nobody = _usage([], blind)
     return tuple(_usage(held[key], blind) if key in held else by_nobody for key in keys)
-
-
-def elsewhere(uses: OpenState, attached: Sequence[Attachment]) -> OpenState:
-    """How an image is held when other hosts of its pool, as XAPI names them, are counted too."""
-    others = [one for one in attached if not one.is_here]
-    if not others or uses.state is InUse.READ_WRITE:
-        return uses
-    reading = InUse.READ_ONLY if uses.state is InUse.NONE else uses.state
-    state = InUse.READ_WRITE if any(one.writes for one in others) else reading
-    return OpenState(state, (*uses.holders, *(one.words for one in others)), uses.blind)
 
 
 def _key(identity: Identity) -> _Key:

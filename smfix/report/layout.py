@@ -6,13 +6,13 @@ much of it as is read with ease. Everything is made printable here, so no caller
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 from smfix.report.escape import printable
-from smfix.smlog.patterns import pattern
 
 WIDTH = 80
 """Columns of a report that goes anywhere but to a terminal."""
@@ -97,7 +97,7 @@ def _pieces(text: str, room: int) -> list[str]:
     return lines if lines[0] or len(lines) == 1 else lines[1:]
 
 
-_WORD = pattern(r" *[^ ]+")
+_WORD = re.compile(r" *[^ ]+")
 
 
 def moment(time: datetime | None) -> str:

@@ -5,13 +5,13 @@ The interesting cards have scrolled away by then.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from smfix.report.escape import command, printable
 from smfix.report.layout import INDENT, folded
-from smfix.smlog.patterns import pattern
 from smfix.values import Outcome, Reason, Status
 
 _NAMED = 6
@@ -41,9 +41,9 @@ _REASON = {
 }
 
 
-_UUID = pattern(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-_SR = pattern(r"xe pbd-list sr-uuid=(?P<sr>[0-9a-f-]{36}) ")
+_SR = re.compile(r"xe pbd-list sr-uuid=(?P<sr>[0-9a-f-]{36}) ")
 
 
 class Left(NamedTuple):

@@ -19,7 +19,6 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from smfix.smlog.patterns import pattern
 from smfix.values import Backing
 
 GROUP = "VG_XenStorage-"
@@ -30,16 +29,16 @@ MAPPER = "/dev/mapper"
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 _MARK = r"(?P<mark>OLD_|DELETED_)?"
-_FULL = pattern(UUID)
-_FILE = pattern(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
-_TEMPORARY = pattern(r"tmp[A-Za-z0-9_]{6,8}")
-_VOLUME = pattern(rf"/dev/{GROUP}(?P<sr>{UUID})/(?P<name>(?!{GROUP})[^/]+)")
-_MAPPED = pattern(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
-_DISK = pattern(rf"VHD-{_MARK}(?P<vdi>{UUID})")
-_LINSTOR = pattern(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
+_FULL = re.compile(UUID)
+_FILE = re.compile(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
+_TEMPORARY = re.compile(r"tmp[A-Za-z0-9_]{6,8}")
+_VOLUME = re.compile(rf"/dev/{GROUP}(?P<sr>{UUID})/(?P<name>(?!{GROUP})[^/]+)")
+_MAPPED = re.compile(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
+_DISK = re.compile(rf"VHD-{_MARK}(?P<vdi>{UUID})")
+_LINSTOR = re.compile(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
 
 # The hex digits of a prefix, and the fewest that may name a disk (contract, TARGET; model.VdiRef).
-_PREFIX = pattern(r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})")
+_PREFIX = re.compile(r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})")
 SHORTEST = 8
 SHORTEST_OLD = 4
 

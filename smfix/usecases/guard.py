@@ -12,7 +12,7 @@ any host while it is written: SM's locks are local to one. Each "no" is a :class
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +21,7 @@ from smfix.errors import Unreadable
 from smfix.host.aliases import alias_refusal
 from smfix.host.image_file import OpenImage
 from smfix.host.mounts import mount_of
-from smfix.host.open_files import open_state
+from smfix.host.open_files import OpenState, open_state
 from smfix.sm import locks
 from smfix.sm.gc_lock import GcWait
 from smfix.sm.journals import coalescing, name_refusal, pending
@@ -29,7 +29,7 @@ from smfix.sm.locks import Clock
 from smfix.sm.paths import ImageName, Life, is_uuid, read_path
 from smfix.values import Backing, ByteView, InUse, Reason, Refusal, Target
 from smfix.xapi.attach_policy import pool_refusal
-from smfix.xapi.records import PoolDiskState
+from smfix.xapi.records import Attachment, PoolDiskState
 
 POOL_CONF = "/etc/xensource/pool.conf"
 """``master``, or ``slave:<address>``: whether this host coordinates its pool."""
@@ -76,6 +76,16 @@ def shared_refusal(
     if name is not None:
         return pending(f"{what}: {name} says that a coalesce is at work in its SR", target.sr)
     return None
+
+
+def with_attachments(uses: OpenState, attached: Sequence[Attachment]) -> OpenState:
+    """How an image is held when other hosts of its pool, as XAPI names them, are counted too."""
+    others = [one for one in attached if not one.is_here]
+    if not others or uses.state is InUse.READ_WRITE:
+        return uses
+    reading = InUse.READ_ONLY if uses.state is InUse.NONE else uses.state
+    state = InUse.READ_WRITE if any(one.writes for one in others) else reading
+    return OpenState(state, (*uses.holders, *(one.words for one in others)), uses.blind)
 
 
 class Pool(Protocol):

@@ -19,7 +19,7 @@ from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import diagnose
 from smfix.host import storage_probe, wait_notice
 from smfix.host.image_file import OpenImage, open_image
-from smfix.host.open_files import OpenState, elsewhere, open_state
+from smfix.host.open_files import OpenState, open_state
 from smfix.repair import recovery
 from smfix.repair.apply import RepairContext, Verification, apply, no_room
 from smfix.repair.journal import JournalState
@@ -32,6 +32,7 @@ from smfix.sm.resolve import Found
 from smfix.sm.sr_types import lvm_volumes
 from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.usecases import image_relatives
+from smfix.usecases.guard import with_attachments
 from smfix.usecases.run_options import Decide, Declined, RunOptions
 from smfix.values import (
     Backing,
@@ -163,7 +164,7 @@ def held_by(uses: OpenState, target: Target, run_options: RunOptions) -> OpenSta
     if run_options.pool is None or target.vdi is None or target.sr is None or uses.state is InUse.READ_WRITE:
         return uses
     with suppress(Unreadable):
-        return elsewhere(uses, run_options.pool.standing(target.vdi, target.sr).attached)
+        return with_attachments(uses, run_options.pool.standing(target.vdi, target.sr).attached)
     return uses
 
 

@@ -21,12 +21,13 @@ from smfix.formats.vhd.problems.registry import diagnose
 from smfix.formats.vhd.structs import NULL_UUID, uuid_text
 from smfix.host import forked, storage_probe
 from smfix.host.image_file import DEVICES, Folders, Identity, open_image
-from smfix.host.open_files import OpenState, elsewhere, usage_of
+from smfix.host.open_files import OpenState, usage_of
 from smfix.host.wait_notice import Say
 from smfix.sm.paths import is_uuid, volume_at
 from smfix.sm.resolve import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
 from smfix.sm.sr_types import lvm_volumes
 from smfix.usecases import image_relatives
+from smfix.usecases.guard import with_attachments
 from smfix.usecases.reach import unanswered
 from smfix.values import (
     SECTOR,
@@ -70,7 +71,7 @@ def scan(
     silent |= {path: storage_probe.words(path) for path in sorted(dumb)}
     found = [each for each in found if each.target.path not in dumb]
     told = [_told(each, pool) for each in found]
-    uses = [elsewhere(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
+    uses = [with_attachments(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
     scanned: list[ScannedImage] = []
     for batch in _looked_at([(each, use) for each, use in zip(found, uses, strict=True)]):
         scanned += batch

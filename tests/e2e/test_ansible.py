@@ -8,12 +8,12 @@ import shlex
 import shutil
 import subprocess
 
-import ansible_hosts
 import jinja2
 import pytest
-from world import ROOT, SR
 
+import ansible_hosts
 from smfix import __version__
+from world import ROOT, SR
 
 COLLECTION = ROOT / "ansible" / "ansible_collections" / "smfix" / "remediation"
 ROLES = sorted((COLLECTION / "roles").iterdir())

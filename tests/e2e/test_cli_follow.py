@@ -12,12 +12,12 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from schemas import valid
-from soak import Soak
-from world import BASE, ROOT, failed, make_world
 
+from schemas import valid
 from smfix.cli import app
 from smfix.follow import service
+from soak import Soak
+from world import BASE, ROOT, failed, make_world
 
 
 @pytest.fixture

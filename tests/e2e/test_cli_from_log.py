@@ -6,10 +6,10 @@ import shlex
 import shutil
 
 import pytest
-from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 from smfix.cli import app
 from smfix.usecases import from_log, repair
+from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def state(folder):
 
 
 def test_the_wikis_excerpt_names_the_disk(world):
-    log = os.path.join(os.path.dirname(__file__), "..", "fixtures", "logs", "raw-2012-coalesce-footer.log")
+    log = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "logs", "raw-2012-coalesce-footer.log")
     document = world.run("from-log", log, "--tz", "UTC", "--json").json
     (incident,) = document["incidents"]
     assert incident["vdi"] == BASE

@@ -9,10 +9,10 @@ import stat
 import subprocess
 
 import pytest
-from world import BASE, LEAF, OTHER, SR, make_world
 
-from conftest import need_tool
+from needed_tools import need_tool
 from smfix.cli import app
+from world import BASE, LEAF, OTHER, SR, make_world
 
 
 @pytest.fixture

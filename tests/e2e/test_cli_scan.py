@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from world import BASE, LEAF, OTHER, SIZE, SR, make_world, uuid_of
 
 from smfix.formats.vhd import build
 from smfix.formats.vhd.structs import uuid_text
+from world import BASE, LEAF, OTHER, SIZE, SR, make_world, uuid_of
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import termios
 import time
 
 import pytest
-from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 from smfix import __version__
 from smfix.cli import app, console
 from smfix.errors import WriteFailed
 from smfix.usecases import from_log
+from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 SMFIX = [sys.executable, "-m", "smfix"]
 COMMANDS = ["from-log", "check", "repair", "show", "journal", "undo", "explain", "demo"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from world import BASE, OTHER, SR, make_world
 
 from smfix.repair import journal_store
 from smfix.repair.journal import JournalState
+from world import BASE, OTHER, SR, make_world
 
 
 @pytest.fixture

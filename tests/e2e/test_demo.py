@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_it_proves_what_it_says_and_cleans_up(tmp_path):
         text=True,
         check=False,
         env=environment,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=Path(__file__).resolve().parents[2],
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "\n   FAILED" not in done.stdout

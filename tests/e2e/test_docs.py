@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from world import make_world
 
-from conftest import need_tool
+from needed_tools import need_tool
 from smfix.cli import app
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.report.glossary import TERMS, terms
+from world import make_world
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from world import BASE, LEAF, OTHER, SR, failed, make_world
-from xapi_host import GONE, HERE, ME, PASSWORD, THEM, XapiHost, certificates
 
 from smfix.follow import commands
 from smfix.repair import journal_store
 from smfix.usecases import guard
 from smfix.usecases.run_options import RunOptions
 from smfix.xapi import client, login
+from world import BASE, LEAF, OTHER, SR, failed, make_world
+from xapi_host import GONE, HERE, ME, PASSWORD, THEM, XapiHost, certificates
 
 pytest.importorskip("XenAPI", reason="the XenAPI package is not installed")
 

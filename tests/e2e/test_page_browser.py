@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from browser import Browser
-from report_values import SR, VDI
-from test_html import ENVIRONMENT, HOSTILE, page
-from world import LEAF, make_world
+from test_report_html import ENVIRONMENT, HOSTILE, page
 
-from conftest import need_tool
+from browser import Browser
+from needed_tools import need_tool
+from report_values import SR, VDI
 from smfix.report import html
 from smfix.report.page_model import Table
+from world import LEAF, make_world
 
 pytestmark = pytest.mark.tools("chromium")
 

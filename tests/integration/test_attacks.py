@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data
 from images import (
     PARTIAL,
@@ -30,13 +31,12 @@ from images import (
     with_end,
     with_entry,
 )
-from world import BASE, failed, make_world
-
 from smfix.formats.vhd.build import Made, sparse
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.orphan_blocks import WEIGHED, orphans, unclear
 from smfix.formats.vhd.structs import BLOCK_SIZE, NO_OFFSET, UNUSED, DiskType, geometry_for
 from smfix.values import SECTOR, Disposition, Reason
+from world import BASE, failed, make_world
 
 EVERYTHING = ("VHD101", "VHD301", "VHD302", "VHD303", "VHD304", "VHD401", "VHD404")
 SPACE = BLOCK_SIZE + SECTOR

@@ -12,8 +12,9 @@ import resource
 import subprocess
 
 import pytest
+from test_follow import Live
+
 from guest import guest_data, guest_map
-from test_loop import Live
 from world import BASE, LEAF, SR, make_world
 
 pytestmark = pytest.mark.vhdutil

@@ -6,9 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
+
 from fuzz.targets import TARGETS
 
-SEEDS = Path(__file__).parent / "fuzz" / "seeds"
+SEEDS = Path(__file__).resolve().parents[2] / "tools" / "fuzz" / "seeds"
 ROUNDS = {"structs": 300, "journal": 300, "image": 60, "plan": 25}
 
 

@@ -15,11 +15,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
+
 from hanging_fs import Cannot, served
 from schemas import valid
-from world import BASE, OTHER, ROOT, failed, make_world
-
 from smfix.follow.state_store import StateFile
+from world import BASE, OTHER, ROOT, failed, make_world
 
 DEAD = "deadbeef-0000-4000-8000-000000000001"
 SAID = "has not answered for 1 s"

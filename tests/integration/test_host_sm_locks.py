@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
-from world import BASE, SR, make_world
 
 from smfix.repair import journal_store
 from smfix.sm import locks
 from smfix.sm.locks import sm_locks
 from smfix.values import Reason
+from world import BASE, SR, make_world
 
 SOURCES = [Path(path) for path in os.environ.get("SMFIX_SM_SOURCE", "").split(os.pathsep) if path]
 

@@ -12,10 +12,10 @@ import os
 import re
 
 import pytest
-from test_journal import PLAIN
-from world import BASE, ROOT, SR, make_world
+from test_repair_journal import PLAIN
 
 from smfix.repair.journal import FORMAT, MAGIC, decode, encode
+from world import BASE, ROOT, SR, make_world
 
 FIXTURES = ROOT / "fixtures" / "journals"
 FORMATS = sorted(int(path.name) for path in FIXTURES.iterdir())

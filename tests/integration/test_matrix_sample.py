@@ -6,6 +6,7 @@ And some kinds on one base together, drawn by chance, as ``python -m matrix.comb
 from __future__ import annotations
 
 import pytest
+
 from matrix import cases, combined, report, synthetic
 from matrix.kinds import KINDS
 

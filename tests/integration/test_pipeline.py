@@ -6,12 +6,12 @@ import os
 from datetime import UTC, datetime
 
 import pytest
-from world import BASE, LEAF, OTHER, SR, make_world
 
 from smfix.errors import Unreadable, UsageError
 from smfix.usecases import check, from_log, resolve
 from smfix.usecases.from_log import LogQuestion, RunOptions
 from smfix.values import Extent, Incident, LogReading, Outcome, Reason, Refusal, State, Status, VdiRef, Verdict
+from world import BASE, LEAF, OTHER, SR, make_world
 
 WHEN = datetime(2012, 5, 15, tzinfo=UTC)
 

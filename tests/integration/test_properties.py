@@ -6,11 +6,12 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import Phase, assume, example, given, settings
+from hypothesis import strategies as st
+
 from corpus import CASES, FOUND
 from damage import Damage, damages
 from guest import NotReadableError, guest_data, guest_map
-from hypothesis import Phase, assume, example, given, settings
-from hypothesis import strategies as st
 from images import (
     CONTEXT,
     NOW,
@@ -29,7 +30,6 @@ from images import (
     seen,
     small,
 )
-
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.problem import Context, Parent

@@ -13,10 +13,10 @@ import subprocess
 import uuid
 
 import pytest
-from world import failed, make_world
 
 from smfix.formats.vhd import build
 from smfix.formats.vhd.structs import uuid_text
+from world import failed, make_world
 
 MIB = 1 << 20
 GIB = 1 << 30

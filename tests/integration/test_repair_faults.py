@@ -11,11 +11,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
-from faults import CASES, SR, VDI, Bench, Case, outcome
 
-from conftest import REQUIRED, need_tool
+import faults
+from faults import CASES, SR, VDI, Bench, Case, outcome
+from needed_tools import REQUIRED, need_tool
 
 APPEND, INSIDE, GROW, SEVERAL, UNDO, RECOVERY, DEVICE, *_ = CASES
 

@@ -11,8 +11,8 @@ from collections import Counter
 from datetime import UTC
 
 import pytest
-from matrix import dumps
 
+from matrix import dumps
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.libvhd import opened
 from smfix.formats.vhd.metadata import metadata, notes

@@ -35,7 +35,6 @@ from images import (
     some,
     with_entry,
 )
-
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK
 from smfix.formats.vhd.problems.problem import Context, Parent

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
+
 from images import (
     bat_entry,
     batmap_at,
@@ -22,7 +23,6 @@ from images import (
     reheaded,
     with_entry,
 )
-
 from smfix.formats.vhd.image import MARK
 from smfix.formats.vhd.structs import BLOCK_SIZE, UNUSED, Footer, geometry_for
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from conftest import need_tool
+from needed_tools import need_tool
 
 _STUB = r"""#!/bin/bash
 # {name}: a stand-in for LVM's

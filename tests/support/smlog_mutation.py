@@ -12,13 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 
-from smlog_corpus import TRUTHS, log_of
-
 from smfix.smlog.engine import fastest_engine
 from smfix.smlog.incidents import Gathering, Register
 from smfix.smlog.lines import Block
 from smfix.smlog.paste import mend
 from smfix.smlog.sweep import Sweep, Tally
+from smlog_corpus import TRUTHS, log_of
 
 JUNK = [
     b"\0",

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from schemas import valid
 
+from schemas import valid
 from smfix.cli import app
 from smfix.formats.vhd import build
 

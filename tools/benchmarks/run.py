@@ -24,7 +24,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import images
-
 from smfix.formats.vhd.build import sparse
 
 HERE = Path(__file__).resolve().parent

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from matrix import mutants, reader
 from matrix.mutants import Sparse
-
 from smfix.errors import JournalDamaged
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import inspect

@@ -6,10 +6,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from fleet_values import BASE, OTHER, SR, check, error, from_log, incident, outcome, path_of, raw
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_values import BASE, OTHER, SR, check, error, from_log, incident, outcome, path_of, raw
 from smfix.fleet import documents
 from smfix.fleet.documents import NotADocument, read_document
 

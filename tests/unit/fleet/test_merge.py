@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fleet_values import BASE, LEAF, OTHER, SHARED, SR, check, error, from_log, incident, outcome, path_of, raw
-
 from smfix.fleet import merge as pictures
 from smfix.fleet.documents import DiskObservation, Said, read_document
 from smfix.fleet.merge import FleetMerge

@@ -11,15 +11,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from fleet_values import BASE, LEAF, OTHER, SHARED, SR, check, error, from_log, incident, outcome, path_of
 from html_reader import Reader
-from world import World, failed, make_world
-
 from smfix.fleet import external_sort, load, render
 from smfix.fleet.documents import read_document
 from smfix.fleet.external_sort import Pile
 from smfix.fleet.merge import FleetMerge, FleetPicture
 from smfix.smlog.incidents import KINDS
+from world import World, failed, make_world
 
 
 class Fleet:
@@ -36,9 +36,8 @@ class Fleet:
 
     def report(self, *words: object):
         self.world.capture.readouterr()
-        from world import Run
-
         from smfix.cli import app
+        from world import Run
 
         code = app.run(["fleet", "report", *map(str, words or (self.folder,))])
         return Run(code, *self.world.capture.readouterr())

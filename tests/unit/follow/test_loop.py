@@ -10,9 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from schemas import valid
-from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
+from schemas import valid
 from smfix.errors import WriteFailed
 from smfix.follow import incident_state, loop
 from smfix.follow.event_wait import EventWait
@@ -21,6 +20,7 @@ from smfix.follow.loop import Follower, FollowQuestion
 from smfix.follow.policy import Hook, Policy
 from smfix.follow.state_store import AlreadyFollowed
 from smfix.usecases.from_log import RunOptions
+from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 CHECKED = (
     "[27000] 2012-05-15 02:00:00\t['/usr/sbin/vhd-util', 'check', '--debug', '-n', "

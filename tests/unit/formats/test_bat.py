@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from images import LARGEST_READ, Buffer, Holes
 
+from images import LARGEST_READ, Buffer, Holes
 from smfix.formats.vhd import bat as bat_module
 from smfix.formats.vhd.bat import BAT_LIMIT, GAPS, NAMED, Bat, Overlap, read_bat
 from smfix.formats.vhd.structs import UNUSED

@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -26,7 +27,6 @@ from images import (
     small,
     some,
 )
-
 from smfix.formats.vhd import build
 from smfix.formats.vhd.build import fixed, sparse
 from smfix.formats.vhd.problems.registry import diagnose

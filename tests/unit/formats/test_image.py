@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from images import (
     CONTEXT,
     DISK_SIZE,
@@ -33,7 +34,6 @@ from images import (
     with_end,
     with_entry,
 )
-
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK, TAIL_SCAN, inspect
 from smfix.formats.vhd.problems.registry import diagnose

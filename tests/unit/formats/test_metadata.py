@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC
 
 import pytest
+
 from memory_image import MemoryImage
 from schemas import valid
-
 from smfix.formats.vhd import build, structs
 from smfix.formats.vhd import metadata as report
 from smfix.formats.vhd.image import inspect

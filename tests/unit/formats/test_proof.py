@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from images import (
     CONTEXT,
     PARTIAL,
@@ -25,7 +26,6 @@ from images import (
     seen,
     small,
 )
-
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.registry import diagnose, row
 from smfix.formats.vhd.proof import mapped, violations

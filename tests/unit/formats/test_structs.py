@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from images import UUID, base, child, footer_of, header_of
 
+from images import UUID, base, child, footer_of, header_of
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.structs import (
     BatmapHeader,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 from memory_image import MemoryImage
-
 from smfix.repair.fingerprint import digest, fingerprint_matches
 from smfix.values import Extent, Fingerprint
 

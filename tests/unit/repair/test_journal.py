@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from memory_image import MemoryImage
 
+from memory_image import MemoryImage
 from smfix.errors import JournalDamaged
 from smfix.repair import journal as codec
 from smfix.repair.journal import Change, Journal, JournalState, Reach, decode, encode, new_id, record, settle

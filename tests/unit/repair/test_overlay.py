@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from images import Buffer, applied
 
+from images import Buffer, applied
 from smfix.repair.fingerprint import digest, fingerprint_matches
 from smfix.repair.overlay import Overlay, Recorder, merged
 from smfix.values import Edit, Extent, Fingerprint, Resize, Write

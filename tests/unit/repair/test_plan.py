@@ -7,6 +7,7 @@ import tracemalloc
 from array import array
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -30,7 +31,6 @@ from images import (
     small,
     with_entry,
 )
-
 from smfix.errors import Unreadable
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.problems.problem import Context

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import corpus
-import images
 import pytest
-from damage import damages
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import MIB, base, child, device, empty, fixed_disk, lost_footer, put, seen, with_entry
 
+import corpus
+import images
+from damage import damages
+from images import MIB, base, child, device, empty, fixed_disk, lost_footer, put, seen, with_entry
 from smfix.formats.vhd import build
 from smfix.report.diagram import LEGEND, PAGE, ROWS, Bar, Diagram, Part, Piece, bars, diagram, strip, text
 from smfix.values import Extent, Sound

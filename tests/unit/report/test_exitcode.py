@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from report_values import outcome, treated
 
+from report_values import outcome, treated
 from smfix.report import exitcode
 from smfix.values import CheckedImage, Exit, Reason, State, Status, TreatedImage, Verdict
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from schemas import valid
 
+from schemas import valid
 from smfix.errors import UsageError
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.report import explain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from report_values import PATH, SR, VDI, outcome, treated
-
 from smfix.report import follow_report, jsondoc
 from smfix.values import Reason, State, Status
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import need_tool
+from needed_tools import need_tool
 from smfix.report.hexdump import hexdump
 
 

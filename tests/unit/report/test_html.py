@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from importlib import resources
 
 import pytest
+
 from html_reader import Reader, complaints
 from images import base, footer_of, lost_footer, seen
 from report_values import CLOCK, PATH, SR, VDI, incident, outcome, reading, treated
-
 from smfix.report import html, page_model
 from smfix.report.diagram import diagram
 from smfix.report.page_model import Environment, FooterBytes, Portrait, Relative, Side

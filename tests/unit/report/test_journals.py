@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from report_values import PATH, SR, VDI, WHEN, outcome
-
 from smfix.report import journals
 from smfix.values import JournalRecord, Reason, Resize, Status, TreatedImage, Write
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+
 from report_values import LOST_FOOTER, PATH, WHEN, incident, outcome, plan, reading, treated
 from schemas import _SCHEMAS, valid
-
 from smfix.report import jsondoc
 from smfix.values import (
     CheckedImage,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from report_values import CLOCK, LOST_FOOTER
-
 from smfix.report import next_steps
 from smfix.values import CheckedImage, Disposition, Verdict
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from images import base, lost_footer, seen
 from report_values import CLOCK, LOST_FOOTER, PATH, SR, VDI, WHEN, incident, outcome, plan, reading, treated
-
 from smfix.report import page_model
 from smfix.report.diagram import diagram
 from smfix.report.page_model import Card, Side

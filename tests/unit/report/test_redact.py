@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from images import base, footer_of
 
+from images import base, footer_of
 from smfix.report.hexdump import hexdump
 from smfix.report.redact import HIDDEN, Dump, dump
 

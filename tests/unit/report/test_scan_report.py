@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from report_values import CLOCK, LOST_FOOTER
 
+from report_values import CLOCK, LOST_FOOTER
 from smfix.report import scan_report
 from smfix.values import CheckedImage, InUse, Names, ScannedImage, Verdict
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from report_values import LOST_FOOTER, SR, plan
 
+from report_values import LOST_FOOTER, SR, plan
 from smfix.report.summary import Left, not_asked, overview, short, standing, way_back
 from smfix.values import Outcome, Reason, Status
 

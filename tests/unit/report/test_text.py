@@ -12,7 +12,6 @@ from report_values import (
     reading,
     treated,
 )
-
 from smfix.report import text
 from smfix.values import (
     CheckedImage,

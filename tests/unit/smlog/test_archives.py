@@ -11,14 +11,14 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from smlog_text import PATH, SR, VDI, check, corrupted, failed, said
-from test_xapi_db import DATABASE
+from test_smlog_xapi_db import DATABASE
 
 from smfix.errors import Unreadable
 from smfix.smlog import archives, tarball
 from smfix.smlog.archives import Found
 from smfix.smlog.source import read_logs
 from smfix.smlog.streams import find_logs
+from smlog_text import PATH, SR, VDI, check, corrupted, failed, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 RUN = [check(), *failed(DUMP), corrupted()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from smlog_corpus import LOGS, TRUTHS, as_truth, log_of, read_truth
 
 

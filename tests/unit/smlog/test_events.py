@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, X, check, corrupted, events_of, failed, gc, noise_of, said
 
 from smfix.smlog import events as events_module
 from smfix.smlog.complaints import Weight
 from smfix.smlog.events import QUOTE_LINES, Quote, bounded
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, X, check, corrupted, events_of, failed, gc, noise_of, said
 
 COOKIE = "primary footer invalid: invalid cookie"
 DUMP = f"{COOKIE}\n{PATH} appears invalid; dumping metadata\nCookie : conectix\n"

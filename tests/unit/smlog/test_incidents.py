@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, check, corrupted, failed, gc, incidents_of, said
 
 from smfix.smlog import incidents as incidents_module
 from smfix.smlog.complaints import Weight
@@ -14,6 +13,7 @@ from smfix.smlog.incidents import KINDS, Register, incident
 from smfix.smlog.proofs import Proof, Strength
 from smfix.smlog.stamps import Stamp
 from smfix.values import State
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, check, corrupted, failed, gc, incidents_of, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 RUN = [check(), *failed(DUMP), corrupted()]

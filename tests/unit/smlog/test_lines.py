@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from smlog_text import blocks_of, gc, line_at, said, window_of
 
 from smfix.smlog import lines as lines_module
 from smfix.smlog.lines import LINE_LIMIT, Block, Position, Window, decode, parse_line, pid_needles
+from smlog_text import blocks_of, gc, line_at, said, window_of
 
 TEXT = [said(f"line {number}", 100 + number % 3) for number in range(30)]
 

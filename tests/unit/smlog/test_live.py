@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smlog_corpus import LOGS
 
 from smfix.smlog import live
 from smfix.smlog.events import Failure
 from smfix.smlog.incidents import Register
 from smfix.smlog.live import SETTLE, LiveReader
 from smfix.smlog.proofs import Proof
+from smlog_corpus import LOGS
 
 VDI = "1d994938-058e-102f-80dc-001ec95cb0b6"
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"

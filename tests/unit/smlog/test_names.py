@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from smlog_text import LV, PATH, SR, VDI
 
 from smfix.smlog.names import VDI_NAME, image_path, image_paths, is_uuid, linstor_volume, short_name, volume_path
+from smlog_text import LV, PATH, SR, VDI
 
 MAPPER = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}"
 

@@ -9,10 +9,10 @@ import textwrap
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smlog_corpus import LOGS, TRUTHS, log_of
-from smlog_text import PATH, check, corrupted, failed, gc, said
 
 from smfix.smlog.paste import LARGEST, mend
+from smlog_corpus import LOGS, TRUTHS, log_of
+from smlog_text import PATH, check, corrupted, failed, gc, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\nCookie : conectix\n"
 LOG = [gc("Coalescing *1d994938(1G) -> *2e994938(1G)"), check(), *failed(DUMP), corrupted(), gc("In cleanup")]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from smlog_text import LV, PATH, SR, SR2, VDI, gc, line_at, said, window_of
 
 from smfix.smlog.processes import apart, run_before, same_run, sr_of, srs_named, started_between, starts_run
 from smfix.smlog.stamps import Stamp
+from smlog_text import LV, PATH, SR, SR2, VDI, gc, line_at, said, window_of
 
 NOON = Stamp(None, 8, 9, 12, 0, 0)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, check, gc, line_at, said, window_of
 
 from smfix.smlog.proofs import Strength, read_proofs
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, check, gc, line_at, said, window_of
 
 OK = said("  pread SUCCESS")
 A, P, C = "1d994938", "2e994938", "3f994938"

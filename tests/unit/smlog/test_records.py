@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from smlog_text import LV, PATH, VDI, check, failed, gc, line_at, said, window_of
 
 from smfix.smlog.records import arguments, read_record, subject, succeeded
 from smfix.smlog.rules import match
+from smlog_text import LV, PATH, VDI, check, failed, gc, line_at, said, window_of
 
 
 def record_of(lines: list[str], number: int = 1):

@@ -16,8 +16,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smlog_corpus import TRUTHS, as_truth, log_of
-from smlog_text import PATH, SR, SR2, VDI, VDI2, X, check, corrupted, failed, gc, said
 
 from smfix.errors import Unreadable, UsageError
 from smfix.host.readers import wait
@@ -28,6 +26,8 @@ from smfix.smlog import sweep as sweep_module
 from smfix.smlog import workers as workers_module
 from smfix.smlog.lines import Block, Position, parse_line
 from smfix.smlog.source import read_logs
+from smlog_corpus import TRUTHS, as_truth, log_of
+from smlog_text import PATH, SR, SR2, VDI, VDI2, X, check, corrupted, failed, gc, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 RUN = [check(), *failed(DUMP), corrupted()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
 
 from smfix.smlog import lines as lines_module
 from smfix.smlog import sweep as sweep_module
@@ -14,6 +13,7 @@ from smfix.smlog.events import Failure
 from smfix.smlog.lines import Block
 from smfix.smlog.proofs import Proof, Strength
 from smfix.smlog.sweep import Looking, Memory, Sweep, in_question, recall
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, blocks_of, check, corrupted, events_of, failed, gc, said
 
 MAPPER = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{VDI.replace('-', '--')}"
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"

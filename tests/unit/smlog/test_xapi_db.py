@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from smlog_text import SR, SR2, VDI, VDI2
 
 from smfix.smlog import xapi_db
 from smfix.smlog.xapi_db import NotADatabase, read_database
 from smfix.values import Names, Surroundings
+from smlog_text import SR, SR2, VDI, VDI2
 
 LEAF = "3f994938-058e-102f-80dc-001ec95cb0b6"
 

@@ -6,15 +6,15 @@ import os
 import stat
 
 import pytest
-from html_reader import Reader, complaints
-from world import BASE, LEAF, OTHER, SIZE, SR, exception, failed, make_world, uuid_of
 
+from html_reader import Reader, complaints
 from smfix.errors import Unreadable
 from smfix.formats.vhd import build
 from smfix.report import page_model
 from smfix.usecases import html_report
 from smfix.usecases.run_options import RunOptions
 from smfix.values import CheckedImage, Verdict
+from world import BASE, LEAF, OTHER, SIZE, SR, exception, failed, make_world, uuid_of
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import re
 
 import pytest
 from test_cli_undo import repaired
-from world import BASE, OTHER, make_world
 
 from smfix.repair import journal_store
 from smfix.repair.journal import JournalState
+from world import BASE, OTHER, make_world
 
 
 @pytest.fixture

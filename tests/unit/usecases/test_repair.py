@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from world import BASE, SR, make_world
 
 from smfix.errors import WriteFailed
 from smfix.host.image_file import OpenImage
@@ -14,6 +13,7 @@ from smfix.usecases import repair
 from smfix.usecases.repair import repair_image
 from smfix.usecases.run_options import RunOptions, absolute, is_hidden
 from smfix.values import Backing, Reason, Refusal, Status, Target
+from world import BASE, SR, make_world
 
 
 @pytest.fixture

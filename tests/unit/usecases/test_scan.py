@@ -6,8 +6,8 @@ import os
 import uuid
 
 import pytest
-from schemas import valid
 
+from schemas import valid
 from smfix.errors import Unreadable, UsageError
 from smfix.formats.vhd import build
 from smfix.report import jsondoc, scan_report

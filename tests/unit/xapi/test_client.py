@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from xapi_host import GONE, HERE, ME, PASSWORD, THEM, Failure, XapiHost, certificates
 
 from smfix.errors import Unreadable, UsageError
 from smfix.sm.locks import Clock
@@ -17,6 +16,7 @@ from smfix.values import Names
 from smfix.xapi import client, transport
 from smfix.xapi.client import Pool, this_host
 from smfix.xapi.login import Login, login
+from xapi_host import GONE, HERE, ME, PASSWORD, THEM, Failure, XapiHost, certificates
 
 pytest.importorskip("XenAPI", reason="the XenAPI package is not installed")
 

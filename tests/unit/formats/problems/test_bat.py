@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -32,7 +33,6 @@ from images import (
     some,
     with_entry,
 )
-
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.problems.bat import NAMED, missing_part
 from smfix.formats.vhd.problems.problem import Context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -35,7 +36,6 @@ from images import (
     some,
     with_entry,
 )
-
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK
 from smfix.formats.vhd.problems import bat_repair as places_module

@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data, guest_map
 from images import (
     CONTEXT,
@@ -35,7 +36,6 @@ from images import (
     some,
     with_entry,
 )
-
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK
 from smfix.formats.vhd.problems.batmap import COMPARED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from corpus import FOUND, first_locator, locators, moved_data
 from images import (
     NOW,
@@ -20,7 +21,6 @@ from images import (
     reheaded,
     repaired,
 )
-
 from smfix.formats.vhd.problems.problem import Context, Parent
 from smfix.formats.vhd.structs import ParentLocator, PlatformCode
 from smfix.values import Finding, Reason, Verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from images import (
     CONTEXT,
     UUID,
@@ -20,7 +21,6 @@ from images import (
     repaired,
     seen,
 )
-
 from smfix.formats.vhd.problems.fixed import ROWS
 from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -37,7 +38,6 @@ from images import (
     with_backup,
     with_end,
 )
-
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.image import MARK, inspect
 from smfix.formats.vhd.problems.footer import append_footer, contradictions, cut_block, same_footer

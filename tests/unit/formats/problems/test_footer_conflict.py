@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -35,7 +36,6 @@ from images import (
     with_backup,
     with_end,
 )
-
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.problems import footer_conflict
 from smfix.formats.vhd.problems.footer import BLOCKS_OF_2_TIB

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -34,7 +35,6 @@ from images import (
     some,
     with_entry,
 )
-
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.problems.header_restore import restored
 from smfix.formats.vhd.problems.problem import Context, Parent

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from corpus import CASES
-from damage import damages
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from corpus import CASES
+from damage import damages
 from images import (
     CONTEXT,
     NOW,
@@ -29,7 +30,6 @@ from images import (
     with_entry,
 )
 from matrix import mutants
-
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.cached_view import CachedView
 from smfix.formats.vhd.image import VhdImage, inspect

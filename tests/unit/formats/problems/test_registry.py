@@ -9,10 +9,10 @@ import string
 import subprocess
 
 import pytest
+
 from corpus import CASES, Case
 from images import CONTEXT, parent_disk, seen
 from matrix import agreement, mutants
-
 from smfix.formats.vhd.problems.registry import PROBLEMS, diagnose, row, verdict
 from smfix.values import Diagnosis, Disposition, Severity, Verdict
 
