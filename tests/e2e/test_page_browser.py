@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_report_html import ENVIRONMENT, HOSTILE, page
+from test_html import ENVIRONMENT, HOSTILE, page
 
 from browser import Browser
 from needed_tools import need_tool

@@ -12,7 +12,7 @@ import resource
 import subprocess
 
 import pytest
-from test_follow import Live
+from test_loop import Live
 
 from guest import guest_data, guest_map
 from world import BASE, LEAF, SR, make_world

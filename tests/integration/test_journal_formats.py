@@ -12,7 +12,7 @@ import os
 import re
 
 import pytest
-from test_repair_journal import PLAIN
+from test_journal import PLAIN
 
 from smfix.repair.journal import FORMAT, MAGIC, decode, encode
 from world import BASE, ROOT, SR, make_world

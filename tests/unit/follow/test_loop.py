@@ -391,7 +391,7 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
     world.damaged()
     live.start()
     live.follower._remedies.patience = 0.3
-    locate = loop.Remedies.__module__
+    locate = loop.RepairScheduler.__module__
     real = __import__(locate, fromlist=["pipeline"]).pipeline.find_image
     answers = []
 

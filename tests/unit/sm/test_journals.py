@@ -120,7 +120,9 @@ def volumes(monkeypatch):
     """The names of the SR's volumes; none is active."""
     names: list[str] = []
     monkeypatch.setattr(
-        journals.lvm, "volumes", lambda sr: tuple(Volume(sr, name, 4 << 20, False, False, False) for name in names)
+        journals.lvm_volumes,
+        "volumes",
+        lambda sr: tuple(Volume(sr, name, 4 << 20, False, False, False) for name in names),
     )
     return names
 
@@ -156,6 +158,6 @@ def test_an_lvm_that_fails_is_no_empty_folder(monkeypatch):
     def fails(sr):
         raise Unreadable("lvs failed")
 
-    monkeypatch.setattr(journals.lvm, "volumes", fails)
+    monkeypatch.setattr(journals.lvm_volumes, "volumes", fails)
     with pytest.raises(Unreadable):
         name_refusal(DEVICE)

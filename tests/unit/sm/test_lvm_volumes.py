@@ -167,7 +167,7 @@ def test_what_is_no_volume_is_left(stub, volumes, target):
 
 
 def test_without_lvm_there_are_no_volumes(stub, monkeypatch):
-    monkeypatch.setattr(lvm_volumes.programs, "program", lambda name: None)
+    monkeypatch.setattr(lvm_volumes.subprocesses, "program", lambda name: None)
     assert lvm_volumes.volumes(SR) == ()
     monkeypatch.setattr(lvm_volumes, "DEVICES", "/nonexistent")
     assert lvm_volumes.attached() == ()
@@ -258,6 +258,6 @@ def test_a_node_that_does_not_come(stub, tmp_path):
 
 def test_half_an_lvm(stub, volumes):
     (stub.bin / "lvchange").unlink()
-    if lvm_volumes.programs.program("lvchange") is None:
+    if lvm_volumes.subprocesses.program("lvchange") is None:
         with pytest.raises(Unreadable, match="lvchange is not installed"), volumes.writable(DISK):
             pytest.fail("nothing was changed")

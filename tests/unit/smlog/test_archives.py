@@ -11,7 +11,7 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from test_smlog_xapi_db import DATABASE
+from test_xapi_db import DATABASE
 
 from smfix.errors import Unreadable
 from smfix.smlog import archives, tarball

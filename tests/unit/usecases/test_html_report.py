@@ -119,7 +119,7 @@ def test_a_journal_that_went_away_costs_the_picture_and_not_the_page(world, file
     def gone(*_):
         raise Unreadable("cannot read the journal")
 
-    monkeypatch.setattr(html_report.journal_folder, "load", gone)
+    monkeypatch.setattr(html_report.journal_store, "load", gone)
     assert world.run("repair", BASE, "--yes", "--html", file).code == 1
     assert "There is no picture of it: cannot read the journal." in text(file)
 
@@ -135,7 +135,7 @@ def test_bytes_that_were_overwritten_are_shown_as_they_were(world, file):
 
 def test_a_folder_that_cannot_be_listed_and_a_device_tell_no_chain(world, monkeypatch):
     assert html_report._scanned(str(world.folder / "missing")) == ()
-    monkeypatch.setattr(html_report.chains, "backing_of", lambda _: html_report.Backing.BLOCK)
+    monkeypatch.setattr(html_report.image_relatives, "backing_of", lambda _: html_report.Backing.BLOCK)
     assert html_report._Lens(RunOptions())._chain(str(world.put(world.image()))) == ()
 
 

@@ -131,7 +131,7 @@ def test_a_disk_that_another_smfix_repairs_while_it_is_looked_at_is_sound(world,
         path.write_bytes(world.image())
         return look(identity)
 
-    monkeypatch.setattr(repair, "usage", repaired_meanwhile)
+    monkeypatch.setattr(repair, "open_state", repaired_meanwhile)
     outcome = repair_image(found(path), run_options)
     assert (outcome.status, outcome.plan, outcome.findings) == (Status.VALID, None, ())
     assert outcome.message == "the image is sound: it was repaired in the meantime"
