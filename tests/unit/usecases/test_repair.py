@@ -125,7 +125,7 @@ def test_a_disk_changed_while_somebody_thinks_is_stale(world, run_options):
 
 def test_a_disk_that_another_smfix_repairs_while_it_is_looked_at_is_sound(world, run_options, monkeypatch):
     path = world.damaged()
-    look = repair.usage
+    look = repair.open_state
 
     def repaired_meanwhile(identity):
         path.write_bytes(world.image())
