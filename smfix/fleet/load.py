@@ -1,6 +1,6 @@
 """The outputs of many hosts, from files, folders and archives into one picture, on every core.
 
-Reads the machine, writes nothing but piles (:mod:`smfix.fleet.external_sort`): the names of the files, and what they say. One
+Reads the machine, writes only piles (:mod:`smfix.fleet.external_sort`): the names of the files, and what they say. One
 process for each core reads every so-many-th file and hands over what it says; it waits where the pipe is full, and
 documents are taken in the same order whatever the speed. A reader that dies (a document that is too much for the
 memory) costs its file, and another goes on behind it.

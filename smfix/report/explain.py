@@ -76,7 +76,7 @@ def full(problem: Problem) -> str:
     lines = [
         f"{problem.code}  {problem.title}",
         labelled("says", _SLOT.sub(r"<\1>", problem.message).strip()),
-        labelled("means", problem.repair_context),
+        labelled("means", problem.means),
         labelled("why", problem.why),
         labelled("weight", problem.severity.value + (", data is lost" if problem.lossy else "")),
         labelled("consent", consent(problem)),
@@ -93,7 +93,7 @@ def full(problem: Problem) -> str:
 
 def row_text(problem: Problem) -> tuple[str, ...]:
     """Every prose text of a row."""
-    return problem.title, problem.message, problem.repair_context, problem.why, problem.done, problem.advice
+    return problem.title, problem.message, problem.means, problem.why, problem.done, problem.advice
 
 
 def consent(problem: Problem) -> str:
@@ -116,7 +116,7 @@ def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
                 "disposition": problem.disposition.value,
                 "dispositions": [each.value for each in problem.dispositions],
                 "lossy": problem.lossy,
-                "means": problem.repair_context,
+                "means": problem.means,
                 "why": problem.why,
                 "repair": problem.done or None,
                 "advice": problem.advice or None,

@@ -1,8 +1,8 @@
 """The use cases, as short compositions of what lies below: log and targets in, values out.
 
 Here a log's incident meets an image: names become images (:mod:`smfix.usecases.resolve`), parents come before
-their children (:mod:`smfix.usecases.image_relatives`), and each image is treated (:mod:`smfix.usecases.repair`). Nothing is
-printed here, and the trouble of one image never stops the others.
+their children (:mod:`smfix.usecases.image_relatives`), and each image is repaired (:mod:`smfix.usecases.repair`).
+Nothing is printed here, and an error of one image never stops the others.
 
 What reads an image is imported where one is read: most runs over a log find none (docs/adr/0005).
 """

@@ -1,4 +1,4 @@
-"""Which of the disks that are asked for can be looked at: those whose storage answers (:mod:`smfix.host.storage_probe`).
+"""Which targets can be examined: those whose storage answers (:mod:`smfix.host.storage_probe`).
 
 Asked once for all folders that the names of a run lead to, before the first of them is touched. Storage that dies
 later, in the middle of the work, holds up who waits for it; then the journal has the way back.

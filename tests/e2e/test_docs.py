@@ -143,5 +143,5 @@ def test_terms_are_whole_words_and_the_longest_that_fit():
 
 
 def test_every_term_is_used_by_some_finding():
-    prose = " ".join(f"{p.message} {p.repair_context} {p.why} {p.done} {p.advice} {p.title}" for p in PROBLEMS)
+    prose = " ".join(f"{p.message} {p.means} {p.why} {p.done} {p.advice} {p.title}" for p in PROBLEMS)
     assert {term for term, _ in terms(prose + " ".join(TERMS.values()))} == set(TERMS)

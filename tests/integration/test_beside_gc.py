@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from test_loop import Live
-from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 from smfix.follow.incident_state import Stage
 from smfix.follow.policy import Policy
@@ -24,6 +23,7 @@ from smfix.sm import gc_lock, locks
 from smfix.sm.gc_lock import Collector, GcWait, collector
 from smfix.sm.locks import Clock, sm_locks
 from smfix.values import Reason
+from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 # GC as its locks show it: `gc_active` for its whole life, `running` on request.
 GC = """

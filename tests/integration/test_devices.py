@@ -9,10 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from lvm_host import LvmHost
-from world import BASE, LEAF, OTHER, SR, failed, make_world, uuid_of
-from xapi_host import HERE, THEM, XapiHost
 
+from lvm_host import LvmHost
 from smfix.formats.vhd import build
 from smfix.formats.vhd.image import inspect
 from smfix.host.image_file import open_image
@@ -20,6 +18,8 @@ from smfix.sm.resolve import Found
 from smfix.sm.sr_types import lvm_activation, lvm_volumes
 from smfix.usecases import image_relatives
 from smfix.values import Backing, Target
+from world import BASE, LEAF, OTHER, SR, failed, make_world, uuid_of
+from xapi_host import HERE, THEM, XapiHost
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "blockdev")]
 

@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from images import bat_entry, batmap_at, lost_footer, put, refooted, some, with_entry
-from world import BASE, OTHER, failed, make_world
 
+from images import bat_entry, batmap_at, lost_footer, put, refooted, some, with_entry
 from smfix.formats.vhd.build import sparse
 from smfix.repair import journal_store
 from smfix.repair.journal import JournalState, encode
+from world import BASE, OTHER, failed, make_world
 
 BLOCK = 2 << 20
 

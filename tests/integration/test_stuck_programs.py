@@ -15,14 +15,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
+
 from hanging_fs import Cannot, served
 from lvm_host import LvmHost
 from schemas import valid
-from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
-
 from smfix.errors import LeftBehind, Unanswered
 from smfix.follow.hooks import HookRun
 from smfix.host import subprocesses
+from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 pytestmark = [pytest.mark.root]
 LVM_SR = "deadbeef-0000-4000-8000-000000000002"

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 from smfix.host import aliases, image_file, kernel_path
 from smfix.host.image_file import Identity, named_device, open_image
 from smfix.values import Backing, Reason, Refusal, Target
+from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 OTHER_SR = "8b253b3a-a667-ff58-2f15-2b9628924470"
 

@@ -1,6 +1,6 @@
 """What libvhd makes of an image, error numbers included: the ground of ``smfix show``. Pure.
 
-Theory. :mod:`smfix.formats.vhd.image` reads everything that is there. libvhd stops at the first thing it dislikes and goes
+Theory. :mod:`smfix.formats.vhd.image` reads everything. libvhd stops at the first thing it dislikes and goes
 on with whatever bytes it has by then, and that is what ``vhd-util read -p`` prints. To print the same, its steps are
 followed here one by one: ``vhd_open``, ``vhd_read_footer``, ``vhd_read_header``, ``vhd_get_bat``, ``vhd_get_batmap``,
 ``vhd_parent_locator_read`` (blktap ``vhd/lib/libvhd.c``). A read is one with O_DIRECT and sectors of 512 bytes.

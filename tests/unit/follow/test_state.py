@@ -41,7 +41,8 @@ LIVES = st.builds(
     st.none() | TIMES,
 )
 CASES = st.builds(
-    TrackedIncident, TEXTS, TEXTS, MAYBE, MAYBE, LIVES, FAILURES, FAILURES, st.tuples(TEXTS), st.tuples(), NUMBERS, QUOTES,
+    TrackedIncident,
+    TEXTS, TEXTS, MAYBE, MAYBE, LIVES, FAILURES, FAILURES, st.tuples(TEXTS), st.tuples(), NUMBERS, QUOTES,
     st.booleans(), st.none() | TIMES, st.none() | TIMES, st.none() | PROOFS,
     st.none() | st.just({"outcome": {"status": "repaired"}}), MAYBE,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from images import (
     BLOCK_SIZE,
     Buffer,
@@ -20,7 +21,6 @@ from images import (
     reheaded,
     with_entry,
 )
-
 from smfix.formats.vhd import reachable as module
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.reachable import reachable

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_journal import PLAIN, carried_out, repairs
+
 from memory_image import Killed, MemoryImage
 from open_guard import OpenGuard
 from recovering import recover, states, undo
-from test_journal import PLAIN, carried_out, repairs
-
 from smfix.errors import Unreadable
 from smfix.host.image_file import open_image
 from smfix.host.statx import Lineage

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_image import Killed, MemoryImage
 from test_journal import carried_out, journal_of, repairs
 
+from memory_image import Killed, MemoryImage
 from smfix.repair.image_state import ImageState, PutBack, image_state
 from smfix.repair.journal import record
 from smfix.values import Extent, Resize, Write

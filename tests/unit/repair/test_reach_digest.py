@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from images import Buffer
 
+from images import Buffer
 from smfix.repair import reach_digest
 from smfix.repair.journal import Change, Reach
 from smfix.repair.reach_digest import digest_of, is_unchanged, joined, reach_of, untouched

@@ -6,12 +6,12 @@ import os
 from dataclasses import replace
 
 import pytest
-from memory_image import MemoryImage
-from open_guard import OpenGuard
-from recovering import BROKEN, SOUND, recover, states
 from test_apply import BUSY, IN_USE, marks, repair_context
 from test_journal import carried_out, journal_of
 
+from memory_image import MemoryImage
+from open_guard import OpenGuard
+from recovering import BROKEN, SOUND, recover, states
 from smfix.errors import Unreadable, WriteFailed
 from smfix.host.statx import Lineage
 from smfix.repair import journal_store

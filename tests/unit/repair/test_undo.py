@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from memory_image import MemoryImage
-from open_guard import OpenGuard
-from recovering import SOUND, undo
 from test_apply import BUSY, GOOD, IN_USE, LOST, NEW, OLD, carried_out, marks, plan_for, repair_context
 from test_journal import PLAIN, journal_of
 
+from memory_image import MemoryImage
+from open_guard import OpenGuard
+from recovering import SOUND, undo
 from smfix.host.image_file import open_image
 from smfix.host.statx import Lineage
 from smfix.repair import journal_store

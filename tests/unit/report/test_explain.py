@@ -50,7 +50,7 @@ def test_the_words_that_a_row_uses_are_explained():
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.code)
 def test_one_voice(problem):
     """Whole sentences, the field's words in the field's spelling, nobody is blamed."""
-    for text in (problem.repair_context, problem.why, problem.advice):
+    for text in (problem.means, problem.why, problem.advice):
         assert not text or text.endswith("."), text
         assert not text or text[0].isupper() or text.startswith(("tapdisk", "qemu", "512", "`")), text
     prose = " ".join(explain.row_text(problem))

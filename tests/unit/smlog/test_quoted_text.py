@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, X, check, corrupted, failed, gc, incidents_of, said
 
 from smfix.smlog.paste import mend
 from smfix.smlog.quoted_text import is_open, merely_tells, without_quoted_text
+from smlog_text import LV, PATH, SR, SR2, VDI, VDI2, X, check, corrupted, failed, gc, incidents_of, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\n"
 REPORT = f"coalesce: EXCEPTION {X}, VHD *{VDI[:8]}(16.000M/1.0M) corrupted"

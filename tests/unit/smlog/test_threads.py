@@ -7,10 +7,10 @@ import os
 import re
 
 import pytest
-from smlog_corpus import TRUTHS, as_truth, log_of
-from smlog_text import PATH, VDI, VDI2, check, corrupted, failed, incidents_of, said
 
 from smfix.smlog.source import read_logs
+from smlog_corpus import TRUTHS, as_truth, log_of
+from smlog_text import PATH, VDI, VDI2, check, corrupted, failed, incidents_of, said
 
 DUMP = f"primary footer invalid: invalid cookie\n{PATH} appears invalid; dumping metadata\nCookie : conectix\n"
 UNWRAPPED = [truth for truth in TRUTHS if "wrapped" not in truth.name]

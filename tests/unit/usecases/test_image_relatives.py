@@ -5,10 +5,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+
 from images import CONTEXT
 from memory_image import MemoryImage
-from world import BASE, LEAF, OTHER, make_world, uuid_of
-
 from smfix.errors import Unreadable
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.registry import diagnose
@@ -17,6 +16,7 @@ from smfix.host.image_file import open_image
 from smfix.sm.resolve import Found
 from smfix.usecases import image_relatives
 from smfix.values import Backing, Target
+from world import BASE, LEAF, OTHER, make_world, uuid_of
 
 THIRD = "0f2d7c55-8d0b-4c0e-b8a1-90a3f0b3a6de"
 

@@ -196,7 +196,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_unreadable,
-        repair_context="No tool opens the disk: nothing says where its blocks lie. The blocks themselves may all be there.",
+        means="No tool opens the disk: nothing says where its blocks lie. The blocks themselves may all be there.",
         why="The header's fields do not fit the file, or the file was cut inside the BAT.",
         advice="Keep the file as it is. Without its BAT nothing tells which block is which.",
         source="vhd_read_bat; vhd_util_check_bat",
@@ -214,7 +214,7 @@ ROWS = (
         done="the file was extended with zeros to the block's end",
         todo="extend the file with zeros to the block's end",
         turn=20,
-        repair_context=(
+        means=(
             "Tools refuse the disk, and what is missing of the block is not in the file. The finding says whether the "
             "guest had ever written there."
         ),

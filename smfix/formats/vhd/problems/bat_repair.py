@@ -1,8 +1,8 @@
 """Blocks whose BAT entry is wrong or lost: VHD302, VHD303, VHD304, VHD306.
 
 Theory. Of a wrong BAT entry two things are known: which block it was for, and that the block, if it is still in
-the file, lies where no entry points (:func:`smfix.formats.vhd.problems.orphan_blocks.orphans`). Where shape, size and batmap leave
-one assignment, that is offered for consent; where they leave several, nothing is written and the candidates are
+the file, is at a place that no entry points at (:func:`smfix.formats.vhd.problems.orphan_blocks.orphans`). If shape,
+size and batmap leave one assignment, that is offered for consent; where they leave several, nothing is written and the candidates are
 named.
 
 Source: ``vhd_util_check_bat``; layout rules of ``allocate_block`` (libvhd.c, tapdisk, qemu vpc.c).
@@ -427,7 +427,7 @@ ROWS = (
         done="the BAT entry was pointed at the block, or cleared where the block is lost",
         todo="point the BAT entry at the block, or clear it where the block is lost",
         turn=12,
-        repair_context=(
+        means=(
             "That part of the guest's disk cannot be read, and tools that believe the entry may cut the file in the "
             "wrong place."
         ),
@@ -447,7 +447,7 @@ ROWS = (
         done="the BAT entry was pointed at the block",
         todo="point the BAT entry at the block",
         turn=12,
-        repair_context="The disk opens, and in that part the guest reads data that is shifted by some sectors.",
+        means="The disk opens, and in that part the guest reads data that is shifted by some sectors.",
         why="A BAT sector was damaged. `vhd-util check` calls such an image valid, and the guest reads shifted data.",
         advice=_KEEP,
         source="allocate_block (libvhd.c): blocks begin on page boundaries; qemu vpc.c: back to back",
@@ -464,7 +464,7 @@ ROWS = (
         done="the BAT entry of the block that lies elsewhere was pointed at it",
         todo="point the BAT entry of the block that lies elsewhere at it",
         turn=13,
-        repair_context="Two parts of the guest's disk share one place: writing to one changes the other.",
+        means="Two parts of the guest's disk share one place: writing to one changes the other.",
         why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers block",
@@ -481,7 +481,7 @@ ROWS = (
         done="the lost BAT entry was restored",
         todo="restore the lost BAT entry",
         turn=14,
-        repair_context=(
+        means=(
             "Nothing reads this data, and the next writer overwrites it. Most often it was never acknowledged to the "
             "guest."
         ),
@@ -503,7 +503,7 @@ ROWS = (
         WARNING,
         REPORT,
         _detect_unnamed,
-        repair_context="Nothing reads this data, and the next writer overwrites it. It may be a block that lost its BAT entry.",
+        means="Nothing reads this data, and the next writer overwrites it. It may be a block that lost its BAT entry.",
         why=(
             "The BAT entry of a block was lost whose sector bitmap was overwritten, or that holds data which was never "
             "acknowledged. Or something else was written into the file."

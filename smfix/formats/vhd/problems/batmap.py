@@ -288,7 +288,7 @@ ROWS = (
         done="the batmap was cleared (tapdisk sets its bits again), its key hash kept",
         todo="clear the batmap (tapdisk sets its bits again), keep its key hash",
         turn=16,
-        repair_context=(
+        means=(
             "No tool repairs or coalesces the disk. The guest's data does not depend on it: the batmap only saves work."
         ),
         why="A writer was interrupted between the map and its checksum, or the sectors were overwritten.",
@@ -302,7 +302,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_placed,
-        repair_context="Tools that look for the batmap refuse the disk. The guest's data is where it was.",
+        means="Tools that look for the batmap refuse the disk. The guest's data is where it was.",
         why="The header or the batmap's own header was changed without the other.",
         advice="Keep the file as it is; compare `smfix show` with a healthy disk of the same size.",
         source="vhd_util_check_validate_batmap",
@@ -314,7 +314,7 @@ ROWS = (
         ERROR,
         REPORT,
         _detect_fresh,
-        repair_context="`vhd-util check` refuses the new disk; everything that reads it works.",
+        means="`vhd-util check` refuses the new disk; everything that reads it works.",
         why="For some sizes `vhd-util create` writes one sector less than the batmap it announces.",
         advice="There is nothing to repair: the first block that is written moves the footer.",
         source="vhd_create_batmap; vhd_write_batmap",
@@ -331,7 +331,7 @@ ROWS = (
         done="the bits over unallocated blocks were cleared",
         todo="clear the bits over unallocated blocks",
         turn=26,
-        repair_context=(
+        means=(
             "Tools take these blocks for fully written although they have no place in the file: they refuse the disk, "
             "or read something other than was meant."
         ),
@@ -346,7 +346,7 @@ ROWS = (
         WARNING,
         REPORT,
         _detect_not_full,
-        repair_context=(
+        means=(
             "Different tools read different data in those blocks: what the guest sees, and what a copy holds, may "
             "not be the same."
         ),

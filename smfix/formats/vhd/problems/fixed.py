@@ -128,7 +128,7 @@ ROWS = (
         done="the footer was restored from its own fields, proved by its checksum",
         todo="restore the footer from its own fields, proved by its checksum",
         turn=7,
-        repair_context="No tool opens the disk as a VHD. The guest's data is not touched by this: it is the file up to there.",
+        means="No tool opens the disk as a VHD. The guest's data is not touched by this: it is the file up to there.",
         why="The last sector was overwritten in part, or a write to it was cut short.",
         advice="The file without its last 512 bytes is the raw disk: it can be imported as such.",
         source='vhd_util_check_footer; specification, "Fixed Hard Disk Image"',
@@ -149,7 +149,7 @@ ROWS = (
         done="the file was extended with zeros to the disk's end, the footer put behind it",
         todo="extend the file with zeros to the disk's end, put the footer behind it",
         turn=20,
-        repair_context=(
+        means=(
             "The guest reads the footer as its own data, and errors behind it. `vhd-util check` calls such a file "
             "valid: it looks at nothing but the footer."
         ),
@@ -164,7 +164,7 @@ ROWS = (
         WARNING,
         REPORT,
         _detect_behind,
-        repair_context="The guest reads nothing of it. The disk may have been larger than its footer says.",
+        means="The guest reads nothing of it. The disk may have been larger than its footer says.",
         why="A footer from before a resize, or of another disk, stands at the end of the file.",
         advice="Compare the size with the disk's record in XAPI before the file is copied or cut.",
         source="vhd_end_of_data (libvhd.c): a fixed disk's data is whatever lies before the footer",

@@ -391,7 +391,7 @@ def _field_row(code: str, key: str, what: str) -> Problem:
         ERROR,
         REPORT,
         _detect_field(key),
-        repair_context="Tools that check the footer refuse the disk. Its data is where it was.",
+        means="Tools that check the footer refuse the disk. Its data is where it was.",
         why="It was written on purpose: by a foreign or very old tool, or by hand.",
         advice="Compare with the disk's record in XAPI; copy the disk with a tool that reads it.",
         source=f"vhd_util_check_validate_footer: {key}",
@@ -416,7 +416,7 @@ IN_USE = Problem(
     INFO,
     REPORT,
     _detect_in_use,
-    repair_context="Nothing is wrong: every running disk can look like this.",
+    means="Nothing is wrong: every running disk can look like this.",
     why=(
         "tapdisk overwrites the footer with the first new block and puts it back when the disk closes; a "
         "resumed disk has its last sector filled with 0xC7. So every running disk fails `vhd-util check`."
@@ -437,7 +437,7 @@ PRIMARY = (
         done="padded with NUL to the next sector boundary",
         todo="pad with NUL to the next sector boundary",
         turn=30,
-        repair_context=(
+        means=(
             "The disk cannot be opened: tools look for the footer on a sector boundary. The guest's data is not "
             "touched by this."
         ),
@@ -452,7 +452,7 @@ PRIMARY = (
         ERROR,
         REPORT,
         _detect_poison,
-        repair_context="The disk is out of service on purpose until the resize is finished or reverted.",
+        means="The disk is out of service on purpose until the resize is finished or reverted.",
         why="A journaled resize disables the disk with this cookie before it moves metadata; it was interrupted.",
         advice="Let the storage manager revert it from its journal (an SR scan does, or `vhd-util revert -j`).",
         source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
@@ -469,7 +469,7 @@ PRIMARY = (
         done="one guest sector accepted as lost",
         todo="accept one guest sector as lost",
         turn=10,
-        repair_context="512 bytes that the guest had written are gone; everything else is where it was.",
+        means="512 bytes that the guest had written are gone; everything else is where it was.",
         why="A resumed disk had its last sector filled with 0xC7 while the last block reached to the file's end.",
         advice="Restore that sector from a backup or let the guest check its file system.",
         source="tapdisk block-vhd.c: vhd_kill_footer",
@@ -486,9 +486,7 @@ PRIMARY = (
         done="the footer was appended at the end, and put at offset 0 if it was lost there",
         todo="append a copy of the footer that stands before the end, and put it at offset 0 if it is lost there",
         turn=40,
-        repair_context=(
-            "The disk cannot be opened: no tool looks for a footer there. The guest's data is not touched by this."
-        ),
+        means=("The disk cannot be opened: no tool looks for a footer there. The guest's data is not touched by this."),
         why="Something was appended behind the footer, or the file system preallocated space there.",
         advice="Where something contradicts it, compare the disk's size with XAPI's before anything is written.",
         asks_relatives=True,
@@ -506,7 +504,7 @@ PRIMARY = (
         done="the backup footer was appended as the footer",
         todo="append the footer, a copy of the one at offset 0",
         turn=40,
-        repair_context=(
+        means=(
             "Every tool that opens the disk as a whole refuses it, and coalesce of its chain stops. The guest's "
             "data is not touched by this."
         ),
@@ -529,7 +527,7 @@ PRIMARY = (
         ERROR,
         REPORT,
         _detect_future,
-        repair_context="`vhd-util check` refuses the disk until that time. Nothing is lost.",
+        means="`vhd-util check` refuses the disk until that time. Nothing is lost.",
         why="The clock of this host or of the one that made the disk was wrong. The disk is not damaged.",
         advice="Set the clock. There is nothing to repair.",
         source="vhd_util_check_validate_footer: TIMESTAMP_MAX_SLACK",
@@ -542,7 +540,7 @@ PRIMARY = (
         ERROR,
         REPORT,
         _detect_field("geometry"),
-        repair_context="`vhd-util check` refuses the disk; everything that reads it works.",
+        means="`vhd-util check` refuses the disk; everything that reads it works.",
         why="qemu with force_size=on writes such disks; `vhd-util check` rejects them, readers do not care.",
         advice=(
             "The guest's data is whole and there is nothing to repair, but `vhd-util check` will go on refusing the "
@@ -571,7 +569,7 @@ BACKUP = (
         done="the backup footer was rewritten from the footer",
         todo="rewrite the backup footer, a copy of the footer at the end",
         turn=15,
-        repair_context=(
+        means=(
             "The disk still opens, but `vhd-util check` refuses it and coalesce of its chain stops. If the footer is "
             "lost too, no copy is left."
         ),

@@ -2,8 +2,8 @@
 
 Theory. No fixed rule picks the right one of two sound footers: a stale backup and a stale primary both exist.
 But each can be asked what the disk would be if it were right, and header, BAT and batmap then agree or do not
-(:func:`smfix.formats.vhd.problems.footer.contradictions`). One that nothing contradicts, against one that something does, is
-proved. Where both footers are gone, header, BAT, batmap and the children that name this disk fix its fields, or
+(:func:`smfix.formats.vhd.problems.footer.contradictions`). One that nothing contradicts, against
+one that something does, is proved. Where both footers are gone, header, BAT, batmap and the children that name this disk fix its fields, or
 they do not: what nothing fixes is asked for, never invented.
 
 Source: ``vhd_util_check_footer``, ``vhd_write_footer`` (primary first, then backup: a hint, never proof).
@@ -439,7 +439,7 @@ BEYOND = Problem(
     done="both footers were given the size that the BAT was made for",
     todo="give both footers the size that the BAT was made for",
     turn=11,
-    repair_context="The guest sees a smaller disk than it once wrote to, and cannot reach the rest.",
+    means="The guest sees a smaller disk than it once wrote to, and cannot reach the rest.",
     why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
     advice="Compare the size with XAPI's record. `vhd-util check` passes it; `vhd-util repair` cuts the block off.",
     source="vhd_read_bat (libvhd.c): only the entries for the current size are read",
@@ -457,7 +457,7 @@ DIFFER = Problem(
     done="the proved footer was written over the other",
     todo="write the proved footer over the other",
     turn=8,
-    repair_context=(
+    means=(
         "Tools that read one of them see a different disk from tools that read the other: another size, another "
         "parent, visible or hidden."
     ),
@@ -479,7 +479,7 @@ BOTH_LOST = Problem(
     done="both footers were rebuilt from header, BAT, batmap and children",
     todo="rebuild both footers from header, BAT, batmap and children",
     turn=8,
-    repair_context=(
+    means=(
         "Nothing in the file says any more how large the disk is or what its UUID is. Its header and its blocks may "
         "all be there."
     ),

@@ -91,7 +91,7 @@ class Problem:
     """One row: a code means the same for ever.
 
     `message` is a template over the hit's facts. `done` says in the past tense what the fix did, `todo` as an
-    imperative what it will do. `repair_context`
+    imperative what it will do. `means`
     tells what it is to whoever owns the disk, `why` how it comes about, `advice` what to do where smfix does
     not mend it, `source` where the rule stands. Rows with a lower `turn` are mended first. `disposition` is what
     holds unless a hit says another, which is one of `also`. `is_orphan`: the data found is read by nothing, so a
@@ -106,7 +106,7 @@ class Problem:
     detect: Detect
     why: str
     source: str
-    repair_context: str = ""
+    means: str = ""
     advice: str = ""
     lossy: bool = False
     fix: Fix | None = None

@@ -40,7 +40,7 @@ def test_a_row_says_everything_that_is_asked_of_it(problem):
     assert problem.title[0].islower() or problem.title.startswith(("BAT", "SM"))
     assert problem.message.endswith((".", "}"))
     assert problem.why.endswith(".")
-    assert problem.repair_context.endswith(".")
+    assert problem.means.endswith(".")
     if problem.fix is None:
         assert problem.disposition is Disposition.REPORT
         assert problem.advice.endswith((".", "."))

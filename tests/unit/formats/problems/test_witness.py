@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from guest import guest_data
 from images import (
     CONTEXT,
@@ -32,7 +33,6 @@ from images import (
     some,
     with_end,
 )
-
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.problems import fixed_layout, witness
 from smfix.formats.vhd.problems.orphan_blocks import is_padding, written_sector
