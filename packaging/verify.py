@@ -388,7 +388,7 @@ def closed_streams(root: Chroot) -> str:
 
 def tls(root: Chroot) -> str:
     """XAPI of a remote pool over TLS: its certificate verified with the CA that is named, refused without."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     from xapi_host import PASSWORD, XapiHost, certificates
 
     server = XapiHost(SR, shared=False)

@@ -215,7 +215,7 @@ def main() -> int:
     )
     print(text, end="")
     if not options.print:
-        page = HERE.parent / "docs" / "evidence" / "log-speed.md"
+        page = HERE.parents[1] / "docs" / "evidence" / "log-speed.md"
         kept = page.read_text(encoding="utf-8").partition(WORDS)
         page.write_text("".join([text, "\n", *kept[1:]]) if kept[1] else text, encoding="utf-8")
     return 0

@@ -30,7 +30,7 @@ from smfix.formats.vhd import build  # noqa: E402
 
 SMFIX = [sys.executable, "-m", "smfix"]
 FILES = 6
-MAKER = str(ROOT / "benchmarks" / "make_smlog.py")
+MAKER = str(ROOT / "tools" / "benchmarks" / "make_smlog.py")
 
 
 def make_logs(folder: Path, size: int) -> None:

@@ -244,7 +244,7 @@ def main() -> int:
     text = report(rows + more + rest, left_out + also)
     print(text, end="")
     if not options.print:
-        (HERE.parent / "docs" / "evidence" / "speed.md").write_text(text, encoding="utf-8")
+        (HERE.parents[1] / "docs" / "evidence" / "speed.md").write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,10 +1,9 @@
 """Blocks whose BAT entry is wrong or lost: VHD302, VHD303, VHD304, VHD306.
 
-Theory. Of a wrong BAT entry two things are known: which block it was for, and that the block, if it is still in
-the file, is at a place that no entry points at (:func:`smfix.formats.vhd.problems.orphan_blocks.orphans`). If shape,
-size and batmap leave one assignment, that is offered for consent; where they leave several, nothing is written and the candidates are
-named.
-
+Theory. Of a wrong BAT entry two things are known: which block it was for, and that the block, if it is still in the
+file, is at a place that no entry points at (:func:`smfix.formats.vhd.problems.orphan_blocks.orphans`). If shape, size
+and batmap leave one assignment, that is offered for consent; where they leave several, nothing is written and the
+candidates are named.
 Source: ``vhd_util_check_bat``; layout rules of ``allocate_block`` (libvhd.c, tapdisk, qemu vpc.c).
 """
 

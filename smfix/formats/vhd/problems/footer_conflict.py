@@ -1,11 +1,10 @@
 """Footers that disagree, and footers that are both gone: VHD105, VHD106.
 
-Theory. No fixed rule picks the right one of two sound footers: a stale backup and a stale primary both exist.
-But each can be asked what the disk would be if it were right, and header, BAT and batmap then agree or do not
-(:func:`smfix.formats.vhd.problems.footer.contradictions`). One that nothing contradicts, against
-one that something does, is proved. Where both footers are gone, header, BAT, batmap and the children that name this disk fix its fields, or
-they do not: what nothing fixes is asked for, never invented.
-
+Theory. No fixed rule picks the right one of two sound footers: a stale backup and a stale primary both exist. But
+each can be asked what the disk would be if it were right, and header, BAT and batmap then agree or do not
+(:func:`smfix.formats.vhd.problems.footer.contradictions`). One that nothing contradicts, against one that something
+does, is proved. Where both footers are gone, header, BAT, batmap and the children that name this disk fix its fields,
+or they do not: what nothing fixes is asked for, never invented.
 Source: ``vhd_util_check_footer``, ``vhd_write_footer`` (primary first, then backup: a hint, never proof).
 """
 
