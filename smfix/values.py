@@ -6,11 +6,11 @@ text with dashes. The names are the field's own (see ARCHITECTURE.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntFlag
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 SECTOR = 512
 T = TypeVar("T")
@@ -562,3 +562,25 @@ class Pruned(NamedTuple):
     action: Pruning
     why: str | None = None
     message: str = ""
+
+
+class Log:
+    """The log of one module: why it decided as it did (``-v``), and every step (``--debug``).
+
+    Silent until :mod:`smfix.host.log_output` sets `write`, which takes the module, a level of `logging`, and the text.
+    """
+
+    write: ClassVar[Callable[[str, int, str], None] | None] = None
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def info(self, text: str, *values: object) -> None:
+        """Log a decision; `text` takes `values` as ``%`` does."""
+        if Log.write is not None:
+            Log.write(self._module, 20, text % values)
+
+    def debug(self, text: str, *values: object) -> None:
+        """Log a step."""
+        if Log.write is not None:
+            Log.write(self._module, 10, text % values)

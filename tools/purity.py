@@ -60,7 +60,7 @@ ACTS = (
     "smfix.xapi.client",
     "smfix.xapi.login",
     "smfix.xapi.transport",
-    "smfix.fleet.external_sort",
+    "smfix.fleet.sorted_store",
     "smfix.fleet.load",
     "smfix.formats.vhd.external_check",
     "smfix.report.html",

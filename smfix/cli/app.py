@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple, cast
 
 import typer
@@ -18,41 +18,45 @@ _ABOUT = """From a XenServer / XCP-ng storage log to repaired, re-validated, und
 
 `smfix demo` shows it on throw-away disks; `smfix from-log --dry-run` says what it would do on this host.
 """
-_SHIELDED = 130  # what typer makes of an interrupt that it meets before we do
-
-
-class _Command(NamedTuple):
-    """Where a command is found in `smfix.cli`, and what the list of commands says of it."""
-
-    module: str
-    function: str
-    help: str | None = None
+_SHIELDED = 130  # typer's exit code for an interrupt that it catches itself
 
 
 _COMMANDS = {
-    "from-log": _Command("from_log", "from_log", "read SMlog; find, repair and re-validate the disks it names"),
-    "check": _Command("images", "check", "the verdict on each image; reads only"),
-    "repair": _Command("images", "repair", "diagnose, plan, repair and re-validate the named images"),
-    "scan": _Command("images", "scan_", "every VHD of an SR: verdict, sizes, chains"),
-    "show": _Command("images", "show", "metadata as `vhd-util read -p` prints it"),
-    "journal": _Command("journal", "journal", "what was changed on this machine"),
-    "undo": _Command("journal", "undo", "put an image back as it was before a repair"),
-    "explain": _Command("explain", "explain_", "what a finding means and what is done about it"),
-    "status": _Command("service", "status", "what the followers of this host's logs know, and what waits"),
+    "from-log": "read SMlog; find, repair and re-validate the disks it names",
+    "check": "the verdict on each image; reads only",
+    "repair": "diagnose, plan, repair and re-validate the named images",
+    "scan": "every VHD of an SR: verdict, sizes, chains",
+    "show": "metadata as `vhd-util read -p` prints it",
+    "journal": "what was changed on this machine",
+    "undo": "put an image back as it was before a repair",
+    "explain": "what a finding means and what is done about it",
+    "status": "the followers of this host's logs, and what waits",
 }
-_SERVICE = {
-    "install": _Command("service", "service_install"),
-    "uninstall": _Command("service", "service_uninstall"),
-    "reload": _Command("service", "service_reload"),
-    "status": _Command("service", "service_status"),
+"""The short help of each command: the function of the same name in the module of the same name in `smfix.cli`."""
+_LAST = {"demo": "a throw-away SR with damaged disks, repaired and proved"}
+
+
+class _Group(NamedTuple):
+    help: str
+    short_help: str
+    commands: tuple[str, ...]
+
+
+_GROUPS = {
+    "service": _Group(
+        "Run `from-log --follow` as a service of systemd.",
+        "run `from-log --follow` as a service of systemd",
+        ("install", "uninstall", "reload", "status"),
+    ),
+    "fleet": _Group("Many hosts at once.", "merge the outputs of many hosts into one report", ("report",)),
 }
-_LAST = {"demo": _Command("explain", "demo", "a throw-away SR with damaged disks, repaired and proved")}
+"""The commands of each group are the functions of the module of its name."""
 
 
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
 ) -> None:
-    """What is asked of smfix itself."""
+    """Take the options of smfix itself."""
     if version:
         emit(f"smfix {__version__}\n")
         raise typer.Exit
@@ -72,42 +76,42 @@ def _empty(name: str, text: str, *, completes: bool = True) -> typer.Typer:
     )
 
 
-def _add(app: typer.Typer, commands: Mapping[str, _Command]) -> None:
-    """Import what `commands` are made of, and add them."""
-    for name, found in commands.items():
-        body = getattr(importlib.import_module(f"smfix.cli.{found.module}"), found.function)
-        app.command(name, epilog=EPILOG, short_help=found.help)(body)
+def _add(app: typer.Typer, module: str, name: str, short_help: str | None = None) -> None:
+    """Import the module of a command, and add the command."""
+    body = getattr(importlib.import_module(f"smfix.cli.{module.replace('-', '_')}"), name.replace("-", "_"))
+    app.command(name, epilog=EPILOG, short_help=short_help)(body)
 
 
 def application(asked: str | None = None) -> typer.Typer:
-    """The command line; with the one command that was `asked` for, if it is one, and else with all.
+    """Build the command line: with the command `asked` only, if that is one; else with all commands.
 
-    What the others need is not imported: that is half of the start-up.
+    The modules of the other commands are not imported: that would double the start-up.
     """
     app = _empty("smfix", _ABOUT, completes=asked is None)
     app.callback(invoke_without_command=False)(_root)
     every = _COMMANDS | _LAST
     if asked in every:
-        _add(app, {asked: every[asked]})
+        _add(app, asked, asked, every[asked])
         return app
-    _add(app, _COMMANDS)
-    service = _empty("service", "Run `from-log --follow` as a service of systemd.")
-    _add(service, _SERVICE)
-    app.add_typer(service, short_help="run `from-log --follow` as a service of systemd")
-    fleet = _empty("fleet", "Many hosts at once.")
-    fleet.callback()(lambda: None)  # else typer takes the one command for the group itself
-    _add(fleet, {"report": _Command("fleet", "report")})
-    app.add_typer(fleet, short_help="merge the outputs of many hosts into one report")
-    _add(app, _LAST)
+    for name, words in _COMMANDS.items():
+        _add(app, name, name, words)
+    for name, group in _GROUPS.items():
+        below = _empty(name, group.help)
+        below.callback()(lambda: None)  # else typer takes a single command for the group itself
+        for command in group.commands:
+            _add(below, name, command)
+        app.add_typer(below, short_help=group.short_help)
+    for name, words in _LAST.items():
+        _add(app, name, name, words)
     return app
 
 
 def run(arguments: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
-    """Run one command line; return its exit code. `ready` is called when all is imported. Raises nothing."""
+    """Run one command line and return its exit code; call `ready` after the imports. Raises nothing."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what the terminal's encoding lacks must not stop us
+        if hasattr(stream, "reconfigure"):  # a character that the terminal's encoding lacks is no error
             stream.reconfigure(errors="backslashreplace")
-    # ClickException, wherever this version of typer keeps its click.
+    # ClickException: versions of typer keep their click in different places.
     usage_error = cast("type[Exception]", typer.BadParameter.__mro__[2])
     try:
         app = application(arguments[0] if arguments else None)
@@ -117,7 +121,7 @@ def run(arguments: Sequence[str], ready: Callable[[], None] = lambda: None) -> i
         return _usage(error)
     except (typer.Abort, KeyboardInterrupt):
         return int(Exit.INTERRUPTED)
-    except SystemExit:  # how typer ends when the reader of its help has gone away
+    except SystemExit:  # how typer ends if the reader of its help has ended
         return 0
     except OSError as error:
         give_up_stdout()

@@ -1,4 +1,4 @@
-"""Reports to stdout, everything else to stderr, and one way out of every command.
+"""Print reports to stdout and everything else to stderr, and end every command in one place.
 
 No exception leaves a command: an error is one line and its exit bit (contract, Exit codes).
 """
@@ -7,43 +7,53 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from smfix.cli.options import expanded
 from smfix.errors import SmfixError, WriteFailed
 from smfix.report import jsondoc, layout, progress
 from smfix.report.escape import printable
-from smfix.values import Exit
+from smfix.values import Exit, Log
 
 
 def guarded(body: Callable[..., int]) -> Callable[..., int]:
-    """`body`, with every exception turned into one line on stderr and an exit code."""
+    """Make `body` a command: with the options of its groups and of logging, and an exit code for every exception."""
+    signature, groups = expanded(body)
 
     @functools.wraps(body)
-    def guarded(*args: Any, **options: Any) -> int:
+    def command(*arguments: Any, **options: Any) -> int:
+        as_json = bool(options.get("as_json"))
         try:
-            with pulse(), layout.columns(width()):
-                return body(*args, **options)
+            _start_log(options)
+            for name, group in groups.items():
+                options[name] = group(**{field: options.pop(field) for field in group._fields})
+            for name in ("verbose", "debug"):
+                options.pop(name, None)
+            with layout.columns(width()):
+                return body(*arguments, **options)
         except SmfixError as error:
-            return _ended(str(error), error.exit_bit, options)
+            return _end(str(error), error.exit_bit, as_json=as_json)
         except KeyboardInterrupt:
             why = "interrupted; `smfix journal` lists what was changed; the next run recovers an unfinished repair"
-            return _ended(why, Exit.INTERRUPTED, options)
+            return _end(why, Exit.INTERRUPTED, as_json=as_json)
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
             if isinstance(error, FileNotFoundError) and _is_nowhere():
                 why = "the current directory was deleted; change to another one (cd), then run smfix again"
-                return _ended(why, Exit.USAGE, options)
-            return _ended(unexpected(error), Exit.FAILED, options)
+                return _end(why, Exit.USAGE, as_json=as_json)
+            return _end(unexpected(error), Exit.FAILED, as_json=as_json)
+        finally:
+            Log.write = None
 
-    return guarded
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
 
 
 def _is_nowhere() -> bool:
+    """True if the current directory was deleted."""
     try:
         os.getcwd()
     except OSError:
@@ -51,9 +61,18 @@ def _is_nowhere() -> bool:
     return False
 
 
-def _ended(why: str, bits: Exit, options: Mapping[str, Any]) -> int:
-    """Say why a command could not do its work, in both forms; the exit code."""
-    if options.get("as_json"):
+def _start_log(options: Mapping[str, Any]) -> None:
+    """Log the decisions if they are asked for; a service of systemd always logs them."""
+    is_service = bool(options.get("follow")) and "JOURNAL_STREAM" in os.environ
+    if options.get("verbose") or options.get("debug") or is_service:
+        from smfix.host import log_output
+
+        log_output.start(say, is_debug=bool(options.get("debug")))
+
+
+def _end(why: str, bits: Exit, *, as_json: bool) -> int:
+    """Say why a command could not do its work, as text and as JSON; return the exit code."""
+    if as_json:
         with suppress(WriteFailed):
             emit(jsondoc.dumps(jsondoc.error(why, bits)))
     say(f"smfix: {why}")
@@ -61,7 +80,7 @@ def _ended(why: str, bits: Exit, options: Mapping[str, Any]) -> int:
 
 
 def unexpected(error: Exception) -> str:
-    """The line for an error that nobody foresaw; SMFIX_DEBUG=1 prints its traceback before."""
+    """Return the line for an error that is a bug; if SMFIX_DEBUG=1, print its traceback first."""
     if os.environ.get("SMFIX_DEBUG") == "1":
         import traceback
 
@@ -73,21 +92,19 @@ def unexpected(error: Exception) -> str:
 
 
 def say(line: str) -> None:
-    """One line on stderr; whatever came with it from a log or an image cannot act there."""
-    if _Drawn.line:
-        redraw("")  # else it would be told behind the progress
-    try:
+    """Print one line to stderr; control characters from a log or an image are escaped."""
+    redraw("")
+    with suppress(OSError):  # stderr is closed, or its reader has ended
         sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
-    except OSError:
-        pass  # nobody listens
 
 
 def emit(report: str) -> None:
-    """`report` on stdout. A reader that has gone away (``| head``) is no error of ours.
+    """Print `report` to stdout. A reader that has ended (``| head``) is no error.
 
-    Raises WriteFailed where stdout takes nothing (a full disk).
+    Raises WriteFailed if stdout takes nothing (a full disk).
     """
+    redraw("")
     try:
         sys.stdout.write(report)
         sys.stdout.flush()
@@ -101,16 +118,17 @@ def emit(report: str) -> None:
 
 
 def give_up_stdout() -> None:
-    """What is still buffered would be tried again when Python ends, and change the exit code."""
-    os.dup2(os.memfd_create("smfix-nothing"), sys.stdout.fileno())  # /dev/null need not be there
+    """Discard the buffered output: Python would try to write it at exit, and change the exit code."""
+    os.dup2(os.memfd_create("smfix-nothing"), sys.stdout.fileno())  # /dev/null may be missing
 
 
 def answer(question: str, meanings: Mapping[str, str]) -> str:
-    """Ask on stderr until one of the words of `meanings` is typed (or its first letter); that word.
+    """Ask on stderr until a word of `meanings` (or its first letter) is typed, and return that word.
 
-    ``?`` and whatever is no answer explain them. Enter is ``no``, and so is ``q`` where it is none of the words.
-    Empty at the end of the input.
+    ``?`` and every other input print the meanings. Enter is ``no``, and so is ``q`` if "quit" is not offered. Returns
+    "" at the end of the input.
     """
+    redraw("")
     letters = "/".join("N" if word == "no" else word[0] for word in meanings)
     while True:
         sys.stderr.write(f"{layout.INDENT}{question} [{letters}/?] ")
@@ -147,75 +165,50 @@ def is_asking() -> bool:
 
 
 class Meter:
-    """How far a work is, for somebody who watches: one line on stderr, ten times a second at most."""
+    """Shows the progress of a long work on a terminal: one line on stderr, redrawn at most ten times a second."""
 
-    def __init__(self, say: Callable[[int, int, float], str]) -> None:
-        self._say, self._last = say, 0.0
+    def __init__(self, describe: Callable[[int, int, float], str]) -> None:
+        self._describe, self._last = describe, 0.0
         self._begun: float | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total`, in the unit of the work; a `total` of 0 is one that nobody knows."""
+        """Show `done` of `total`, in the unit of the work; `total` 0: not known."""
         now = time.monotonic()
         self._begun = now if self._begun is None else self._begun
         if sys.stderr.isatty() and (now - self._last >= 0.1 or done >= total > 0):
             self._last = now
-            redraw("smfix: " + self._say(done, total, now - self._begun) if done < total or not total else "")
+            redraw("smfix: " + self._describe(done, total, now - self._begun) if done < total or not total else "")
 
 
 def reading_meter() -> Meter:
-    """For a log: bytes and their rate."""
+    """Make a meter for a log: bytes and their rate."""
     return Meter(lambda done, total, seconds: progress.of_bytes("reading the log", done, total, seconds))
 
 
-def counting_meter(what: str, noun: str) -> Meter:
-    """For `what`, counted in `noun`s."""
-    return Meter(lambda done, total, seconds: progress.of_items(what, done, total, seconds, noun))
+def counting_meter(work: str, noun: str) -> Meter:
+    """Make a meter for `work` on a number of things, each called `noun`."""
+    return Meter(lambda done, total, seconds: progress.of_items(work, done, total, seconds, noun))
 
 
-class _Drawn:
-    """The progress line as it stands: since when (monotonic seconds) nobody has changed it."""
+class _Progress:
+    """The progress line that is on the terminal."""
 
     line = ""
-    since = 0.0
 
 
 def redraw(line: str) -> None:
-    """The progress line, in place of the one before it."""
-    if sys.stderr.isatty():
-        _Drawn.line, _Drawn.since = line, time.monotonic()
-        sys.stderr.write(f"\r{line}\x1b[K")
-        sys.stderr.flush()
-
-
-@contextmanager
-def pulse() -> Iterator[None]:
-    """While the block runs, a progress line that stands still for a second says how long it has.
-
-    By a timer's signal and not by a thread: beside threads a log is read on one core only.
-    """
-    if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _beat)
-    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)  # looked at twice a second: never silent for two
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _beat(_signal: int, _frame: object) -> None:
-    still = time.monotonic() - _Drawn.since
-    if _Drawn.line and still >= 0.9:
-        with suppress(OSError):  # past the buffer: that may be in use just now
-            os.write(sys.stderr.fileno(), f"\r{_Drawn.line} ({still:.0f} s)\x1b[K".encode(errors="replace"))
+    """Replace the progress line; "" removes it, which every other output does as well."""
+    if (line or _Progress.line) and sys.stderr.isatty():
+        _Progress.line = line
+        with suppress(OSError):  # the terminal is gone
+            sys.stderr.write(f"\r{line}\x1b[K")
+            sys.stderr.flush()
 
 
 def width() -> int:
-    """Columns of the terminal, within reason; 80 where there is none, or one that does not know (a serial line)."""
+    """Return the terminal's columns, 40 to 200; 80 without a terminal, or if it does not know (a serial line)."""
     try:
         columns = os.get_terminal_size().columns if sys.stdout.isatty() else 0
-    except (OSError, ValueError):  # stdout is closed, or stands for something else
+    except (OSError, ValueError):  # stdout is closed, or replaced by another object
         columns = 0
     return min(max(columns or layout.WIDTH, 40), 200)

@@ -1,4 +1,4 @@
-"""`smfix fleet report`: what many hosts say, as one picture."""
+"""`smfix fleet report`: merge the outputs of many hosts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from smfix.cli.console import counting_meter, guarded, redraw, say
+from smfix.cli.console import counting_meter, guarded, say
 from smfix.cli.options import AsJson, Html
+from smfix.cli.options import Report as ReportOptions
 from smfix.cli.output import finish, page_wanted, save
 from smfix.fleet import load, render
 
@@ -32,12 +33,9 @@ def report(
     A disk that several hosts see counts once. Hosts that could not be reached, or whose output cannot be read, are
     named; the others are reported all the same. Reads files only, asks no host.
     """
-    page = page_wanted(html, include_data=False)
+    page = page_wanted(ReportOptions(html))
     fleet = load.find(names)
-    try:
-        picture = load.read(fleet, lambda line: say(f"smfix: {line}"), counting_meter("reading", "file"))
-    finally:
-        redraw("")
+    picture = load.read(fleet, lambda line: say(f"smfix: {line}"), counting_meter("reading", "file"))
     document = render.document(picture, fleet.passed_over, fleet.notes)
     for note in fleet.notes:
         say(f"smfix: {note}")

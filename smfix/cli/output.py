@@ -1,4 +1,4 @@
-"""The end of a command: its report or document on stdout, and its page where one is wanted."""
+"""End a command: print its report or document, and save its page."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from smfix.cli.console import emit, say, unexpected
+from smfix.cli.options import Report
 from smfix.errors import SmfixError
-from smfix.report import jsondoc
+from smfix.report import jsondoc, next_steps
 from smfix.report.escape import command
-from smfix.values import Exit
+from smfix.values import CheckedImage, Exit
 
 if TYPE_CHECKING:
     from smfix.usecases import html_report
+    from smfix.usecases.run_options import RunOptions
+
+_FEW = 3
+"""Damaged images that the next command names one by one; for more, their folders."""
 
 
-def page_wanted(html: str | None, *, include_data: bool) -> html_report.Wanted | None:
-    """The page that is wanted, before anything is done."""
-    if html is None and not include_data:
+def page_wanted(report: Report) -> html_report.Wanted | None:
+    """Return the page to save; a file that cannot be written is an error before anything is done."""
+    if report.html is None and not report.include_data:
         return None
     from smfix.usecases import html_report
 
-    return html_report.wanted(html, include_data=include_data)
+    return html_report.wanted(report.html, include_data=report.include_data)
 
 
 def save(page: html_report.Wanted | None, document: dict[str, Any], draw: Callable[[ModuleType], str]) -> None:
-    """Save the page, where one is wanted. What is done is done: that it cannot be saved is one bit more."""
+    """Save the page, if there is one. An error adds its bit to the exit code; the report is printed all the same."""
     if page is None:
         return
     from smfix.usecases import html_report
@@ -40,15 +45,26 @@ def save(page: html_report.Wanted | None, document: dict[str, Any], draw: Callab
     except SmfixError as error:
         say(f"smfix: {error}")
         document["exit"] |= int(error.exit_bit)
-    except Exception as error:  # noqa: BLE001 - the report itself is still to be printed
+    except Exception as error:  # noqa: BLE001 - the report is still to be printed
         say(f"smfix: {unexpected(error)}")
         document["exit"] |= int(Exit.FAILED)
     else:
         say(f"smfix: the page is {page.file}")
 
 
+def suggest_commands(images: Sequence[CheckedImage], run_options: RunOptions) -> str:
+    """Return the commands to type next, which work in every folder."""
+    from smfix.usecases.run_options import absolute as absolute_name
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else absolute_name(path)
+
+    here = [image._replace(path=absolute_name(image.path), parent=absolute(image.parent)) for image in images]
+    return next_steps.suggest(here, lambda paths: run_options.command("repair", *paths, "--dry-run"), _FEW)
+
+
 def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -> int:
-    """Print the report or the document; the exit code stands in the document either way."""
+    """Print the report or the document, and the hint; return the document's exit code."""
     if as_json:
         for piece in jsondoc.pieces(document):
             emit(piece)
@@ -62,16 +78,16 @@ def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -
 
 
 def say_own_name() -> None:
-    """Tell somebody who was shown commands what to type for smfix, where that is another word."""
+    """Say what to type instead of "smfix" in the printed commands, if smfix is not on PATH."""
     if (other := _own_name()) is not None:
-        say(f"smfix: where it says smfix, type {other}: smfix itself is not on PATH")
+        say(f"smfix: type {other} instead of smfix: smfix itself is not on PATH")
 
 
 _COMMAND = re.compile(r"^ +(next +|undo +)?smfix [a-z]", re.MULTILINE)
 
 
 def _own_name() -> str | None:
-    """What somebody at a terminal types for smfix, where that is another name: one file that was copied somewhere."""
+    """Return the path of this smfix if it is a file outside PATH that was started on a terminal."""
     own = sys.argv[0]
     if os.path.basename(own) != "smfix" or not sys.stderr.isatty() or shutil.which("smfix") is not None:
         return None

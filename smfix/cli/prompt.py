@@ -1,38 +1,44 @@
-"""What the operator wants: the setting of a use case, and who says yes to a plan."""
+"""Make the options of a run, and ask before something is written."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from smfix.cli import console
 from smfix.cli.console import answer, emit, redraw, say
+from smfix.cli.options import Consent, Storage, Writing
 from smfix.errors import UsageError
 from smfix.report import journals, layout, summary, text
 from smfix.usecases import from_log
 from smfix.values import Exit, JournalRecord, Outcome, Pruned, Rescan
 
+T = TypeVar("T")
+_NO_WRITING, _NO_CONSENT = Writing(), Consent()
 
-def setting_of(
-    sr_mount: list[str] | None,
-    journal_dir: str | None,
-    lock_dir: str | None,
-    confirm: list[str] | None,
-    decide: from_log.Decide | None,
-    gc_wait: str | None = None,
+
+def run_options_of(
+    storage: Storage,
+    writing: Writing = _NO_WRITING,
+    consent: Consent = _NO_CONSENT,
+    decide: from_log.Decide | None = None,
 ) -> from_log.RunOptions:
-    """The shared options as one value. Raises UsageError for a code that no consent is asked for, or no duration."""
+    """Make the options of a run from those of the command.
+
+    Raises UsageError for a code that needs no consent, or for what is no duration.
+    """
     return from_log.RunOptions(
-        sr_mounts=tuple(sr_mount or ()),
-        journal_dir=journal_dir,
-        lock_dir=lock_dir,
-        consent=from_log.consent(confirm or ()),
+        sr_mounts=tuple(storage.sr_mount or ()),
+        journal_dir=writing.journal_dir,
+        lock_dir=writing.sm_lock_dir,
+        consent=from_log.consent(consent.confirm or ()),
         decide=decide,
         words=tuple(sys.argv),
         say=_said,
-        gc_wait=gc_wait,
-        gc=from_log.gc_wait(gc_wait, redraw),
+        gc_wait=writing.gc_wait,
+        gc=from_log.gc_wait(writing.gc_wait, redraw),
     )
 
 
@@ -46,13 +52,11 @@ def _said(line: str) -> None:
 def with_pool(
     run_options: from_log.RunOptions, login: str | None, *, rescan: bool = True
 ) -> Iterator[from_log.RunOptions]:
-    """The setting with the pool's XAPI, where there is one; its session is ended behind the block."""
+    """Add the pool's XAPI to the options, if there is one; end its session after the block."""
     if login is not None:
         redraw("smfix: asking XAPI")
-    try:
-        pool = from_log.pool_at(login)
-    finally:
-        redraw("")
+    pool = from_log.pool_at(login)
+    redraw("")
     try:
         yield run_options._replace(pool=pool, xapi_login=login, rescan=rescan)
     finally:
@@ -61,20 +65,16 @@ def with_pool(
 
 
 def rescanned(
-    treated: Sequence[tuple[str | None, Outcome | None]], run_options: from_log.RunOptions
+    outcomes: Sequence[tuple[str | None, Outcome | None]], run_options: from_log.RunOptions
 ) -> tuple[Rescan, ...]:
-    """Each repaired SR handed back to the storage manager, which may take a while."""
-    if run_options.pool is None:
-        return from_log.rescan(treated, run_options)
-    redraw("smfix: asking the storage manager to look at the repaired SRs again")
-    try:
-        return from_log.rescan(treated, run_options)
-    finally:
-        redraw("")
+    """Let the storage manager scan each repaired SR of `outcomes` (SR, outcome); that may take minutes."""
+    if run_options.pool is not None:
+        redraw("smfix: asking the storage manager to look at the repaired SRs again")
+    return from_log.rescan(outcomes, run_options)
 
 
 def decider(*, yes: bool, dry_run: bool, as_json: bool) -> from_log.Decide | None:
-    """Who says yes to a plan; None: nobody, a dry run."""
+    """Return the function that accepts or declines a plan; None for a dry run. Raises UsageError."""
     if yes and dry_run:
         raise UsageError("--yes and --dry-run contradict each other")
     if yes:
@@ -93,32 +93,31 @@ WRITE = {
 
 
 class Asker:
-    """Shows each plan on a terminal, asks, and says at once what became of it.
+    """Shows each plan on a terminal, asks, and prints the result at once.
 
-    `interrupted`: a question was answered with Ctrl-C, and the exit code says so; `unanswered`: with that or with
-    the end of the input, which are `quit`.
+    `interrupted`: a question was answered with Ctrl-C, which makes the exit code 32. `unanswered`: with Ctrl-C or the
+    end of the input; both mean `quit`.
     """
 
     def __init__(self) -> None:
         self.interrupted = self.unanswered = False
         self._number = self._total = 1
-        self._rest: bool | from_log.Declined | None = None  # the answer to all that follows
-        self._agreed = self._asked = False  # to the disk at hand; about it
+        self._rest: bool | from_log.Declined | None = None  # the answer to all further plans
+        self._agreed = self._asked = False  # about the current disk
 
     def each(self, done: int, total: int) -> None:
-        """`done` disks of `total` are treated."""
+        """Take notice that `done` disks of `total` are finished."""
         self._number, self._total = done + 1, total
         self._agreed = self._asked = False
 
     def __call__(self, path: str, outcome: Outcome) -> bool | from_log.Declined:
-        """Whether the plan of the image at `path` may be written."""
+        """Return whether the plan of the image at `path` may be written."""
         if self._rest is not None:
             self._agreed = bool(self._rest)
             return self._rest
-        redraw("")
         emit("\n" + text.proposal(path, outcome) + "\n")
         self._asked = True
-        word = self._answered()
+        word = self._ask()
         self._agreed = word in ("yes", "all")
         if word == "all":
             self._rest = True
@@ -131,19 +130,17 @@ class Asker:
         return self._agreed
 
     def after(self, path: str, outcome: Outcome) -> None:
-        """The disk at `path` is treated: what became of it is seen now, not behind all the others."""
+        """Print the result of the disk at `path` now, not only in the report after the last disk."""
         if self._agreed:
-            redraw("")
-            emit(text.came_of(None if self._asked else path, outcome) + "\n")
+            emit(text.repaired_now(None if self._asked else path, outcome) + "\n")
         elif self._asked:
             emit(layout.row("result", "left as it is") + "\n")
         elif self._rest is None and self._total > 1:
-            redraw("")
             emit("\n" + summary.not_asked(self._number, path, outcome) + "\n")
         self._agreed = self._asked = False
 
-    def _answered(self) -> str:
-        """The word; empty where there was no answer."""
+    def _ask(self) -> str:
+        """Ask, and return the word; "" if there was no answer."""
         many = self._total > 1
         words = WRITE if many else {word: WRITE[word] for word in ("yes", "no")}
         try:
@@ -156,54 +153,54 @@ class Asker:
 
 
 class Watch:
-    """Who watches the disks being treated: the progress line, and whoever is asked."""
+    """Passes on what happens to the disks: to the progress line, and to the :class:`Asker`."""
 
     def __init__(self, decide: from_log.Decide | None, progress: from_log.Progress) -> None:
         self._asker = decide if isinstance(decide, Asker) else None
         self._progress = progress
 
     def each(self, done: int, total: int) -> None:
-        """`done` disks of `total` are treated."""
+        """Take notice that `done` disks of `total` are finished."""
         self._progress(done, total)
         if self._asker is not None:
             self._asker.each(done, total)
 
     def after(self, path: str, outcome: Outcome) -> None:
-        """What became of the disk at `path`."""
+        """Pass on the outcome of the disk at `path`."""
         if self._asker is not None:
             self._asker.after(path, outcome)
 
 
 def undo_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[JournalRecord], bool] | None:
-    """As :func:`decider`, for an undo."""
-    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    if not isinstance(decide, Asker):
-        return None if decide is None else lambda _record: True
-    return _ask_back
-
-
-def _ask_back(record: JournalRecord) -> bool:
-    emit("\n" + journals.proposal(record) + "\n")
+    """Return the function that accepts or declines an undo; None for a dry run. Raises UsageError."""
     words = {"yes": "put the old bytes back", "no": "leave the disk as it is (so does Enter)"}
-    return answer("Put it back?", words) == "yes"
+    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
+    return _asked_once(decide, journals.proposal, "Put it back?", words)
 
 
 def prune_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Sequence[Pruned]], bool] | None:
-    """As :func:`decider`, for throwing journals away."""
-    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
-    if not isinstance(decide, Asker):
-        return None if decide is None else lambda _going: True
-    return _ask_away
-
-
-def _ask_away(going: Sequence[Pruned]) -> bool:
-    emit("\n" + journals.prune_proposal(going) + "\n")
+    """Return the function that accepts or declines a deletion of journals; None for a dry run. Raises UsageError."""
     words = {"yes": "delete them: those repairs cannot be undone any more", "no": "keep them (so does Enter)"}
-    return answer("Throw them away?", words) == "yes"
+    decide = decider(yes=yes, dry_run=dry_run, as_json=as_json)
+    return _asked_once(decide, journals.prune_proposal, "Delete them?", words)
 
 
-def how_to_go_on(run_options: from_log.RunOptions, planned: int, words: Sequence[str]) -> str:
-    """What a dry run or an interrupted one says at its end; empty where there was nothing to write."""
+def _asked_once(
+    decide: from_log.Decide | None, propose: Callable[[T], str], question: str, words: Mapping[str, str]
+) -> Callable[[T], bool] | None:
+    """Make the function that shows a proposal and asks; it asks nothing with --yes, and is None for a dry run."""
+    if not isinstance(decide, Asker):
+        return None if decide is None else lambda _: True
+
+    def agree(value: T) -> bool:
+        emit("\n" + propose(value) + "\n")
+        return answer(question, words) == "yes"
+
+    return agree
+
+
+def how_to_continue(run_options: from_log.RunOptions, planned: int, words: Sequence[str]) -> str:
+    """Return the last words of a dry run or an interrupted run; "" if there was nothing to write."""
     if isinstance(run_options.decide, Asker) and run_options.decide.unanswered:
         return "Interrupted: nothing was written after that. The same command goes on from here."
     if run_options.decide is not None or not planned:
@@ -216,5 +213,5 @@ def how_to_go_on(run_options: from_log.RunOptions, planned: int, words: Sequence
 
 
 def ended(decide: from_log.Decide | None, code: int) -> int:
-    """The exit code of a run in which `decide` was asked: 32 where Ctrl-C was the answer."""
+    """Return the exit code of a run: `code`, or 32 if a question was answered with Ctrl-C."""
     return int(Exit.INTERRUPTED) if isinstance(decide, Asker) and decide.interrupted else code

@@ -26,7 +26,7 @@ Damage = Callable[[bytes, build.Made], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk: how SM's log speaks of it, how it was damaged, and what smfix must make of it.
+    """One disk: how SM's log reports it, how it was damaged, and the result that smfix must have.
 
     `blocks` says which of its blocks hold how much: ``{block: sectors}``, in the order in which they
     were written. `says` is the first line of ``vhd-util check``.
@@ -55,19 +55,19 @@ class Disk:
         return hashlib.blake2b(self.vdi.encode(), digest_size=16).digest()
 
     def guest_sector(self, block: int, index: int) -> bytes:
-        """The 512 bytes that the guest wrote there: different in every sector of every disk."""
+        """Return the 512 bytes that the guest wrote there: different in every sector of every disk."""
         seed = f"{self.vdi} {block} {index}".encode()
         return hashlib.blake2b(seed, digest_size=64).digest() * (SECTOR // 64)
 
     def guest_data(self) -> dict[int, dict[int, bytes]]:
-        """All that the guest wrote: block -> sector -> bytes."""
+        """Return everything that the guest wrote: block -> sector -> bytes."""
         return {
             block: {index: self.guest_sector(block, index) for index in sectors}
             for block, sectors in self.blocks.items()
         }
 
     def made(self) -> build.Made:
-        """The sound image."""
+        """Make the sound image."""
         above = None
         if self.parent is not None:
             parent = next(disk for disk in DISKS if disk.vdi == self.parent)
@@ -77,11 +77,11 @@ class Disk:
         )
 
 
-# --------------------------------------------------------------------------- what happened to them
+# --------------------------------------------------------------------------- the damage
 
 
 def _guest_text(raw: bytes, _: build.Made) -> bytes:
-    """A coalesce wrote guest data where the footer stood, and was killed."""
+    """A coalesce overwrote the footer with guest data, and was killed."""
     return raw[:-SECTOR] + (_TEXT * 8)[:SECTOR]
 
 
@@ -94,7 +94,7 @@ def _preallocated(raw: bytes, _: build.Made) -> bytes:
 
 
 def _cut_in_block(raw: bytes, made: build.Made) -> bytes:
-    """The storage ran full in the middle of the last block, behind everything the guest wrote there."""
+    """The storage ran full in the middle of the last block, after everything that the guest wrote there."""
     return raw[: max(made.places.values()) + SECTOR + BLOCK_SIZE // 2]
 
 
@@ -103,7 +103,7 @@ def _backup_destroyed(raw: bytes, _: build.Made) -> bytes:
 
 
 def _marked(raw: bytes, _: build.Made) -> bytes:
-    """What tapdisk does to the footer of a disk that a VM resumes with."""
+    """Replace the footer by the mark that tapdisk writes when a VM resumes."""
     return raw[:-SECTOR] + MARK
 
 
@@ -125,7 +125,7 @@ DISKS = (
     ),
     Disk(
         "1d994938-058e-102f-80dc-001ec95cb0b6",
-        "the wiki's case: guest data where the footer was",
+        "the wiki's case: guest data in the place of the footer",
         {2: range(_SECTORS), 0: range(8, 900), 5: (0, 4095)},
         _guest_text,
         _LOST,
@@ -134,7 +134,7 @@ DISKS = (
     ),
     Disk(
         "c5c0cdc3-c2c4-4c43-a5a2-845f36b866a4",
-        "preallocated: ten MiB of zeros where the footer was",
+        "preallocated: ten MiB of zeros in the place of the footer",
         {1: range(300), 7: range(_SECTORS)},
         _preallocated,
         _LOST,
@@ -158,7 +158,7 @@ DISKS = (
     ),
     Disk(
         "9a41c0de-55aa-4e1b-8c3d-0a7b6c5d4e3f",
-        "healthy: somebody has repaired it by hand since",
+        "healthy: it was repaired by hand since",
         {0: range(16)},
         _none,
         _LOST,

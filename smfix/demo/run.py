@@ -40,7 +40,7 @@ _LOG = atomic_file.FileKind("a log of the demo", lambda _head: False)
 
 @dataclass(slots=True)
 class Stage:
-    """Where it plays, and what has been claimed so far. `before`: each disk's bytes when it began."""
+    """The folder of the demo, and the claims so far. `before`: each disk's bytes at the beginning."""
 
     folder: str
     say: Callable[[str], None]
@@ -49,7 +49,7 @@ class Stage:
 
     @property
     def mount(self) -> str:
-        """Where the SR is mounted."""
+        """The folder in which the SR is mounted."""
         return os.path.join(self.folder, "sr-mount")
 
     @property
@@ -67,7 +67,7 @@ class Stage:
             return file.read()
 
     def claim(self, what: str, *, holds: bool) -> None:
-        """Put a claim to the record."""
+        """Record and print a claim."""
         self.claims.append(holds)
         self.say(f"   {'ok    ' if holds else 'FAILED'}   {printable(what)}")
 
@@ -83,9 +83,9 @@ class Stage:
 
 
 def run(keep: str | None, say: Callable[[str], None]) -> Exit:
-    """Play it; `keep` is a folder to build it in and leave there. `say` takes one piece of text.
+    """Run the demo; `keep`: a folder to build it in and leave there. `say` takes one piece of text.
 
-    Raises UsageError where `keep` is not empty, WriteFailed where it cannot be built.
+    Raises UsageError if `keep` is not empty, WriteFailed if the demo cannot be built.
     """
     try:
         with _folder(keep) as folder:
@@ -98,20 +98,20 @@ def run(keep: str | None, say: Callable[[str], None]) -> Exit:
 
 
 def _sum_up(stage: Stage, *, kept: bool) -> str:
-    """How many claims hold, what is left of it all, and what to type next."""
+    """Say how many claims hold, which files are left, and what to type next."""
     done = sum(stage.claims)
-    told = f"{done} of {counted(len(stage.claims), 'claim')} proved."
+    words = f"{done} of {counted(len(stage.claims), 'claim')} proved."
     if done < len(stage.claims):
-        told += " The others FAILED: please report that with this output."
+        words += " The others FAILED: please report that with this output."
     if kept:
         again = stage.run_options(None).command("from-log", stage.log, "--dry-run")
-        told += f" It is all in {stage.folder}; the disk whose repair was undone is damaged again."
+        words += f" It is all in {stage.folder}; the disk whose repair was undone is damaged again."
         steps = [("To go on with that disk, and write nothing yet:", again)]
     else:
-        told += " What was built is removed again."
+        words += " The disks are removed again."
         steps = [("To keep the disks, and try the commands on them:", "smfix demo --keep DIR")]
     steps += [("On a host, to see what it would do there, and change nothing:", "smfix from-log --dry-run")]
-    return "\n".join(["", wrapped(told), "", *(f"{why}\n{INDENT}{printable(step)}" for why, step in steps)])
+    return "\n".join(["", wrapped(words), "", *(f"{why}\n{INDENT}{printable(step)}" for why, step in steps)])
 
 
 @contextmanager
@@ -175,7 +175,7 @@ def build(stage: Stage) -> None:
 
 
 def _write_sparse(path: str, data: bytes) -> None:
-    """`data` as a file with holes: a real SR's disks have them, and it is quick."""
+    """Write `data` as a file with holes, as a real SR's disks have them."""
     with open(path, "xb") as file:
         for at in range(0, len(data), _CHUNK):
             piece = data[at : at + _CHUNK]
@@ -187,7 +187,7 @@ def _write_sparse(path: str, data: bytes) -> None:
 
 @contextmanager
 def held_open(path: str) -> Iterator[None]:
-    """Another process holds `path` open read-write meanwhile, as tapdisk does."""
+    """Let another process hold `path` open read-write while the block runs, as tapdisk does."""
     ready, started = os.pipe()
     stop, stopping = os.pipe()
     pid = os.fork()
@@ -215,14 +215,14 @@ def held_open(path: str) -> Iterator[None]:
 
 
 def _prove(stage: Stage, incidents: tuple[TreatedIncident, ...]) -> None:
-    told = {one.vdi: one for one in incidents}
+    reported = {one.vdi: one for one in incidents}
     stage.claim(
         f"the log's {counted(len(DISKS), 'damaged disk')}, no more and no less, each with its path",
-        holds=len(told) == len(incidents) == len(DISKS)
-        and all(disk.vdi in told and told[disk.vdi].path == _expected_path(stage, disk) for disk in DISKS),
+        holds=len(reported) == len(incidents) == len(DISKS)
+        and all(disk.vdi in reported and reported[disk.vdi].path == _expected_path(stage, disk) for disk in DISKS),
     )
     for disk in DISKS:
-        outcome = told[disk.vdi].outcome if disk.vdi in told else None
+        outcome = reported[disk.vdi].outcome if disk.vdi in reported else None
         _prove_disk(stage, disk, outcome)
 
 
@@ -251,7 +251,7 @@ def _prove_disk(stage: Stage, disk: Disk, outcome: Outcome | None) -> None:
 
 
 def guest_data_is_right(stage: Stage, disk: Disk) -> tuple[bool, int]:
-    """Whether the whole virtual disk reads as the guest wrote it, and its size in bytes.
+    """Return whether the whole virtual disk reads as the guest wrote it, and its size in bytes.
 
     Read as tapdisk reads: a set batmap bit means the whole block, else the sector bitmap decides,
     and what an image does not hold is its parent's.
@@ -266,7 +266,7 @@ def guest_data_is_right(stage: Stage, disk: Disk) -> tuple[bool, int]:
 
 
 def _read(images: list[VhdImage], block: int) -> bytes:
-    """One block of the guest disk, through the chain."""
+    """Read one block of the guest disk through the chain."""
     data = bytearray(BLOCK_SIZE)
     for image in reversed(images):  # the leaf last: what it holds wins
         header, bat = image.geometry, getattr(image.bat, "value", None)
@@ -282,7 +282,7 @@ def _read(images: list[VhdImage], block: int) -> bytes:
 
 
 def _written(line: list[Disk], block: int) -> bytes:
-    """What the guest wrote to one block, the base first."""
+    """Return the data that the guests wrote to one block; the leaf's sectors replace its parent's."""
     data = bytearray(BLOCK_SIZE)
     for disk in reversed(line):
         for index in disk.blocks.get(block, ()):

@@ -21,7 +21,7 @@ _STARS = "*" * 23
 
 
 def smlog(images: dict[str, Opened], end: datetime) -> str:
-    """The whole log, its last line at `end`. `images`: the damaged images by VDI, for the dumps.
+    """Return the whole log, its last line at `end`. `images`: the damaged images by VDI, for the dumps.
 
     Every disk of the table is reported, the chain's leaf before its parent, the first of them twice.
     """
@@ -46,11 +46,11 @@ def smlog(images: dict[str, Opened], end: datetime) -> str:
 
 
 def _reported(disk: Disk, image: Opened, pid: int) -> list[tuple[str, int, str]]:
-    """One GC run that finds the disk corrupted and skips it."""
+    """Return the lines of a GC run that finds the disk corrupted and skips it."""
     path = f"{_MOUNT}/{SR}/{disk.name}"
     mark = "*" if disk.hidden else ""
-    said = f"{disk.says}\n{path} appears invalid; dumping metadata\n{metadata(image, path)}"
-    failed = f"FAILED in util.pread: (rc 22) stdout: '{said}', stderr: ''"
+    output = f"{disk.says}\n{path} appears invalid; dumping metadata\n{metadata(image, path)}"
+    failed = f"FAILED in util.pread: (rc 22) stdout: '{output}', stderr: ''"
     check = f"['/usr/bin/vhd-util', 'check', '--debug', '-n', '{path}']"
     banner = f"         {_STARS}"
     trace = [
@@ -74,7 +74,7 @@ def _reported(disk: Disk, image: Opened, pid: int) -> list[tuple[str, int, str]]
 
 
 def _ordinary(noise: random.Random, number: int) -> list[tuple[str, int, str]]:
-    """A line or a few of what the storage manager says all day."""
+    """Return one or two lines of ordinary traffic."""
     pid = 3000 + number % 997
     uuid = f"{noise.getrandbits(32):08x}-0000-4000-8000-{noise.getrandbits(48):012x}"
     chatter: tuple[tuple[tuple[str, str], ...], ...] = (

@@ -1,1 +1,1 @@
-"""What many hosts say, as one picture: `smfix fleet report`."""
+"""`smfix fleet report`: merge the outputs of many hosts into one report."""

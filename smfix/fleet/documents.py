@@ -1,8 +1,8 @@
-"""One host's ``--json`` document -> what it says of disks that are or were in trouble. Pure.
+"""Read one host's ``--json`` document: the disks that are or were in trouble. Pure.
 
-Documents come from other machines and other versions: all of it is hostile. What is taken is bounded and of the
-form it must have; a document that is not is refused whole, in one line. A newer smfix may say more: keys, statuses
-and reasons that are not known here are passed over or taken as text.
+Documents come from other machines and other versions, so all input is hostile. Every value is checked and bounded; a
+malformed document is refused whole, with one line. A newer smfix may write more: unknown keys are ignored, unknown
+statuses and reasons are taken as text.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, NamedTuple
 
 from smfix.sm.paths import is_uuid, read_path
 
 MOST_VALUES = 2_000_000
-"""Commas and brackets of one document: what Python makes of it stays below some 150 MB."""
+"""Commas and brackets of one document: as Python objects they take less than about 150 MB."""
 MOST_DISKS = 20_000
-"""Disks in trouble that one document may name; what is beyond is counted."""
+"""Disks in trouble that are read from one document; the others are only counted."""
 _MESSAGE, _NAME, _EACH = 300, 200, 32
 _CODE = re.compile(r"VHD[0-9]{3}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
 _SCHEMA = re.compile(r"smfix\.([a-z-]{1,20})/([0-9]{1,3})\Z")
 REPORTED, RESOLVED = "reported", "resolved"
-"""Statuses of incidents without an outcome: nobody has looked; the log says it is over."""
+"""Statuses of incidents without an outcome: no image was inspected, or the log shows that the incident is over."""
 SOUND_VERDICTS = ("valid", "in-use")
 
 
 class NotADocument(Exception):
-    """It is no document that can be merged; the text says why."""
+    """The file is no document that can be merged; the text says why."""
 
 
 class DiskObservation(NamedTuple):
-    """One disk in trouble as one document tells it. `status` is an outcome's, a verdict, or one of the above."""
+    """One disk in trouble, from one document. `status`: an outcome's status, a verdict, REPORTED or RESOLVED."""
 
     vdi: str
     sr: str | None
@@ -51,27 +52,27 @@ class DiskObservation(NamedTuple):
     host: str | None = None
 
 
-class Said(NamedTuple):
-    """What one document says.
+class HostDocument(NamedTuple):
+    """The content of one document.
 
-    `images` are the images that were looked at, each as a number of 64 bits that stands for it everywhere.
-    `trouble`: what the host could not do. `left_out`: disks beyond the bound.
+    `images`: a 64-bit number for each image that was inspected; the same image has the same number in every
+    document. `trouble`: errors of the host. `left_out`: how many disks exceeded :data:`MOST_DISKS`.
     """
 
     kind: str
-    sights: tuple[DiskObservation, ...] = ()
+    observations: tuple[DiskObservation, ...] = ()
     images: Sequence[int] = ()
     trouble: tuple[str, ...] = ()
     left_out: int = 0
 
 
-def read_document(data: bytes) -> Said:
-    """What the document in `data` says. Raises NotADocument."""
+def read_document(data: bytes) -> HostDocument:
+    """Read the document in `data`. Raises NotADocument."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:
         raise NotADocument(f"it holds more than {MOST_VALUES:,} values")
     try:
         # UTF-8 only: json would take a text of NULs for UTF-32.
-        document = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
+        document = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise NotADocument("it is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -83,52 +84,52 @@ def read_document(data: bytes) -> Said:
     found = _SCHEMA.match(_text(document, "schema", "the document"))
     reader = _READERS.get(found[1]) if found else None
     if found is None or reader is None:
-        raise NotADocument(f"it is {_cut(str(document['schema']), 40)!r}, which is not merged here")
+        raise NotADocument(f"it is {_cut(str(document['schema']), 40)!r}, which cannot be merged")
     if found[2] != "1":
-        raise NotADocument(f"its schema is {found[0]}, which a later smfix writes")
+        raise NotADocument(f"its schema is {found[0]}, which only a newer smfix reads")
     return reader(document)
 
 
-def _no_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
 # --------------------------------------------------------------------------- each kind
 
 
-def _from_log(document: dict[str, Any]) -> Said:
+def _from_log(document: dict[str, Any]) -> HostDocument:
     incidents = _list(document, "incidents", "the document")
-    return _said("from-log", (_incident(one, f"incidents[{n}]") for n, one in enumerate(incidents)))
+    return _collect("from-log", (_incident(one, f"incidents[{n}]") for n, one in enumerate(incidents)))
 
 
-def _status(document: dict[str, Any]) -> Said:
+def _status(document: dict[str, Any]) -> HostDocument:
     followers = [_dict(one, f"followers[{n}]") for n, one in enumerate(_list(document, "followers", "the document"))]
     trouble = tuple(_cut(one["note"], _MESSAGE) for one in followers if isinstance(one.get("note"), str))
 
-    def sights() -> Iterator[DiskObservation]:
+    def observations() -> Iterator[DiskObservation]:
         for number, follower in enumerate(followers):
             where = f"followers[{number}]"
             for index, case in enumerate(_list(follower, "incidents", where)):
                 each = f"{where}.incidents[{index}]"
-                sight = _incident(_dict(case, each).get("incident"), f"{each}.incident")
-                is_over = case.get("stage") == "confirmed" and sight.status == REPORTED
-                yield sight._replace(status=RESOLVED) if is_over else sight
+                observation = _incident(_dict(case, each).get("incident"), f"{each}.incident")
+                is_over = case.get("stage") == "confirmed" and observation.status == REPORTED
+                yield observation._replace(status=RESOLVED) if is_over else observation
 
-    return _said("status", sights())._replace(trouble=trouble[:_EACH])
-
-
-def _check(document: dict[str, Any]) -> Said:
-    return _looked_at("check", document)
+    return _collect("status", observations())._replace(trouble=trouble[:_EACH])
 
 
-def _scan(document: dict[str, Any]) -> Said:
-    return _looked_at("scan", document)
+def _check(document: dict[str, Any]) -> HostDocument:
+    return _read_images("check", document)
 
 
-def _looked_at(kind: str, document: dict[str, Any]) -> Said:
-    seen = array("Q")
+def _scan(document: dict[str, Any]) -> HostDocument:
+    return _read_images("scan", document)
 
-    def sights() -> Iterator[DiskObservation]:
+
+def _read_images(kind: str, document: dict[str, Any]) -> HostDocument:
+    images = array("q")
+
+    def observations() -> Iterator[DiskObservation]:
         for number, given in enumerate(_list(document, "images", "the document")):
             where = f"images[{number}]"
             image = _dict(given, where)
@@ -136,7 +137,7 @@ def _looked_at(kind: str, document: dict[str, Any]) -> Said:
             name = read_path(path)
             vdi = _uuid(image.get("vdi")) or name.vdi or ""
             sr = _uuid(image.get("sr")) or name.sr
-            seen.append(_number(sr, vdi, path))
+            images.append(_number(sr, vdi, path))
             if verdict in SOUND_VERDICTS:
                 continue
             note = image.get("note")
@@ -149,28 +150,28 @@ def _looked_at(kind: str, document: dict[str, Any]) -> Said:
                 codes=_codes(image.get("findings"), where),
             )
 
-    said = _said(kind, sights())
-    return said._replace(images=seen)
+    # `images` is read after the generator has filled it.
+    return _collect(kind, observations())._replace(images=images)
 
 
-def _repair(document: dict[str, Any]) -> Said:
-    def sights() -> Iterator[DiskObservation]:
+def _repair(document: dict[str, Any]) -> HostDocument:
+    def observations() -> Iterator[DiskObservation]:
         for number, given in enumerate(_list(document, "images", "the document")):
             where = f"images[{number}]"
             image = _dict(given, where)
             path = _text(image, "path", where)
             name = read_path(path)
-            sight = DiskObservation(name.vdi or "", name.sr, _cut(path, _NAME), "")
-            yield _with_outcome(sight, _dict(image.get("outcome"), f"{where}.outcome"), f"{where}.outcome")
+            observation = DiskObservation(name.vdi or "", name.sr, _cut(path, _NAME), "")
+            yield _with_outcome(observation, _dict(image.get("outcome"), f"{where}.outcome"), f"{where}.outcome")
 
-    return _said("repair", sights())
-
-
-def _error(document: dict[str, Any]) -> Said:
-    return Said("error", trouble=(_cut(_text(document, "message", "the document"), _MESSAGE),))
+    return _collect("repair", observations())
 
 
-_READERS: dict[str, Callable[[dict[str, Any]], Said]] = {
+def _error(document: dict[str, Any]) -> HostDocument:
+    return HostDocument("error", trouble=(_cut(_text(document, "message", "the document"), _MESSAGE),))
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], HostDocument]] = {
     "from-log": _from_log,
     "status": _status,
     "check": _check,
@@ -183,16 +184,10 @@ _READERS: dict[str, Callable[[dict[str, Any]], Said]] = {
 # --------------------------------------------------------------------------- the shared shapes
 
 
-def _said(kind: str, sights: Iterator[DiskObservation]) -> Said:
-    """The first MOST_DISKS of `sights`; the rest is read all the same, so that it is well-formed and counted."""
-    kept: list[DiskObservation] = []
-    left_out = 0
-    for sight in sights:
-        if len(kept) < MOST_DISKS:
-            kept.append(sight)
-        else:
-            left_out += 1
-    return Said(kind, tuple(kept), left_out=left_out)
+def _collect(kind: str, observations: Iterator[DiskObservation]) -> HostDocument:
+    """Keep the first MOST_DISKS of `observations`; read and count the others, so that the whole document is checked."""
+    kept = tuple(islice(observations, MOST_DISKS))
+    return HostDocument(kind, kept, left_out=sum(1 for _ in observations))
 
 
 def _incident(given: object, where: str) -> DiskObservation:
@@ -200,7 +195,7 @@ def _incident(given: object, where: str) -> DiskObservation:
     vdi = _text(incident, "vdi", where).lower()
     path = incident.get("path")
     kinds = [word for word in _list(incident, "kinds", where) if isinstance(word, str) and _WORD.match(word)]
-    sight = DiskObservation(
+    observation = DiskObservation(
         _cut(vdi, 36),
         _uuid(incident.get("sr")),
         _cut(path, _NAME) if isinstance(path, str) else None,
@@ -210,12 +205,16 @@ def _incident(given: object, where: str) -> DiskObservation:
         last=_time(incident, "last_seen", where),
     )
     outcome = incident.get("outcome")
-    return sight if outcome is None else _with_outcome(sight, _dict(outcome, f"{where}.outcome"), f"{where}.outcome")
+    return (
+        observation
+        if outcome is None
+        else _with_outcome(observation, _dict(outcome, f"{where}.outcome"), f"{where}.outcome")
+    )
 
 
-def _with_outcome(sight: DiskObservation, outcome: dict[str, Any], where: str) -> DiskObservation:
+def _with_outcome(observation: DiskObservation, outcome: dict[str, Any], where: str) -> DiskObservation:
     reason, undo = outcome.get("reason"), outcome.get("undo")
-    return sight._replace(
+    return observation._replace(
         status=_word(outcome, "status", where),
         reason=reason if isinstance(reason, str) and _WORD.match(reason) else None,
         message=_cut(_text(outcome, "message", where), _MESSAGE),
@@ -225,7 +224,7 @@ def _with_outcome(sight: DiskObservation, outcome: dict[str, Any], where: str) -
 
 
 def _codes(findings: object, where: str) -> tuple[str, ...]:
-    """The codes of findings that say that something is wrong, in order, each once."""
+    """Return the codes of the findings that are not infos, in order, each once."""
     if not isinstance(findings, list):
         raise NotADocument(f"{where}.findings is not a list")
     wrong = (one for one in findings if isinstance(one, dict) and one.get("severity") != "info")
@@ -234,9 +233,9 @@ def _codes(findings: object, where: str) -> tuple[str, ...]:
 
 
 def _number(sr: str | None, vdi: str, path: str) -> int:
-    """64 bits that stand for an image: of its SR and VDI, else of its path. Two share one once in 2**32 images."""
+    """Hash an image to 64 bits, signed: by its SR and VDI, else by its path. Two of 2**32 images share a hash."""
     name = f"{sr}/{vdi}" if vdi else path
-    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)
 
 
 def _dict(value: object, where: str) -> dict[str, Any]:

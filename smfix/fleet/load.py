@@ -1,77 +1,89 @@
-"""The outputs of many hosts, from files, folders and archives into one picture, on every core.
+"""Read the outputs of many hosts (files, folders, archives) and merge them, on every core.
 
-Reads the machine, writes only piles (:mod:`smfix.fleet.external_sort`): the names of the files, and what they say. One
-process for each core reads every so-many-th file and hands over what it says; it waits where the pipe is full, and
-documents are taken in the same order whatever the speed. A reader that dies (a document that is too much for the
-memory) costs its file, and another goes on behind it.
+Documents are merged in the order of their files, however fast each process reads, so the report is always the same. A
+process that dies (a document may need more memory than there is) costs only the file that it was reading.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
 from smfix.errors import SmfixError, Unreadable
-from smfix.fleet.documents import MOST_DISKS, REPORTED, RESOLVED, DiskObservation, NotADocument, Said, read_document
-from smfix.fleet.external_sort import Pile
+from smfix.fleet.documents import (
+    MOST_DISKS,
+    REPORTED,
+    RESOLVED,
+    DiskObservation,
+    HostDocument,
+    NotADocument,
+    read_document,
+)
 from smfix.fleet.merge import FleetMerge, FleetPicture
-from smfix.host.readers import Asked, Reader, Tell
+from smfix.fleet.sorted_store import SortedStore
+from smfix.host import bundle
 from smfix.values import Incident, State
 
 MOST_BYTES = 32 << 20
-"""Of one document; a scan of 20,000 images has half of that."""
+"""Bytes of one document; a scan of 20,000 images takes half of that."""
 MOST_FILES = 1_000_000
 _KINDS = ("from-log", "scan", "check", "status", "repair")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_WORTH_IT = 64  # files: below, a second process costs more than it saves
-_AT_ONCE = 32  # files handed over together
-_DEEPEST = 64  # folders in each other
+_BLANKS = b"\xef\xbb\xbf \t\r\n"
+_WORTH_IT = 64  # files: for fewer, starting a second process takes longer than it saves
+_BATCH = 8  # files that one process reads in one go
+_DEEPEST = 64  # levels of folders
 Progress = Callable[[int, int], None]
-# A file: the host that its name names, and what it says, or why it says nothing.
-_Read = tuple[str, Said | str]
+
+
+class FileContent(NamedTuple):
+    """The host that a file's name gives, and the document in the file, or why it cannot be read."""
+
+    host: str
+    content: HostDocument | str
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What was asked for: the files, each with the number of the name that meant it, and what was passed over."""
+    """The files to read, each with the position of the argument that named it, and how many others were found."""
 
-    found: Pile[tuple[int, str]]
+    found: SortedStore
     passed_over: int = 0
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """How many files are read."""
+        """Return how many files are read."""
         return min(len(self.found), MOST_FILES)
 
-    def files(self, first: int = 0, step: int = 1) -> Iterator[str]:
-        """Every `step`-th file from `first` on."""
-        return (path for _, path in islice(self.found, first, len(self), step))
+    def files(self) -> Iterator[str]:
+        """Yield the paths: by argument, then by name."""
+        return (path for _, path, _ in islice(self.found, MOST_FILES))
 
 
 def find(names: Sequence[str]) -> Fleet:
-    """The files that `names` mean.
+    """Find the files that `names` mean.
 
-    A file is one; of a folder, and of those below it, it is what ends like an output of smfix (.json) or an archive.
-    Raises Unreadable for a name that is not there, or a folder that cannot be read.
+    A file means itself. A folder means the files in it, and below it, whose names end like an output of smfix (.json)
+    or an archive. Raises Unreadable for a missing name, or a folder that cannot be read.
     """
-    found: Pile[tuple[int, str]] = Pile()
-    passed = 0
+    found, passed = SortedStore(keys=2), 0
     for number, name in enumerate(names):
         try:
             mode = os.stat(name).st_mode
         except (OSError, ValueError) as error:
             raise Unreadable(f"{name}: {getattr(error, 'strerror', None) or error}") from error
-        if not stat.S_ISDIR(mode):
-            found.add((number, name))
-            continue
-        for path in _below(name):
-            if path.lower().endswith((".json", *_ARCHIVES)):
-                found.add((number, path))
+        for path in _walk(name) if stat.S_ISDIR(mode) else (name,):
+            if path == name or path.lower().endswith((".json", *_ARCHIVES)):
+                found.add(number, path)
             else:
                 passed += 1
     notes = []
@@ -81,32 +93,20 @@ def find(names: Sequence[str]) -> Fleet:
     return Fleet(found, passed, tuple(notes))
 
 
-def _below(folder: str) -> Iterator[str]:
-    """The files of `folder` and of those below it, as they come; a link to a folder is not followed."""
-    path, ways = folder, list[Any]()
-    try:
-        ways.append(os.scandir(folder))
-        while ways:
-            entry = next(ways[-1], None)
-            if entry is None:
-                ways.pop().close()
-                continue
-            path = entry.path
-            if not entry.is_dir():
-                yield path
-            elif not entry.is_symlink():
-                if len(ways) == _DEEPEST:
-                    raise Unreadable(f"{path}: more than {_DEEPEST} folders in each other")
-                ways.append(os.scandir(path))
-    except OSError as error:
-        raise Unreadable(f"{error.filename or path}: {error.strerror}") from error
-    finally:
-        for way in ways:
-            way.close()
+def _walk(root: str) -> Iterator[str]:
+    """Yield the files in and below `root`, in any order; links to folders are not followed."""
+    for folder, folders, files in os.walk(root, onerror=_refuse):
+        if folders and folder[len(root) :].count(os.sep) >= _DEEPEST - 1:
+            raise Unreadable(f"{os.path.join(folder, folders[0])}: more than {_DEEPEST} folders in each other")
+        yield from (os.path.join(folder, name) for name in files)
+
+
+def _refuse(error: OSError) -> None:
+    raise Unreadable(f"{error.filename}: {error.strerror}") from error
 
 
 def host_of(path: str) -> str:
-    """The host whose output `path` is: ``HOST.json``, ``HOST.scan.json``, or ``HOST/scan.json``."""
+    """Return the host whose output `path` is: ``HOST.json``, ``HOST.scan.json``, or ``HOST/scan.json``."""
     folder, name = os.path.split(path)
     name = name.removesuffix(".json")
     for kind in _KINDS:
@@ -117,159 +117,152 @@ def host_of(path: str) -> str:
 
 
 def read(fleet: Fleet, say: Callable[[str], None], progress: Progress | None = None) -> FleetPicture:
-    """The picture that `fleet` gives; each file that says nothing is told to `say`, in one line."""
-    gathering = FleetMerge(Pile)
-    ways = _ways(len(fleet))
-    results = map(read_file, fleet.files()) if ways == 1 else _side_by_side(fleet, ways)
-    for done, (path, (host, said)) in enumerate(zip(fleet.files(), results, strict=True), 1):
-        if isinstance(said, str):
-            say(f"{path}: {said}")
-            gathering.refuse(host, said)
+    """Read and merge the files of `fleet`; pass one line to `say` for each file that cannot be read."""
+    merge = FleetMerge(SortedStore)
+    workers = 1 if len(fleet) < _WORTH_IT else len(os.sched_getaffinity(0))
+    results = map(read_file, fleet.files()) if workers < 2 else _read_in_parallel(fleet.files(), workers)
+    for done, (path, (host, content)) in enumerate(zip(fleet.files(), results, strict=True), 1):
+        if isinstance(content, str):
+            say(f"{path}: {content}")
+            merge.add_unreadable(host, content)
         else:
-            gathering.take(host, said)
+            merge.add(host, content)
         if progress is not None:
             progress(done, len(fleet))
-    return gathering.picture()
+    return merge.picture()
 
 
 # --------------------------------------------------------------------------- one file
 
 
-def read_file(path: str) -> _Read:
-    """What the file says. Never raises for what is in it."""
+def read_file(path: str) -> FileContent:
+    """Read one file. Raises nothing, whatever the file contains."""
     host = host_of(path)
     try:
-        return host, _said(path)
+        return FileContent(host, _read_content(path))
     except NotADocument as error:
-        return host, str(error)
+        why = str(error)
     except (OSError, ValueError) as error:
-        return host, getattr(error, "strerror", None) or str(error)
+        why = getattr(error, "strerror", None) or str(error)
     except SmfixError as error:
-        return host, str(error).removeprefix(f"{path}: ")
+        why = str(error).removeprefix(f"{path}: ")
     except MemoryError:
-        return host, "it needs more memory than there is"
+        why = "it needs more memory than there is"
+    return FileContent(host, why)
 
 
-def _said(path: str) -> Said:
+def _read_content(path: str) -> HostDocument:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise NotADocument("it is not a file")
         head = file.read(512)
-        if not head.lstrip(b"\xef\xbb\xbf \t\r\n"):
+        if not head.lstrip(_BLANKS):
             raise NotADocument("the file is empty" if status.st_size <= 512 else "it begins with nothing but blanks")
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        if head.lstrip(_BLANKS).startswith((b"{", b"[")):
             if status.st_size > MOST_BYTES:
                 raise NotADocument(f"it has {status.st_size:,} bytes, more than any output of smfix ({MOST_BYTES:,})")
             data = head + file.read(MOST_BYTES - len(head) + 1)
             if len(data) > MOST_BYTES:
                 raise NotADocument(f"it has more than {MOST_BYTES:,} bytes, more than any output of smfix")
             return read_document(data)
-    return _of_archive(path, head)
+    return _read_archive(path, head)
 
 
-def _of_archive(path: str, head: bytes) -> Said:
+def _read_archive(path: str, head: bytes) -> HostDocument:
     from smfix.smlog.tarball import is_tar
     from smfix.smlog.unpack import packing
 
     if not (head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or is_tar(head) or packing(head) is not None):
         raise NotADocument("it is neither an output of smfix nor an archive")
-    from smfix.smlog.source import read_logs  # only here: it loads what reads logs
+    from smfix.smlog.source import read_logs  # imported here: JSON documents need no reader of logs
 
     reading = read_logs([path], tz=None, year=None, since=None, until=None)
     if not reading.files:
         raise NotADocument((*reading.notes, "no log is in this archive")[0].removeprefix(f"{path}: "))
-    sights = tuple(_sight(one) for one in reading.incidents[:MOST_DISKS])
-    return Said(
-        "bug-report", sights, trouble=tuple(reading.unread[:4]), left_out=max(0, len(reading.incidents) - MOST_DISKS)
+    return HostDocument(
+        "bug-report",
+        tuple(map(_observe, reading.incidents[:MOST_DISKS])),
+        trouble=tuple(reading.unread[:4]),
+        left_out=max(0, len(reading.incidents) - MOST_DISKS),
     )
 
 
-def _sight(told: Incident) -> DiskObservation:
+def _observe(incident: Incident) -> DiskObservation:
     return DiskObservation(
-        told.vdi.text,
-        told.sr,
-        told.path,
-        RESOLVED if told.state is State.RESOLVED else REPORTED,
-        kinds=told.kinds,
-        first=told.first_seen,
-        last=told.last_seen,
-        host=told.host,
+        incident.vdi.text,
+        incident.sr,
+        incident.path,
+        RESOLVED if incident.state is State.RESOLVED else REPORTED,
+        kinds=incident.kinds,
+        first=incident.first_seen,
+        last=incident.last_seen,
+        host=incident.host,
     )
 
 
-# --------------------------------------------------------------------------- side by side
+# --------------------------------------------------------------------------- on every core
 
 
-def _ways(files: int) -> int:
-    return 1 if files < _WORTH_IT else max(1, len(os.sched_getaffinity(0)))
-
-
-def _side_by_side(fleet: Fleet, ways: int) -> Iterator[_Read]:
-    """What each file says, in their order: a file of each reader in turn."""
-    shares = [_Share(fleet, way, ways) for way in range(ways)]
+def _read_in_parallel(paths: Iterator[str], workers: int) -> Iterator[FileContent]:
+    """Yield the content of each file in order; at most one batch more than there are processes is in memory."""
+    waiting: deque[tuple[list[str], Future[list[FileContent]]]] = deque()
+    pool, is_complete = _start_pool(workers), False
     try:
-        for number in range(len(fleet)):
-            yield shares[number % ways].next()
+        while not is_complete:
+            while len(waiting) <= workers and (batch := list(islice(paths, _BATCH))):
+                waiting.append((batch, _submit(pool, batch)))
+            batch, future = waiting.popleft()
+            try:
+                results = future.result()
+            except BrokenProcessPool:  # a process died, at this batch or at another one
+                pool.shutdown()
+                results = list(map(_read_alone, batch))
+                pool = _start_pool(workers)
+                waiting = deque((each, _submit(pool, each)) for each, _ in waiting)
+            yield from results
+            is_complete = not waiting
     finally:
-        for share in shares:
-            share.close()
+        if not is_complete:  # interrupted: a long archive is not waited for
+            for process in multiprocessing.active_children():
+                process.kill()
+        pool.shutdown(wait=is_complete, cancel_futures=True)
 
 
-class _Share:
-    """A process that reads every `ways`-th file from `way` on, and another behind the file at which it died."""
-
-    def __init__(self, fleet: Fleet, way: int, ways: int) -> None:
-        self._fleet = fleet
-        self._next = way  # the file whose result comes next
-        self._ways = ways
-        self._waiting: list[_Read] = []
-        self._process: Reader | None = None
-
-    def next(self) -> _Read:
-        """The result of the next file."""
-        if not self._waiting:
-            self._waiting = self._received()[::-1]
-        self._next += self._ways
-        return self._waiting.pop()
-
-    def _received(self) -> list[_Read]:
-        try:
-            if self._process is None:
-                self._process = Reader(partial(_send, self._files()))
-            batch: list[_Read] = self._process.hear()
-        except (EOFError, OSError):
-            self.close()
-            # It died somewhere in this batch, or could not be made: what is in it is read file by file, each by a
-            # process of its own.
-            return [_alone(path) for path in islice(self._files(), _AT_ONCE)]
-        return batch
-
-    def _files(self) -> Iterator[str]:
-        return self._fleet.files(self._next, self._ways)
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.end()
-            self._process = None
-
-
-def _alone(path: str) -> _Read:
+def _submit(pool: ProcessPoolExecutor, batch: list[str]) -> Future[list[FileContent]]:
+    """Let `pool` read the files; read them here if no process can be started."""
+    future: Future[list[FileContent]] = Future()
     try:
-        reader = Reader(partial(_send, iter([path])))
-    except OSError:  # no process can be made
-        return read_file(path)
+        return pool.submit(_read_batch, batch)
+    except BrokenProcessPool as error:
+        future.set_exception(error)
+    except OSError:
+        future.set_result(_read_batch(batch))
+    return future
+
+
+def _read_alone(path: str) -> FileContent:
+    """Read one file in a process of its own, because a process has died at it or at one of its neighbours."""
+    pool = _start_pool(1)
     try:
-        batch: list[_Read] = reader.hear()
-        return batch[0]
-    except EOFError:
-        return host_of(path), "its reader died (out of memory?)"
+        return _submit(pool, [path]).result()[0]
+    except BrokenProcessPool:
+        return FileContent(host_of(path), "its reader died (out of memory?)")
     finally:
-        reader.end()
+        pool.shutdown()
 
 
-def _send(share: Iterator[str], tell: Tell, _asked: Asked) -> None:
-    while batch := [read_file(path) for path in islice(share, _AT_ONCE)]:
-        tell(batch)
+def _read_batch(paths: list[str]) -> list[FileContent]:
+    return list(map(read_file, paths))
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    # fork: nothing is imported again, and the single-file executable needs no main module to import.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    bundle.end_with_parent()

@@ -1,44 +1,44 @@
-"""What all documents say together: each disk once, whoever saw it. Pure.
+"""Merge all documents: each disk once, however many hosts saw it. Pure.
 
-Theory. Documents come one by one and are forgotten. What they say of disks and of hosts is laid on piles, which may be
-larger than the memory (:class:`Pile`; who keeps them is the caller's affair), and is added up afterwards, one after the
-other, in the order that each sum needs: what is said of one disk together, then the disks of one SR, then all of one
-host. So in memory there is one disk, one SR with the names of its hosts, one host, and sums. What is beyond a bound
-is counted, and the picture says that it is not complete.
+Theory. Documents are added one by one and not kept. Their observations of disks and their facts about hosts go to
+stores that sort and may be larger than memory (:class:`Store`; the caller provides them). Then each store is read once,
+in the order that a sum needs: all observations of one disk together, then the disks of one SR, then the facts of one
+host. So memory holds one disk, one SR with the names of its hosts, one host, and the sums. Input beyond a bound is
+counted, and the picture is marked as incomplete.
 
-A disk is known by its SR and its UUID. A log may say only eight digits of it, or no SR: such a disk is the one disk
-that it fits, where one host or the SR leaves no other, else one of its own.
+The identity of a disk is its SR and its UUID. A log may name only eight digits of the UUID, or no SR: such an
+observation belongs to the one disk that it fits, if the SR or a common host leaves only one; else it is its own disk.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol
 
-from smfix.fleet.documents import REPORTED, RESOLVED, DiskObservation, Said
+from smfix.fleet.documents import REPORTED, RESOLVED, DiskObservation, HostDocument
 from smfix.values import Exit
 
 MOST_SIGHTS = 5_000_000
-"""What hosts say of disks in trouble: so much of it is kept, some 2 KB each in the temporary folder."""
+"""Observations of disks in trouble that are kept, about 2 KB each in the temporary folder."""
 MOST_IMAGES = 50_000_000
-"""Images that were looked at, each as often as hosts have it: some 25 bytes each in the temporary folder."""
+"""Inspected images, counted once for each host, about 25 bytes each in the temporary folder."""
 MOST_ALIKE = 1_000
 """Disks whose UUIDs begin with the same eight digits."""
 MOST_VIEWS = 64
-"""Hosts whose view of one disk is kept: the most that a pool has."""
+"""Hosts whose view of one disk is kept: the largest pool."""
 MOST_TROUBLES = 4
 MOST_WORDS = 500
-"""Different causes, statuses and reasons that one sum names; what is beyond is counted as :data:`OTHER`."""
+"""Different causes, statuses and reasons in one sum; further ones are counted as :data:`OTHER`."""
 OTHER = "other"
 
-# What several hosts say of one disk: the first of these that any says. Who repaired it knows best; who looked at it
-# knows more than who has only its name.
-_WEIGHT = {
+# If several hosts report different statuses of one disk, the first of these counts: a repair before an inspection of
+# the image, an inspection before a name in a log.
+_RANK = {
     status: number
     for number, status in enumerate(
         (
@@ -59,44 +59,40 @@ _WEIGHT = {
         )
     )
 }
-_UNKNOWN = _WEIGHT["refused"]  # a status of a later smfix: somebody looked, and it is not settled
+_UNKNOWN = _RANK["refused"]  # a status of a newer smfix: the image was inspected and something is left to do
 REPAIRED, SOUND, LEFT = "repaired", "sound", "left"
 _EACH = 32
 
 
-class Pile(Protocol):
-    """Values that compare with each other, laid down one by one; iterating gives them sorted, as often as asked."""
+class Store(Protocol):
+    """Rows of sort keys and one value; iterating yields (key, ..., value) in the order of the keys."""
 
-    def add(self, value: Any, /) -> None:
-        """One value more."""
+    def add(self, *keys: str | float, value: Any = None) -> None:
+        """Add one row."""
 
-    def __iter__(self) -> Iterator[Any]:
-        """Every value, the least first."""
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows, the smallest key first."""
 
-
-class Piles(Protocol):
-    """Makes piles."""
-
-    def __call__(self, *, once: bool = False) -> Pile:
-        """An empty one. `once`: of equal values it keeps one."""
+    def count_distinct(self) -> int:
+        """Return how many different first keys there are."""
 
 
 def group(status: str) -> str:
-    """What a status means for the sum: repaired, sound by now, or left."""
+    """Return the part of the sum to which a disk with `status` belongs: repaired, sound or left."""
     if status == "repaired":
         return REPAIRED
     return SOUND if status in ("valid", RESOLVED) else LEFT
 
 
-def _weight(status: str) -> int:
-    return _WEIGHT.get(status, _UNKNOWN)
+def _rank(status: str) -> int:
+    return _RANK.get(status, _UNKNOWN)
 
 
 @dataclass(slots=True)
 class Disk:
-    """One disk in trouble. `views` are (status, reason) by the host that said so."""
+    """One disk in trouble. `best`: the observation of the highest rank. `views`: (status, reason) by host."""
 
-    told: DiskObservation
+    best: DiskObservation
     codes: tuple[str, ...]
     kinds: tuple[str, ...]
     first: datetime | None
@@ -105,39 +101,39 @@ class Disk:
 
     @property
     def group(self) -> str:
-        """Repaired, sound or left."""
-        return group(self.told.status)
+        """The part of the sum to which the disk belongs: repaired, sound or left."""
+        return group(self.best.status)
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The codes of its findings; where nobody looked, the kinds that the log names."""
+        """The codes of its findings; the kinds from the log if its image was not inspected."""
         return self.codes or self.kinds
 
     def join(self, other: Disk) -> None:
-        """What `other`, which is the same disk, adds."""
-        stronger = _weight(other.told.status) < _weight(self.told.status)
-        strong, weak = (other.told, self.told) if stronger else (self.told, other.told)
-        # The fuller name, whoever has it.
-        self.told = strong._replace(
+        """Add the observations of `other`, which is the same disk."""
+        stronger = _rank(other.best.status) < _rank(self.best.status)
+        strong, weak = (other.best, self.best) if stronger else (self.best, other.best)
+        # The longer name, whichever observation has it.
+        self.best = strong._replace(
             vdi=max(strong.vdi, weak.vdi, key=len), sr=strong.sr or weak.sr, path=strong.path or weak.path
         )
         self.codes = tuple(dict.fromkeys((*self.codes, *other.codes)))[:_EACH]
         self.kinds = tuple(dict.fromkeys((*self.kinds, *other.kinds)))[:_EACH]
-        self.first = _earlier(self.first, other.first)
-        self.last = _later(self.last, other.last)
+        self.first = _earliest(self.first, other.first)
+        self.last = _latest(self.last, other.last)
         for host, view in other.views.items():
             known = self.views.get(host)
             if known is None and len(self.views) >= MOST_VIEWS:
                 continue
-            if known is None or _weight(view[0]) < _weight(known[0]):
+            if known is None or _rank(view[0]) < _rank(known[0]):
                 self.views[host] = view
 
 
 @dataclass(slots=True)
 class Sum:
-    """Disks, added up. `causes`, `statuses` and `reasons` count disks, `since` is the first report.
+    """A sum of disks. `groups`, `causes`, `statuses` and `reasons` count disks; `since`: the first report.
 
-    `hosts` and `srs` are numbers of those that the disks of a cause are on.
+    `hosts`, `srs`: for the sum of a cause, how many hosts and SRs its disks are on.
     """
 
     disks: int = 0
@@ -150,25 +146,25 @@ class Sum:
     srs: int = 0
 
     def add(self, view: tuple[str, str | None], causes: Iterable[str], first: datetime | None) -> None:
-        """One disk more, as `view` (status, reason) has it."""
+        """Add a disk whose status and reason are `view`."""
         status, reason = view
         self.disks += 1
         self.groups[group(status)] += 1
-        self.statuses[_known(status, self.statuses)] += 1
+        self.statuses[_bounded(status, self.statuses)] += 1
         if reason is not None:
-            self.reasons[_known(reason, self.reasons)] += 1
-        self.causes.update({_known(cause, self.causes) for cause in causes})
-        self.since = _earlier(self.since, first)
+            self.reasons[_bounded(reason, self.reasons)] += 1
+        self.causes.update({_bounded(cause, self.causes) for cause in causes})
+        self.since = _earliest(self.since, first)
 
 
-def _known(word: str, words: dict[str, Any]) -> str:
-    """The word as it is counted."""
+def _bounded(word: str, words: dict[str, Any]) -> str:
+    """Return `word`, or OTHER if `words` is full and does not have it."""
     return word if word in words or len(words) < MOST_WORDS else OTHER
 
 
 @dataclass(slots=True)
 class Host:
-    """One host: its documents by kind, what it could not do or say, and its disks as it saw them."""
+    """One host: how many documents of each kind, its errors, and the sum of its disks as it saw them."""
 
     name: str
     documents: Counter[str] = field(default_factory=Counter)
@@ -178,7 +174,7 @@ class Host:
 
 @dataclass(slots=True)
 class Repository:
-    """One SR (`sr` None: disks whose SR nobody names) and the hosts that speak of its disks."""
+    """One SR (`sr` None: disks without a known SR) and the hosts that report its disks."""
 
     sr: str | None
     hosts: list[str]
@@ -187,38 +183,37 @@ class Repository:
 
 @dataclass(slots=True)
 class FleetPicture:
-    """All that was said, added up. `hosts`, `srs` and `silent` (hosts with trouble) are numbers; `srs`: of known SRs.
+    """The merged documents. `hosts`, `srs` (known ones) and `silent` (hosts with trouble) are numbers.
 
-    `total`: all disks, each as the strongest view has it; `causes`: those of each cause (a disk with two counts for
-    both), the most first.
+    `total`: all disks, each with the status of the highest rank. `causes`: the disks of each cause, the most frequent
+    first; a disk with two causes counts for both. `rows`: SRs, and one more if disks without a known SR exist.
     """
 
     files: int
     unreadable: int
     left_out: int
     images: int
-    total: Sum
-    causes: dict[str, Sum]
-    srs: int
-    rows: int
-    """SRs, with the unknown one."""
+    disk_store: Store
+    sr_store: Store
+    host_store: Store
+    total: Sum = field(default_factory=Sum)
+    causes: dict[str, Sum] = field(default_factory=dict)
+    srs: int = 0
+    rows: int = 0
     hosts: int = 0
     silent: int = 0
-    disk_pile: Iterable[Any] = ()
-    sr_pile: Iterable[Any] = ()
-    host_pile: Iterable[Any] = ()
 
     def each_disk(self) -> Iterator[Disk]:
-        """Each disk in trouble once: those that are left first, then by SR, longest in trouble first."""
-        return (disk for _, _, disk in self.disk_pile)
+        """Yield each disk in trouble once: those that are left first, then by SR, the oldest trouble first."""
+        return (row[-1] for row in self.disk_store)
 
     def each_sr(self) -> Iterator[Repository]:
-        """Each SR, those with most left first."""
-        return (one for *_, one in self.sr_pile)
+        """Yield each SR, those with most disks left first."""
+        return (row[-1] for row in self.sr_store)
 
     def each_host(self) -> Iterator[Host]:
-        """Each host, by its name."""
-        return (host for _, host in self.host_pile)
+        """Yield each host, by its name."""
+        return (row[-1] for row in self.host_store)
 
     @property
     def exit(self) -> Exit:
@@ -229,141 +224,145 @@ class FleetPicture:
         return bits | Exit.FAILED if self.total.statuses["failed"] or self.silent or self.unreadable else bits
 
 
-# What is laid down of a host.
+# Kinds of facts about a host.
 _DOCUMENT, _TROUBLE, _VIEW, _NAMED = range(4)
 
 
 class FleetMerge:
-    """Everything that was said so far. Documents are given to :meth:`take`; then :meth:`picture` adds them up, once.
+    """Takes documents by :meth:`add`; then :meth:`picture` sums them up, once.
 
-    Whatever is raised by the piles that `piles` makes goes through.
+    `make_store` makes an empty store for a number of sort keys. Errors of the stores pass through.
     """
 
-    def __init__(self, piles: Piles) -> None:
-        self._piles = piles
-        self._sights, self._facts, self._images = piles(), piles(), piles(once=True)
-        self._files = self._unreadable = self._left_out = self._said = self._seen = self._looked = 0
+    def __init__(self, make_store: Callable[[int], Store]) -> None:
+        self._make_store = make_store
+        self._observations, self._facts, self._images = make_store(2), make_store(2), make_store(1)
+        self._files = self._unreadable = self._left_out = 0
+        self._fact_count = self._observation_count = self._image_count = 0
 
-    def take(self, host: str, said: Said) -> None:
-        """One document of `host`."""
+    def add(self, host: str, document: HostDocument) -> None:
+        """Add one document of `host`."""
         self._files += 1
-        self._left_out += said.left_out
-        self._fact(host, _DOCUMENT, said.kind)
-        for trouble in said.trouble[:MOST_TROUBLES]:
-            self._fact(host, _TROUBLE, trouble)
-        for image in said.images:
-            self._looked += 1
-            if self._looked <= MOST_IMAGES:
-                self._images.add(image)
-            else:
-                self._left_out += 1
-        for sight in said.sights:
-            self._see(host if sight.host is None else sight.host, sight)
+        self._left_out += document.left_out
+        self._add_fact(host, _DOCUMENT, document.kind)
+        for trouble in document.trouble[:MOST_TROUBLES]:
+            self._add_fact(host, _TROUBLE, trouble)
+        kept = document.images[: max(0, MOST_IMAGES - self._image_count)]
+        self._image_count += len(kept)
+        self._left_out += len(document.images) - len(kept)
+        for image in kept:
+            self._images.add(image)
+        for observation in document.observations:
+            self._observe(host, observation)
 
-    def refuse(self, host: str, why: str) -> None:
-        """A file of `host` that says nothing, and why."""
+    def add_unreadable(self, host: str, why: str) -> None:
+        """Add a file of `host` that could not be read, and why."""
         self._files += 1
         self._unreadable += 1
-        self._fact(host, _TROUBLE, why)
+        self._add_fact(host, _TROUBLE, why)
 
-    def _fact(self, host: str, what: int, value: object) -> None:
-        self._said += 1
-        self._facts.add((host, self._said, what, value))
+    def _add_fact(self, host: str, kind: int, value: object) -> None:
+        self._fact_count += 1
+        self._facts.add(host, self._fact_count, value=(kind, value))
 
-    def _see(self, host: str, sight: DiskObservation) -> None:
-        if sight.host is not None:
-            self._fact(host, _NAMED, None)
-        self._seen += 1
-        if self._seen <= MOST_SIGHTS:
-            self._sights.add((_alike(host, sight), self._seen, host, sight))
-        else:
+    def _observe(self, host: str, observation: DiskObservation) -> None:
+        if observation.host is not None:
+            host = observation.host
+            self._add_fact(host, _NAMED, None)
+        if self._observation_count == MOST_SIGHTS:
             self._left_out += 1
+            return
+        self._observation_count += 1
+        self._observations.add(_bucket(host, observation), self._observation_count, value=(host, observation))
 
-    # ------------------------------------------------------------------ when all is taken
+    # ------------------------------------------------------------------ after the last document
 
     def picture(self) -> FleetPicture:
-        """What it comes to."""
-        by_sr = self._piles()
-        number = 0
-        for _, said in groupby(self._sights, key=itemgetter(0)):
-            disks, left_out = _disks((host, sight) for *_, host, sight in said)
+        """Sum up all documents."""
+        by_sr, number = self._make_store(6), 0
+        for _, rows in groupby(self._observations, key=itemgetter(0)):
+            disks, left_out = _merge_disks(row[-1] for row in rows)
             self._left_out += left_out
             for disk in disks:
                 number += 1
-                by_sr.add((disk.told.sr or "", _urgency(disk), number, disk))
-        picture = self._of_srs(by_sr)
-        self._of_hosts(picture)
+                by_sr.add(disk.best.sr or "", *_urgency(disk), number, value=disk)
+        picture = FleetPicture(
+            self._files,
+            self._unreadable,
+            self._left_out,
+            self._images.count_distinct(),
+            self._make_store(2),
+            self._make_store(3),
+            self._make_store(1),
+        )
+        for name, rows in groupby(by_sr, key=itemgetter(0)):
+            self._sum_sr(picture, name, (row[-1] for row in rows))
+        for name, rows in groupby(self._facts, key=itemgetter(0)):
+            _sum_host(picture, name, (row[-1] for row in rows))
         picture.causes = dict(sorted(picture.causes.items(), key=lambda item: (-item[1].disks, item[0])))
         return picture
 
-    def _of_srs(self, by_sr: Iterable[Any]) -> FleetPicture:
-        """Disks, SRs and causes."""
-        disks, srs = self._piles(), self._piles()
-        images = sum(1 for _ in self._images)
-        picture = FleetPicture(self._files, self._unreadable, self._left_out, images, Sum(), {}, 0, 0)
-        for name, group_ in groupby(by_sr, key=itemgetter(0)):
-            one, hosts, causes = Sum(), set[str](), set[str]()
-            for *_, disk in group_:
-                view = (disk.told.status, disk.told.reason)
-                disks.add((disk.group != LEFT, picture.total.disks, disk))
-                for each in (one, picture.total):
-                    each.add(view, disk.causes, disk.first)
-                for cause in {_known(cause, picture.causes) for cause in disk.causes}:
-                    picture.causes.setdefault(cause, Sum()).add(view, (), disk.first)
-                    causes.add(cause)
-                hosts.update(disk.views)
-                for host, seen in disk.views.items():
-                    self._fact(host, _VIEW, (seen, disk.causes, disk.first))
-            for cause in causes:
-                picture.causes[cause].srs += 1
-            picture.srs += name != ""
-            picture.rows += 1
-            srs.add((-one.groups[LEFT], -one.disks, name, Repository(name or None, sorted(hosts), one)))
-        picture.disk_pile, picture.sr_pile = disks, srs
-        return picture
-
-    def _of_hosts(self, picture: FleetPicture) -> None:
-        hosts = self._piles()
-        for name, facts in groupby(self._facts, key=itemgetter(0)):
-            host, causes = Host(name), set[str]()
-            for *_, what, value in facts:
-                if what == _DOCUMENT:
-                    host.documents[value] += 1
-                elif what == _TROUBLE:
-                    host.trouble += [value] * (len(host.trouble) < MOST_TROUBLES)
-                elif what == _VIEW:
-                    view, of_disk, first = value
-                    host.view.add(view, (), first)
-                    causes.update(_known(cause, picture.causes) for cause in of_disk)
-            for cause in causes:
-                picture.causes[cause].hosts += 1
-            picture.hosts += 1
-            picture.silent += bool(host.trouble)
-            hosts.add((name, host))
-        picture.host_pile = hosts
+    def _sum_sr(self, picture: FleetPicture, name: str, disks: Iterator[Disk]) -> None:
+        """Add the disks of the SR `name` ("": not known) to the picture, and their views to the facts."""
+        one, hosts, causes = Sum(), set[str](), set[str]()
+        for disk in disks:
+            view = (disk.best.status, disk.best.reason)
+            picture.disk_store.add(disk.group != LEFT, picture.total.disks, value=disk)
+            for each in (one, picture.total):
+                each.add(view, disk.causes, disk.first)
+            for cause in {_bounded(cause, picture.causes) for cause in disk.causes}:
+                picture.causes.setdefault(cause, Sum()).add(view, (), disk.first)
+                causes.add(cause)
+            hosts.update(disk.views)
+            for host, seen in disk.views.items():
+                self._add_fact(host, _VIEW, (seen, disk.causes, disk.first))
+        for cause in causes:
+            picture.causes[cause].srs += 1
+        picture.srs += name != ""
+        picture.rows += 1
+        repository = Repository(name or None, sorted(hosts), one)
+        picture.sr_store.add(-one.groups[LEFT], -one.disks, name, value=repository)
 
 
-def _alike(host: str, sight: DiskObservation) -> str:
-    """What all sights that may be of one disk have in common: eight digits, or all that tells it apart."""
-    return sight.vdi[:8] if len(sight.vdi) >= 8 else "\0".join(("", *map(str, _key(host, sight))))
+def _sum_host(picture: FleetPicture, name: str, facts: Iterator[tuple[int, Any]]) -> None:
+    host, causes = Host(name), set[str]()
+    for kind, value in facts:
+        if kind == _DOCUMENT:
+            host.documents[value] += 1
+        elif kind == _TROUBLE:
+            host.trouble += [value] * (len(host.trouble) < MOST_TROUBLES)
+        elif kind == _VIEW:
+            view, of_disk, first = value
+            host.view.add(view, (), first)
+            causes.update(_bounded(cause, picture.causes) for cause in of_disk)
+    for cause in causes:
+        picture.causes[cause].hosts += 1
+    picture.hosts += 1
+    picture.silent += bool(host.trouble)
+    picture.host_store.add(name, value=host)
 
 
-def _key(host: str, sight: DiskObservation) -> tuple[str | None, str, str]:
-    """What tells a disk apart from others.
+def _bucket(host: str, observation: DiskObservation) -> str:
+    """Return a key that all observations of one disk share: eight digits, or the whole key of the disk."""
+    return observation.vdi[:8] if len(observation.vdi) >= 8 else "\0".join(("", *map(str, _key(host, observation))))
 
-    Without an SR, and with only the digits of a name, that is also its host; of a disk without any name its path there.
+
+def _key(host: str, observation: DiskObservation) -> tuple[str | None, str, str]:
+    """Return the identity of a disk: its SR and UUID.
+
+    The host is part of it if the SR is unknown and the UUID is not whole. A disk without a name is known by its path.
     """
-    is_full = len(sight.vdi) == 36
-    return sight.sr, sight.vdi or sight.path or "", "" if sight.sr is not None or is_full else host
+    is_known = observation.sr is not None or len(observation.vdi) == 36
+    return observation.sr, observation.vdi or observation.path or "", "" if is_known else host
 
 
-def _disks(said: Iterable[tuple[str, DiskObservation]]) -> tuple[list[Disk], int]:
-    """The disks of which `said` (host, sight) speaks, alike as they are; and how many sights were too many."""
+def _merge_disks(observations: Iterable[tuple[str, DiskObservation]]) -> tuple[list[Disk], int]:
+    """Return the disks of one bucket of (host, observation), and how many observations exceeded MOST_ALIKE."""
     known: dict[tuple[str | None, str, str], Disk] = {}
     left_out = 0
-    for host, sight in said:
-        seen = Disk(sight, sight.codes, sight.kinds, sight.first, sight.last, {host: (sight.status, sight.reason)})
-        key = _key(host, sight)
+    for host, one in observations:
+        seen = Disk(one, one.codes, one.kinds, one.first, one.last, {host: (one.status, one.reason)})
+        key = _key(host, one)
         if key in known:
             known[key].join(seen)
         elif len(known) < MOST_ALIKE:
@@ -375,7 +374,7 @@ def _disks(said: Iterable[tuple[str, DiskObservation]]) -> tuple[list[Disk], int
     for disk in known.values():
         if _is_whole(disk):
             continue
-        fits = [one for one in whole if len(disk.told.vdi) >= 8 and _fits(disk, one)]
+        fits = [one for one in whole if len(disk.best.vdi) >= 8 and _fits(disk, one)]
         if len(fits) == 1:
             fits[0].join(disk)
         else:
@@ -384,26 +383,26 @@ def _disks(said: Iterable[tuple[str, DiskObservation]]) -> tuple[list[Disk], int
 
 
 def _is_whole(disk: Disk) -> bool:
-    return len(disk.told.vdi) == 36 and disk.told.sr is not None
+    return len(disk.best.vdi) == 36 and disk.best.sr is not None
 
 
 def _fits(part: Disk, whole: Disk) -> bool:
-    """True where the partly named disk can be `whole`: its digits, and its SR or a host that saw both."""
-    if not whole.told.vdi.startswith(part.told.vdi):
+    """Return True if the partly named disk can be `whole`: same digits, and the same SR or a host that saw both."""
+    if not whole.best.vdi.startswith(part.best.vdi):
         return False
-    if part.told.sr is not None:
-        return part.told.sr == whole.told.sr
-    return len(part.told.vdi) == 36 or not part.views.keys().isdisjoint(whole.views)
+    if part.best.sr is not None:
+        return part.best.sr == whole.best.sr
+    return len(part.best.vdi) == 36 or not part.views.keys().isdisjoint(whole.views)
 
 
 def _urgency(disk: Disk) -> tuple[bool, bool, float, str]:
     first = disk.first
-    return disk.group != LEFT, first is None, 0.0 if first is None else first.timestamp(), disk.told.vdi
+    return disk.group != LEFT, first is None, 0.0 if first is None else first.timestamp(), disk.best.vdi
 
 
-def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
-    return one if other is None else other if one is None else min(one, other)
+def _earliest(*times: datetime | None) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)
 
 
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    return one if other is None else other if one is None else max(one, other)
+def _latest(*times: datetime | None) -> datetime | None:
+    return max((time for time in times if time is not None), default=None)

@@ -1,23 +1,22 @@
-"""The picture as text, as ``smfix.fleet-report/1``, and as the values of a page. Pure."""
+"""Render the merged documents as text, as ``smfix.fleet-report/1``, and as the tables of a page. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from heapq import nsmallest
 from itertools import islice
 from typing import Any
 
 from smfix.fleet.merge import LEFT, OTHER, REPAIRED, SOUND, Disk, FleetPicture, Host, Repository, Sum
 from smfix.formats.vhd.problems.registry import row as problem
-from smfix.report.jsondoc import Rows
+from smfix.report.jsondoc import Rows, picked, plain
 from smfix.report.layout import LABEL, clipped, counted, moment, row, verbatim, wrapped
 from smfix.report.page_model import Table
 
 Document = dict[str, Any]
 _SHOWN = 20
-"""SRs, disks and hosts in trouble that text shows; a page shows ten times as many, JSON all."""
+"""SRs, disks and hosts in trouble in the text; a page shows :data:`PAGE` of each, JSON shows all."""
 PAGE = 200
 _NAMED = 8
 _KINDS = {
@@ -39,7 +38,7 @@ _SILENT = "Hosts that could not be reached or fully read"
 
 
 def title(cause: str) -> str:
-    """What a cause is: the finding's title, or what the log says where no disk was looked at."""
+    """Return the title of a cause: a finding's title, or the meaning of a kind if no image was inspected."""
     if cause == OTHER:
         return "more causes than one report names"
     if not cause.startswith("VHD"):
@@ -52,7 +51,7 @@ def title(cause: str) -> str:
 
 
 def text(picture: FleetPicture) -> str:
-    """For people: the sum, the causes, the SRs, what is left, and which hosts said nothing."""
+    """Return the text report: the sum, the causes, the SRs, the disks that are left, the hosts in trouble."""
     parts = [wrapped(sum_up(picture))]
     if picture.left_out:
         parts.append(wrapped(incomplete(picture)))
@@ -61,23 +60,23 @@ def text(picture: FleetPicture) -> str:
 
 
 def sum_up(picture: FleetPicture) -> str:
-    """Everything in a few sentences."""
+    """Return the sum of all documents in a few sentences."""
     total = picture.total
-    told = [f"{counted(picture.hosts, 'host')}, {counted(picture.files, 'file')} read."]
+    sentences = [f"{counted(picture.hosts, 'host')}, {counted(picture.files, 'file')} read."]
     if picture.silent:
-        told.append(f"{counted(picture.silent, 'host')} could not be reached or fully read.")
+        sentences.append(f"{counted(picture.silent, 'host')} could not be reached or fully read.")
     if picture.images:
-        told.append(f"{counted(picture.images, 'image')} looked at.")
+        sentences.append(f"{counted(picture.images, 'image')} looked at.")
     if not total.disks:
-        return " ".join([*told, "No disk is in trouble."])
-    told.append(f"{counted(total.disks, 'disk')} in trouble on {counted(picture.srs, 'SR')}: {_groups(total)}.")
+        return " ".join([*sentences, "No disk is in trouble."])
+    sentences.append(f"{counted(total.disks, 'disk')} in trouble on {counted(picture.srs, 'SR')}: {_groups(total)}.")
     if total.since is not None:
-        told.append(f"The first was reported {since(total)}.")
-    return " ".join(told)
+        sentences.append(f"The first was reported {since(total)}.")
+    return " ".join(sentences)
 
 
 def incomplete(picture: FleetPicture) -> str:
-    """What is missing from the sums."""
+    """Return the warning that the sums are not complete."""
     return (
         f"This is not all: {counted(picture.left_out, 'disk or image', 'disks and images')} beyond the bounds of one "
         "report were left out. Make a report of each part of the fleet."
@@ -89,7 +88,7 @@ def _groups(one: Sum) -> str:
 
 
 def words(counts: Counter[str]) -> str:
-    """``refused 3, repaired 1``: the most first."""
+    """Return ``refused 3, repaired 1``: the most frequent first."""
     return ", ".join(
         f"{name} {number}" for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
@@ -99,15 +98,15 @@ def _causes(picture: FleetPicture) -> str:
     lines = ["Causes (a disk that has several counts under each)"]
     for cause, one in picture.causes.items():
         where = f"{counted(one.srs, 'SR')}, {counted(one.hosts, 'host')}"
-        told = f"{counted(one.disks, 'disk')} on {where}, since {since(one)}: {_groups(one)}"
-        # A finding's code has the width of a label; a kind of the log has not.
-        lines += [row(cause, told)] if len(cause) < LABEL else [verbatim(cause, ""), row("", told)]
+        sums = f"{counted(one.disks, 'disk')} on {where}, since {since(one)}: {_groups(one)}"
+        # A finding's code is narrower than a label, a kind from the log is not.
+        lines += [row(cause, sums)] if len(cause) < LABEL else [verbatim(cause, ""), row("", sums)]
         lines.append(row("", title(cause)))
     return _section(lines, len(picture.causes))
 
 
 def since(one: Sum) -> str:
-    """When the first of them was reported, to the second."""
+    """Return when the first of the disks was reported, to the second."""
     return "an unknown time" if one.since is None else moment(one.since.replace(microsecond=0))
 
 
@@ -126,7 +125,7 @@ def _srs(picture: FleetPicture) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first of them, and how many more."""
+    """Return the first of `names`, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -135,12 +134,18 @@ def _left(picture: FleetPicture) -> str:
     left = picture.total.groups[LEFT]
     lines = ["Left to do"]
     for disk in islice(picture.each_disk(), min(left, _SHOWN)):  # those that are left come first
-        lines += ["", verbatim("disk", disk.told.vdi or disk.told.path or "a disk without a name")]
-        lines.append(row("SR", disk.told.sr or "not known"))
-        why = f" ({disk.told.reason})" if disk.told.reason else ""
-        lines.append(clipped("result", f"{disk.told.status}{why}: {disk.told.message}".removesuffix(": "), rows=4))
-        lines.append(row("hosts", named(list(disk.views))))
+        lines += ["", verbatim("disk", _name(disk)), row("SR", disk.best.sr or "not known")]
+        lines += [clipped("result", _result(disk), rows=4), row("hosts", named(list(disk.views)))]
     return _section(lines, left)
+
+
+def _name(disk: Disk) -> str:
+    return disk.best.vdi or disk.best.path or "a disk without a name"
+
+
+def _result(disk: Disk) -> str:
+    best = disk.best
+    return best.status + (f" ({best.reason})" if best.reason else "") + (f": {best.message}" if best.message else "")
 
 
 def _trouble(picture: FleetPicture) -> str:
@@ -151,12 +156,12 @@ def _trouble(picture: FleetPicture) -> str:
 
 
 def in_trouble(picture: FleetPicture) -> Iterator[Host]:
-    """Hosts that could not be reached, or whose output could not be read, whole or in part."""
+    """Yield the hosts that could not be reached, or whose output could not be read completely."""
     return (host for host in picture.each_host() if host.trouble)
 
 
 def _section(lines: list[str], there: int) -> str:
-    """A heading with what is below it; empty where nothing is."""
+    """Join a heading and its rows, and say how many of the `there` rows are not shown; empty if there are none."""
     if not there:
         return ""
     more = ["", f"   and {there - _SHOWN:,} more in --json"] if there > _SHOWN else []
@@ -167,7 +172,7 @@ def _section(lines: list[str], there: int) -> str:
 
 
 def document(picture: FleetPicture, passed_over: int, notes: Sequence[str]) -> Document:
-    """``smfix.fleet-report/1``, for :func:`smfix.report.jsondoc.pieces`."""
+    """Return ``smfix.fleet-report/1``, for :func:`smfix.report.jsondoc.pieces`."""
     total = picture.total
     return {
         "schema": "smfix.fleet-report/1",
@@ -211,39 +216,32 @@ def _sum(one: Sum) -> Document:
         "repaired": one.groups[REPAIRED],
         "sound": one.groups[SOUND],
         "left": one.groups[LEFT],
-        "since": _time(one.since),
+        "since": plain(one.since),
         "statuses": dict(one.statuses),
         "reasons": dict(one.reasons),
     }
 
 
 def _disk(disk: Disk) -> Document:
-    told = disk.told
+    best = disk.best
     return {
-        "vdi": told.vdi or None,
-        "sr": told.sr,
-        "path": told.path,
+        "vdi": best.vdi or None,
+        **picked(best, "sr path"),
         "hosts": list(disk.views),
-        "status": told.status,
-        "reason": told.reason,
-        "message": told.message or None,
-        "codes": list(disk.codes),
-        "kinds": list(disk.kinds),
-        "first_seen": _time(disk.first),
-        "last_seen": _time(disk.last),
-        "undo": told.undo,
+        **picked(best, "status reason"),
+        "message": best.message or None,
+        **picked(disk, "codes kinds"),
+        "first_seen": plain(disk.first),
+        "last_seen": plain(disk.last),
+        "undo": best.undo,
     }
-
-
-def _time(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()
 
 
 # --------------------------------------------------------------------------- a page
 
 
 def tables(picture: FleetPicture) -> list[Table]:
-    """What a page shows: causes, SRs, disks that are left, hosts in trouble, hosts; those that have rows."""
+    """Return the tables of a page that have rows: causes, SRs, disks that are left, hosts in trouble, hosts."""
     return [one for one in _tables(picture) if one.rows]
 
 
@@ -259,23 +257,14 @@ def _tables(picture: FleetPicture) -> Iterator[Table]:
     yield _table(
         "srs",
         "SRs",
-        ("SR", "hosts", *sums, "how they stand", "why"),
-        (
-            (
-                one.sr or "not known",
-                named(one.hosts),
-                *_cells(one.sum),
-                words(one.sum.statuses),
-                words(one.sum.reasons),
-            )
-            for one in picture.each_sr()
-        ),
+        ("SR", "hosts", *sums, "status", "why"),
+        ((one.sr or "not known", named(one.hosts), *_cells(one.sum), *_words(one.sum)) for one in picture.each_sr()),
         picture.rows,
     )
     yield _table(
         "left",
         "Left to do",
-        ("disk", "SR", "hosts", "causes", "since", "how it stands"),
+        ("disk", "SR", "hosts", "causes", "since", "status"),
         map(_left_row, islice(picture.each_disk(), picture.total.groups[LEFT])),
         picture.total.groups[LEFT],
     )
@@ -290,8 +279,8 @@ def _tables(picture: FleetPicture) -> Iterator[Table]:
     yield _table(
         "hosts",
         "Hosts",
-        ("host", *sums, "how they stand", "why"),
-        ((host.name, *_cells(host.view), words(host.view.statuses), words(host.view.reasons)) for host in by_left),
+        ("host", *sums, "status", "why"),
+        ((host.name, *_cells(host.view), *_words(host.view)) for host in by_left),
         picture.hosts,
     )
 
@@ -305,14 +294,11 @@ def _cells(one: Sum) -> tuple[str, ...]:
     return (str(one.disks), *groups, "" if one.since is None else since(one))
 
 
+def _words(one: Sum) -> tuple[str, str]:
+    return words(one.statuses), words(one.reasons)
+
+
 def _left_row(disk: Disk) -> tuple[str, ...]:
-    told = disk.told
-    why = f" ({told.reason})" if told.reason else ""
-    return (
-        told.vdi or told.path or "a disk without a name",
-        told.sr or "not known",
-        named(list(disk.views)),
-        ", ".join(disk.causes),
-        "" if disk.first is None else moment(disk.first.replace(microsecond=0)),
-        f"{told.status}{why}: {told.message}" if told.message else f"{told.status}{why}",
-    )
+    first = "" if disk.first is None else moment(disk.first.replace(microsecond=0))
+    hosts, causes = named(list(disk.views)), ", ".join(disk.causes)
+    return _name(disk), disk.best.sr or "not known", hosts, causes, first, _result(disk)

@@ -56,7 +56,7 @@ def begin(environment: MutableMapping[str, str], words: list[str]) -> None:
     if _started is not None and words:
         words[0] = _started
     restore(environment)
-    _end_with_parent()
+    end_with_parent()
     if folder is not None:
         _hold(folder)
         clean_up(os.path.dirname(folder), sparing=folder)
@@ -77,8 +77,8 @@ def manager_pids() -> frozenset[int]:
     return frozenset((os.getpid(), os.getppid()) if is_packed() else (os.getpid(),))
 
 
-def _end_with_parent() -> None:
-    """Get SIGTERM when the process that was started is gone: who kills that one shall not leave a writer behind."""
+def end_with_parent() -> None:
+    """Let the kernel send SIGTERM to this process when its parent ends, so that a killed parent leaves no writer."""
     import ctypes
 
     # Not every kernel, nor every filter of system calls, has it: then it is as it was.

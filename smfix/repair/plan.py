@@ -24,6 +24,7 @@ from smfix.values import (
     Extent,
     Finding,
     InUse,
+    Log,
     Reason,
     Refusal,
     RepairPlan,
@@ -31,6 +32,8 @@ from smfix.values import (
     Severity,
     Verdict,
 )
+
+_log = Log(__name__)
 
 ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""
@@ -118,6 +121,12 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     agreed_blocks = frozenset(f.facts["block"] for f in mending.fixes if f.facts.get("entry") is not None)
     reread = any(finding.code in REREAD for finding in mending.fixes)
     broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks, reread=reread)
+    _log.info(
+        "plan: %d edits for %s, refused: %s",
+        len(mending.edits),
+        [f.code for f in mending.fixes],
+        refusal and refusal.message,
+    )
     if broken and (refusal is None or needs):
         refusal, needs = Refusal(Reason.NO_FIX, f"the repair could not be proved safe: {'; '.join(broken)}"), ()
     if refusal is not None and not needs:
@@ -183,6 +192,7 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
             fresh.extend(made)
             state.fixes.append(finding)
             reread = reread or finding.code in REREAD
+        _log.debug("turn %d: repaired so far %s, %d edits", turn, [fix.code for fix in state.fixes], len(fresh))
         if fresh:
             state.edits = merged(view.size, (*state.edits, *fresh))
             state.image = inspect(Overlay(view, state.edits))

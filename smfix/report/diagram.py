@@ -1,6 +1,6 @@
-"""The file as a picture: which structure lies where, what lies between, where the footer is and belongs. Pure.
+"""Draw the file: its structures and their places, the gaps, and the footer's present and right place. Pure.
 
-Theory. An image is a row of pieces: structures, runs of blocks, and what nobody claims. :func:`diagram` makes
+Theory. An image is a row of pieces: structures, runs of blocks, and unclaimed bytes. :func:`diagram` makes
 that row from an inspected image, :func:`strip` puts it on a scale of cells; the terminal and the page (SVG)
 draw the same cells. The structures are a millionth of the file, so the scale is not one scale: the front is
 drawn larger, the blocks and what follows them are drawn to scale.
@@ -23,17 +23,17 @@ from smfix.report.layout import WIDTH, counted, folded
 from smfix.values import Damaged, Extent, Sound
 
 RUNS = 4096
-"""Runs of blocks that are told apart; what lies behind them is one piece."""
+"""Runs of blocks that are separate pieces; all further blocks are one piece."""
 ROWS = 48
 """Pieces that the terminal lists one by one."""
 PAGE = 4096
-"""Writers put a block's data on a page of its own: less than that between two pieces is padding."""
+"""Writers align a block's data to a page, so a smaller gap between two pieces is padding."""
 _NAMED = 8
 """Block numbers that are named one by one."""
 
 
 class Part(Enum):
-    """What a piece is. The value is the letter that the terminal draws."""
+    """The kind of a piece. The value is the letter that the terminal draws."""
 
     BACKUP = "C"
     HEADER = "H"
@@ -60,7 +60,7 @@ LEGEND = {
     Part.BLOCKS: "blocks",
     Part.DATA: "data of a fixed disk",
     Part.GAP: "gap",
-    Part.TAIL: "tail: behind the data",
+    Part.TAIL: "tail: after the data",
     Part.UNKNOWN: "not known",
     Part.STRAY: "footer out of place",
     Part.FOOTER: "footer",
@@ -69,12 +69,12 @@ LEGEND = {
 }
 _FRONT = (Part.BACKUP, Part.HEADER, Part.BAT, Part.BATMAP, Part.LOCATOR)
 _WEIGHT = {Part.MISSING: 5, Part.STRAY: 4, Part.DAMAGED: 3, Part.BLOCKS: 2, Part.DATA: 2, Part.UNKNOWN: 2}
-"""Which of several pieces in one cell is drawn: the trouble first, then what there is, then what there is not."""
+"""The priority of several pieces in one cell: damage first, then data, then gaps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of bytes and what it is; `part` is DAMAGED or MISSING where that is what matters of it."""
+    """A run of bytes and its kind; `part` is DAMAGED or MISSING instead of the structure's own kind."""
 
     part: Part
     where: Extent
@@ -83,9 +83,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Diagram:
-    """The pieces by place, and the places that follow from them; all in bytes.
+    """The pieces in the order of their offsets; all numbers are bytes.
 
-    `home` is where a footer belongs, None where a sound one stands at the end.
+    `home`: the offset at which a footer belongs, None if a sound one is at the end of the file.
     """
 
     size: int
@@ -96,9 +96,9 @@ class Diagram:
 
     @property
     def extent(self) -> int:
-        """How far the picture reaches: the file, or what claims a place behind its end."""
+        """The end of the picture: of the file, or of the last piece that claims bytes after it."""
         reach = max((piece.where.end for piece in self.pieces), default=0)
-        # A place beyond all reason (a wild BAT entry) would shrink everything else to nothing.
+        # A wild BAT entry far beyond the end would shrink everything else to nothing.
         return min(max(self.size, reach), 2 * self.size + FOOTER_SIZE)
 
 
@@ -106,7 +106,7 @@ class Diagram:
 
 
 def diagram(image: VhdImage) -> Diagram:
-    """The picture of `image`. Reads nothing: the image's view may be closed."""
+    """Make the picture of `image`. Reads nothing: the image's view may be closed."""
     claimed = sorted((piece for piece in _claimed(image) if piece.where.length), key=lambda piece: piece.where)
     is_sound = isinstance(image.end, Sound)
     pieces = tuple(_with_gaps(claimed, image))
@@ -140,7 +140,7 @@ def _claimed(image: VhdImage) -> Iterator[Piece]:
 
 
 def _ends_in_data(image: VhdImage) -> bool:
-    """Where a footer is looked for, a block's data lies: nothing of a footer is there."""
+    """Return True if the place of the footer is inside a block's data, so that no part of a footer is there."""
     if isinstance(image.end, Sound) or not image.view.growable or image.end.raw == MARK:
         return False
     return isinstance(image.bat, Sound) and image.end.where.offset < image.end_of_data
@@ -167,7 +167,7 @@ def _batmap(batmap: Sound[Batmap] | Damaged) -> Iterator[Piece]:
 
 @dataclass(slots=True)
 class _Run:
-    """Blocks that follow on each other in the file."""
+    """Consecutive blocks of the file."""
 
     start: int
     end: int
@@ -177,7 +177,7 @@ class _Run:
     is_double: bool = False
 
     def pieces(self, size: int) -> Iterator[Piece]:
-        """As pieces, some of them empty: what is in the file of `size` bytes, and what is not."""
+        """Yield pieces, some of them empty: the part inside the file of `size` bytes, and the part after its end."""
         if self.count == 1:
             words = f"block {self.named[0]}"
         elif self.is_ordered:
@@ -194,25 +194,25 @@ class _Run:
 
 
 def _runs(image: VhdImage) -> Iterator[Piece]:
-    """The blocks by place, those that follow on each other as one piece."""
+    """Yield the blocks by offset, consecutive ones as one piece."""
     header = image.geometry
     if header is None:
         return
     space, size = header.block_space, image.size
     run: _Run | None = None
-    told = last = 0
+    runs = last = 0
     for offset, block in image.blocks():
         is_double = run is not None and offset < run.end
-        # A run ends where the file does, so that what is missing is a piece of its own.
+        # A run ends at the end of the file, so that the missing part is a separate piece.
         joins = run is not None and run.is_double == is_double and offset + space <= size and offset - run.end < PAGE
-        if run is not None and (joins or told >= RUNS):
+        if run is not None and (joins or runs >= RUNS):
             run.is_ordered &= block == last + 1
             run.end, run.count = max(run.end, offset + space), run.count + 1
             run.named += [block] * (len(run.named) < _NAMED)
         else:
             if run is not None:
                 yield from run.pieces(size)
-                told += 1
+                runs += 1
             run = _Run(offset, offset + space, 1, [block], is_double=is_double)
         last = block
     if run is not None:
@@ -220,7 +220,7 @@ def _runs(image: VhdImage) -> Iterator[Piece]:
 
 
 def _with_gaps(claimed: Sequence[Piece], image: VhdImage) -> Iterator[Piece]:
-    """The pieces, and between them what nobody claims."""
+    """Yield the pieces, and the unclaimed bytes between them."""
     at = 0
     is_known = image.header is None or isinstance(image.bat, Sound)
     for piece in claimed:
@@ -238,9 +238,9 @@ def _between(start: int, end: int) -> Extent:
 
 def _unclaimed(free: Extent, image: VhdImage, *, is_known: bool) -> Piece:
     if not is_known and free.end > image.end_of_headers:
-        return Piece(Part.UNKNOWN, free, "not known: what would tell where the blocks lie is damaged")
+        return Piece(Part.UNKNOWN, free, "not known: the structures that locate the blocks are damaged")
     if free.offset >= image.end_of_data:
-        return Piece(Part.TAIL, free, "behind the end of data")
+        return Piece(Part.TAIL, free, "after the end of data")
     return Piece(Part.GAP, free, "padding" if free.length < PAGE else "gap: nothing claims it")
 
 
@@ -248,10 +248,10 @@ def _unclaimed(free: Extent, image: VhdImage, *, is_known: bool) -> Piece:
 
 
 def strip(drawn: Diagram, cells: int) -> tuple[Part, ...]:
-    """The picture in `cells` cells, from the file's first byte to its last.
+    """Divide the picture into `cells` cells, from the file's first byte to its last.
 
-    The structures at the front get a cell each and up to a third of all for their sizes (by logarithm), the
-    footer one; the rest is to scale, a cell shows the weightiest piece that it meets.
+    Each structure at the front gets a cell and, by the logarithm of its size, a share of up to a third of all cells.
+    The footer gets one. The rest is to scale; a cell shows the piece of the highest priority in it.
     """
     front = [piece for piece in drawn.pieces if _is_front(piece, drawn)]
     behind = [piece for piece in drawn.pieces if not _is_front(piece, drawn)]
@@ -265,7 +265,7 @@ def strip(drawn: Diagram, cells: int) -> tuple[Part, ...]:
     beyond = drawn.extent > drawn.size
     end = drawn.extent if beyond or not last else last[-1].where.offset
     scaled = _scaled(middle, start, end, left) if middle and left else []
-    if beyond and footer:  # what belongs to the file and is not in it stands behind the footer
+    if beyond and footer:  # bytes that belong to the file but are missing are drawn after the footer
         inside = _scale(drawn.size - start, drawn.extent - start, len(scaled))
         scaled = [*scaled[:inside], *footer, *scaled[inside:]]
         footer = []
@@ -278,7 +278,7 @@ def _is_front(piece: Piece, drawn: Diagram) -> bool:
 
 
 def _front_cells(front: Sequence[Piece], room: int) -> list[Part]:
-    """One cell a piece, and what is left of `room` by the logarithm of the lengths."""
+    """Give each piece one cell, and divide the other cells of `room` by the logarithm of the lengths."""
     weights = [math.log2(piece.where.length // 512 + 1) for piece in front]
     spare = max(0, room - len(front))
     total = sum(weights)
@@ -309,7 +309,7 @@ def _scaled(pieces: Iterable[Piece], start: int, end: int, cells: int) -> list[P
 
 
 def text(drawn: Diagram, path: str, width: int = WIDTH) -> str:
-    """The picture for a terminal of `width` columns: the strip, its letters, and the pieces one by one."""
+    """Draw the picture for a terminal of `width` columns: the strip, its letters, and the pieces one by one."""
     cells = strip(drawn, width)
     lines = [
         printable(path),
@@ -320,7 +320,7 @@ def text(drawn: Diagram, path: str, width: int = WIDTH) -> str:
     if drawn.home is not None:
         words = f"a footer belongs at byte {drawn.home:,}"
         at = len(cells) - 1
-        if drawn.home < drawn.size and Part.DAMAGED in cells:  # a device: where it was, there it belongs
+        if drawn.home < drawn.size and Part.DAMAGED in cells:  # a device: the footer's place is the damaged cell
             at -= cells[::-1].index(Part.DAMAGED)
         lines.append(f"{words} ^".rjust(at + 1) if at > len(words) + 1 else " " * at + f"^ {words}")
     lines += ["", "The front is drawn larger than the rest, which is to scale."]
@@ -346,7 +346,7 @@ def _listed(drawn: Diagram, width: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Neighbouring cells of one kind: where they begin and how many they are."""
+    """Neighbouring cells of one kind: the first one and their number."""
 
     part: Part
     start: int
@@ -354,7 +354,7 @@ class Bar:
 
 
 def bars(cells: Sequence[Part]) -> tuple[Bar, ...]:
-    """Equal neighbours as one, for a drawing with few elements."""
+    """Join equal neighbours, for a drawing with few elements."""
     found = []
     at = 0
     for part, group in groupby(cells, key=attrgetter("value")):

@@ -1,4 +1,4 @@
-"""Text from a log, an image or an archive on its way to a terminal: nothing in it may act there.
+"""Escape text from a log, an image or an archive, so that it cannot act on a terminal.
 
 A line of SMlog, a file name or a parent name can hold ESC sequences, carriage returns and
 bidirectional overrides. Pure: only text to text.
@@ -13,7 +13,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    r"""`text` with every character a terminal could act on written as an escape.
+    r"""Return `text` with every character that a terminal could act on written as an escape.
 
     What `str.isprintable` refuses is escaped: C0 and C1 controls, DEL, bidirectional overrides,
     zero-width and other format characters, line and paragraph separators, blanks other than the
@@ -37,7 +37,7 @@ def _escaped(char: str) -> str:
 
 
 def shell_quote(word: str) -> str:
-    r"""`word` as one word of a shell command: safe to print, and to paste into bash.
+    r"""Quote `word` as one word of a shell command: safe to print, and to paste into bash.
 
     Ordinary text is quoted as `shlex.quote` does. Text with control characters becomes
     ``$'...'``, which bash (the shell of dom0) reads back byte for byte.
@@ -46,15 +46,15 @@ def shell_quote(word: str) -> str:
         return shlex.quote(word)
     raw = word.encode("utf-8", "surrogateescape")
     body = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw)
-    # A hex digit behind \xNN would not be eaten (bash takes two at most), so no separators.
+    # Needs no separator before a hex digit: bash reads at most two digits after \x.
     return f"$'{body}'"
 
 
 def command(words: Iterable[str]) -> str:
-    """The words as one command line a person can paste."""
+    """Join the words to one command line that can be pasted."""
     return " ".join(shell_quote(word) for word in words)
 
 
 def operand(name: str) -> str:
-    """The file name `name` as a word that no command takes for an option; ``-`` (stdin) stays."""
+    """Return the file name `name` as a word that no command takes for an option; ``-`` (stdin) stays."""
     return f"./{name}" if name.startswith("-") and name != "-" else name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 from smfix.values import (
     CheckedImage,
@@ -27,10 +29,10 @@ _CHECK_BITS = {
 
 
 def of_outcome(outcome: Outcome) -> Exit:
-    """The bits one image adds.
+    """Return the bits of one image.
 
-    A partly repaired image adds two: it was repaired, and something is left. So does one to which recovery has
-    written and that was refused then.
+    A partly repaired image has two: it was repaired, and something is left. So has one to which recovery has
+    written, if it was refused afterwards.
     """
     bits = Exit.CLEAN if outcome.settled else Exit.LEFT
     if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) or any(one.wrote for one in outcome.recovered):
@@ -41,37 +43,29 @@ def of_outcome(outcome: Outcome) -> Exit:
 
 
 def of_undo(outcome: Outcome) -> Exit:
-    """`undo`: nothing is left to do where the image was put back."""
+    """Return the bits of `undo`: none if the image was put back."""
     return Exit.CLEAN if outcome.status is Status.ROLLED_BACK else of_outcome(outcome)
 
 
 def of_images(images: Iterable[TreatedImage]) -> Exit:
-    """`repair`: the bits of every TARGET; a missing one is a failure of the request."""
-    total = Exit.CLEAN
-    for image in images:
-        total |= of_outcome(image.outcome)
-        if image.missing:
-            total |= Exit.FAILED
-    return total
+    """Return the bits of `repair`: those of every TARGET; a missing one adds FAILED."""
+    return _sum(of_outcome(image.outcome) | (Exit.FAILED if image.missing else Exit.CLEAN) for image in images)
 
 
 def of_incidents(incidents: Iterable[TreatedIncident]) -> Exit:
-    """`from-log`: resolved incidents (no outcome) add nothing."""
-    total = Exit.CLEAN
-    for treated in incidents:
-        if treated.outcome is not None:
-            total |= of_outcome(treated.outcome)
-    return total
+    """Return the bits of `from-log`: resolved incidents (no outcome) add none."""
+    return _sum(of_outcome(treated.outcome) for treated in incidents if treated.outcome is not None)
 
 
 def of_pruning(done: Iterable[Pruned]) -> Exit:
-    """`journal prune`: what is kept is kept for a reason, and nothing is wrong."""
+    """Return the bits of `journal prune`: a journal that is kept adds none."""
     return Exit.FAILED if any(one.action is Pruning.FAILED for one in done) else Exit.CLEAN
 
 
 def of_checks(images: Iterable[CheckedImage]) -> Exit:
-    """`check`: infos and warnings alone add nothing."""
-    total = Exit.CLEAN
-    for verdict in {image.verdict for image in images}:
-        total |= _CHECK_BITS[verdict]
-    return total
+    """Return the bits of `check`: infos and warnings alone add none."""
+    return _sum(_CHECK_BITS[image.verdict] for image in images)
+
+
+def _sum(bits: Iterable[Exit]) -> Exit:
+    return reduce(or_, set(bits), Exit.CLEAN)

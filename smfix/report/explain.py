@@ -13,6 +13,7 @@ from smfix.errors import UsageError
 from smfix.formats.vhd.problems.problem import Problem
 from smfix.formats.vhd.problems.registry import PROBLEMS, row
 from smfix.report.glossary import terms
+from smfix.report.jsondoc import picked
 from smfix.report.layout import counted, folded, wrapped
 from smfix.report.layout import row as labelled
 from smfix.values import Disposition, Severity
@@ -25,18 +26,18 @@ _CONSENT = {
 }
 _DEPENDS = {
     (_SAFE, _REPORT): _CONSENT[_SAFE]
-    + " Where something in the image contradicts it, the finding says REPORT, and nothing is written.",
+    + " If something in the image contradicts it, the finding says REPORT, and nothing is written.",
     (_SAFE, _CONFIRM, _REPORT): _CONSENT[_SAFE]
-    + " Where that cannot be proved, the finding says CONFIRM (--confirm {code} as well) or REPORT (nothing is "
+    + " If that cannot be proved, the finding says CONFIRM (--confirm {code} as well) or REPORT (nothing is "
     "written).",
-    (_CONFIRM, _REPORT): "It depends on the evidence. Where that leaves one answer the finding says CONFIRM: repaired "
+    (_CONFIRM, _REPORT): "It depends on the evidence. If that leaves one answer, the finding says CONFIRM: repaired "
     "with --confirm {code} as well. Otherwise it says REPORT, and nothing is written.",
 }
 _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 
 
 def rows(codes: Sequence[str] = ()) -> tuple[Problem, ...]:
-    """The rows of `codes`, each once, in their order; of none: all, by code. Raises UsageError for an unknown one."""
+    """Return the rows of `codes` in their order, each once; all rows by code if there are none. Raises UsageError."""
     if not codes:
         return tuple(sorted(PROBLEMS, key=lambda problem: problem.code))
     found: dict[str, Problem] = {}
@@ -49,7 +50,7 @@ def rows(codes: Sequence[str] = ()) -> tuple[Problem, ...]:
 
 
 def listing(problems: tuple[Problem, ...]) -> str:
-    """Each finding: its code, who may say yes to its repair, its title, and its weight where it is no error."""
+    """List the findings: code, disposition, title, and the severity if it is not an error."""
     lines = []
     for problem in problems:
         weight = "" if problem.severity is Severity.ERROR else f" ({problem.severity.value})"
@@ -58,7 +59,7 @@ def listing(problems: tuple[Problem, ...]) -> str:
         "",
         wrapped(
             "SAFE: repaired with --yes or an answered prompt. CONFIRM: with --confirm CODE as well. REPORT: not "
-            "repaired. Where several stand, the evidence decides, and each finding says which holds."
+            "repaired. If a row names several, the evidence decides, and each finding says which one applies."
         ),
         "",
         f"{counted(len(problems), 'finding')}. More: smfix explain CODE",
@@ -67,12 +68,12 @@ def listing(problems: tuple[Problem, ...]) -> str:
 
 
 def dispositions(problem: Problem) -> str:
-    """``SAFE, CONFIRM, REPORT``: all that its findings can say."""
+    """Return ``SAFE, CONFIRM, REPORT``: every disposition that its findings can have."""
     return ", ".join(each.value for each in problem.dispositions)
 
 
 def full(problem: Problem) -> str:
-    """Everything the table says of one finding."""
+    """Return everything that the table contains about one finding."""
     lines = [
         f"{problem.code}  {problem.title}",
         labelled("says", _SLOT.sub(r"<\1>", problem.message).strip()),
@@ -87,20 +88,20 @@ def full(problem: Problem) -> str:
         lines.append(labelled("advice", problem.advice))
     lines.append(labelled("source", problem.source))
     used = terms(" ".join(row_text(problem)))
-    lines += [labelled("" if number else "words", f"{term}: {said}") for number, (term, said) in enumerate(used)]
+    lines += [labelled("" if number else "words", f"{term}: {meaning}") for number, (term, meaning) in enumerate(used)]
     return "\n".join(lines)
 
 
 def row_text(problem: Problem) -> tuple[str, ...]:
-    """Every prose text of a row."""
+    """Return every prose text of a row."""
     return problem.title, problem.message, problem.means, problem.why, problem.done, problem.advice
 
 
 def consent(problem: Problem) -> str:
-    """Who may say yes to the repair."""
+    """Return the consent that the repair needs."""
     can_be = problem.dispositions
-    told = _CONSENT[can_be[0]] if len(can_be) == 1 else _DEPENDS[can_be]
-    return told.format(code=problem.code)
+    words = _CONSENT[can_be[0]] if len(can_be) == 1 else _DEPENDS[can_be]
+    return words.format(code=problem.code)
 
 
 def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
@@ -109,14 +110,7 @@ def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
         "schema": "smfix.explain/1",
         "findings": [
             {
-                "code": problem.code,
-                "title": problem.title,
-                "message": problem.message,
-                "severity": problem.severity.value,
-                "disposition": problem.disposition.value,
-                "dispositions": [each.value for each in problem.dispositions],
-                "lossy": problem.lossy,
-                "means": problem.means,
+                **picked(problem, "code title message severity disposition dispositions lossy means"),
                 "why": problem.why,
                 "repair": problem.done or None,
                 "advice": problem.advice or None,

@@ -1,6 +1,6 @@
-"""What a follower tells: JSON lines, lines for people, the status table, and metrics. Pure.
+"""Render a follower's events, status and metrics: JSON lines, text, Prometheus. Pure.
 
-Values in, text out; the shapes are the contract's (`smfix.follow/1`) and docs/schema/status.schema.json.
+The shapes are the contract's (`smfix.follow/1`) and docs/schema/status.schema.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Document = dict[str, Any]
 _HELP = {
     "incidents": ("gauge", "Incidents by the stage they are in."),
     "repairs_total": ("counter", "Images repaired and verified."),
-    "events_total": ("counter", "Events told, by kind."),
+    "events_total": ("counter", "Events reported, by kind."),
     "log_bytes_total": ("counter", "Bytes of the log that were read."),
     "log_unread_bytes": ("gauge", "Bytes of the log that wait to be read."),
     "log_gaps_total": ("counter", "How often text of the log was gone before it was read."),
@@ -28,23 +28,23 @@ _HELP = {
 
 
 def line(document: Document) -> str:
-    """One document as one line: ASCII only."""
+    """Return one document as one line: ASCII only."""
     return json.dumps(document, allow_nan=False) + "\n"
 
 
 def event(number: int, moment: str, name: str, incident: Document) -> Document:
-    """One line of ``from-log --follow --json``. `number` counts the events of this log's follower."""
+    """Return one line of ``from-log --follow --json``. `number` counts the events of this log's follower."""
     return {"schema": "smfix.follow/1", "time": moment, "event": name, "incident": incident, "number": number}
 
 
 def sentence(document: Document) -> str:
-    """The event for people: when, what, which disk, and what to do."""
-    told = document["incident"]
-    outcome = told["outcome"]
-    where = told["path"] or (f"SR {told['sr']}" if told["sr"] else "an SR the log does not name")
-    parts = [f"{document['time']}  {document['event']:<10} {told['vdi']}  {where}"]
+    """Return the event as text: time, event, disk, and what to do."""
+    incident = document["incident"]
+    outcome = incident["outcome"]
+    place = incident["path"] or (f"SR {incident['sr']}" if incident["sr"] else "an SR the log does not name")
+    parts = [f"{document['time']}  {document['event']:<10} {incident['vdi']}  {place}"]
     if outcome is None:
-        parts.append(f"   reported: {', '.join(told['kinds'])} ({counted(told['count'], 'report')})")
+        parts.append(f"   reported: {', '.join(incident['kinds'])} ({counted(incident['count'], 'report')})")
     else:
         why = f" ({outcome['reason']})" if outcome["reason"] else ""
         parts.append(f"   {outcome['status']}{why}: {outcome['message']}")
@@ -57,12 +57,12 @@ def sentence(document: Document) -> str:
 
 
 def status(followers: Sequence[Document], code: int) -> Document:
-    """The document of ``smfix status --json``."""
+    """Return the document of ``smfix status --json``."""
     return {"schema": "smfix.status/1", "followers": list(followers), "exit": code}
 
 
 def table(followers: Sequence[Document]) -> str:
-    """The status for people: each follower, and a line or two for each incident that is not over."""
+    """Return the status as text: each follower, and a line or two for each incident that is not over."""
     parts = [_follower(one) for one in followers]
     return "\n\n".join(parts) if parts else "No log has been followed on this machine (with this --state-dir)."
 
@@ -70,7 +70,7 @@ def table(followers: Sequence[Document]) -> str:
 def _follower(one: Document) -> str:
     if one.get("note"):  # its state cannot be read
         return printable(one["note"])
-    state = f"followed by process {one['pid']}" if one["running"] else "nobody follows it now"
+    state = f"followed by process {one['pid']}" if one["running"] else "not followed now"
     read = f"{counted(one['unread'], 'byte')} unread" if one["unread"] is not None else "not there now"
     lines = [f"{one['log']}: {state}; {read}"]
     if one["gaps"]:
@@ -105,7 +105,7 @@ def is_metrics(head: bytes) -> bool:
 
 
 def metrics(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> str:
-    """Prometheus' text format, for node-exporter's textfile collector. (name, labels, value) in.
+    """Return (name, labels, value) in Prometheus' text format, for node-exporter's textfile collector.
 
     Source: the exposition format's description (version 0.0.4).
     """

@@ -1,6 +1,6 @@
-"""The field's words, each in a sentence for somebody who meets it for the first time. Pure.
+"""The field's words, each explained in one sentence. Pure.
 
-`smfix explain` and the documentation print those that a row uses, so no text needs to explain itself twice.
+`smfix explain` and the documentation print those that a row uses, so no text explains a word itself.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 
 TERMS = {
-    "BAT": "the block allocation table, which says for each block where in the file it lies",
+    "BAT": "the block allocation table, which gives the place of each block in the file",
     "backup footer": "the copy of the footer in the file's first 512 bytes; some call it the header copy",
     "batmap": "one bit for each block, set where every sector of the block is written: it only saves reading",
-    "block": "2 MiB of the guest's disk, kept in one piece; before its data stands its sector bitmap",
+    "block": "2 MiB of the guest's disk, kept in one piece; its sector bitmap precedes its data",
     "coalesce": "merging a disk into its parent, so that a chain gets shorter; the garbage collector does it",
     "differencing": "holding only what differs from a parent",
     "footer": "the last 512 bytes of a VHD: what it is, how large the guest's disk is, its UUID, a checksum",
     "geometry": "cylinders, heads and sectors, as disks were described before they had plain sizes",
-    "header": "1,024 bytes behind the backup footer: where the BAT is, how large blocks are, which disk is the parent",
+    "header": "1,024 bytes after the backup footer: where the BAT is, how large blocks are, which disk is the parent",
     "hidden": "marked as a base copy: no VM uses it itself, its children read through it",
     "locator": "a place in the header that says where the parent's file is, in one system's way of writing paths",
     "NUL": "a byte of value zero",
@@ -34,6 +34,6 @@ _WORDS = re.compile(
 
 
 def terms(text: str) -> tuple[tuple[str, str], ...]:
-    """(word, its meaning) for every term that `text` uses, in the order of the alphabet."""
+    """Return (term, meaning) for every term in `text`, in alphabetical order."""
     used = {found.group(1) for found in _WORDS.finditer(text)}
     return tuple((term, TERMS[term]) for term in sorted(used, key=str.lower))

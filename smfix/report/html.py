@@ -1,9 +1,9 @@
-"""The incident report as one self-contained page: no script, no request, everything escaped.
+"""Render the incident report as one self-contained page: no script, no request, everything escaped.
 
-Theory. Whatever a log, a file name or a pool says goes through two gates, both of the template engine and
-neither of a template's author: it is made printable (as for a terminal: no control, no bidirectional
-override), then escaped for HTML. The page forbids itself by its Content-Security-Policy whatever it does not
-need, so that even a mistake here could run nothing and ask nobody.
+Theory. Text from a log, a file name or a pool passes two filters of the template engine, which no template can forget:
+it is made printable (as for a terminal: no control character, no bidirectional override), then escaped for HTML. The
+page's Content-Security-Policy forbids everything that it does not need, so even a mistake here can neither run code
+nor send a request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     import jinja2
 
 SIGNATURE = b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-"""How every page begins; behind it, within :data:`SIGNED` bytes, stands the generator's name."""
+"""The first bytes of every page; the generator's name follows within :data:`SIGNED` bytes."""
 GENERATOR = b'<meta name="generator" content="smfix '
 SIGNED = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one page shows. `portraits` belong to the first cards; `forest` is (folder, images, how many more)."""
+    """The content of one page. `portraits` belong to the first cards; `forest` is (folder, images, how many more)."""
 
     title: str
     sum: str
@@ -51,21 +51,12 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML, ASCII only."""
+    """Render the page as HTML, ASCII only."""
     shown = page.cards[: len(page.portraits)]
     html = _template("page.html.j2").render(
-        title=page.title,
-        sum=page.sum,
-        cards=page.cards,
+        **{field.name: getattr(page, field.name) for field in fields(page)},
         shown=shown,
-        portraits=page.portraits,
-        environment=page.environment,
-        reading=page.reading,
-        rescans=page.rescans,
-        forest=page.forest,
-        include_data=page.include_data,
         next=_next(page),
-        undo_all=page.undo_all,
         timeline=None if page.reading is None else page_model.timeline(page.reading, shown),
         legend=LEGEND,
         cells=page_model.CELLS,
@@ -76,7 +67,7 @@ def render(page: Page) -> str:
 
 
 def render_tables(title: str, sums: Sequence[str], tables: Sequence[Table], environment: Environment) -> str:
-    """A page of sentences and tables as HTML, ASCII only."""
+    """Render a page of sentences and tables as HTML, ASCII only."""
     return _ascii(
         _template("tables.html.j2").render(title=title, sums=sums, tables=tables, environment=environment, **_style())
     )
@@ -93,12 +84,12 @@ def _ascii(html: str) -> str:
 
 
 def is_ours(head: bytes) -> bool:
-    """The first bytes of a file are those of a page made here."""
+    """Return True if `head`, the first bytes of a file, is that of a page made here."""
     return head.startswith(SIGNATURE) and GENERATOR in head[:SIGNED]
 
 
 def _next(page: Page) -> list[str]:
-    """The commands of the disks that are not settled, each once; those of settled ones where there is no other."""
+    """Return the commands of the disks that are not settled, each once; else those of the settled ones."""
     waiting = [step for card in page.cards if not card.is_calm for step in card.next]
     done = [step for card in page.cards for step in card.next]
     return list(dict.fromkeys(waiting or done))[: page_model.PIECES]
@@ -117,7 +108,7 @@ def _markup(text: str) -> Any:
 
 @cache
 def _template(name: str) -> jinja2.Template:
-    # Only here: the package is loaded for a page, and by no other command.
+    # Imported here: only a page needs it.
     import jinja2
 
     environment = jinja2.Environment(
@@ -136,14 +127,14 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _shown(value: object) -> object:
-    """A value on its way into the page: text that is not ours is made printable."""
+    """Make text from outside printable before it enters the page."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return printable(value)
     return value
 
 
 def _whole(text: object) -> Any:
-    """`text` on its way into the page, in which no UUID, no journal's id and no option is broken at its dashes."""
+    """Escape `text`, and keep UUIDs, journal ids and options from being broken at their dashes."""
     from markupsafe import Markup, escape
 
     return Markup(_DASHED.sub(r'<span class="word">\g<0></span>', str(escape(_shown(text)))))  # noqa: S704 - escaped
@@ -155,7 +146,7 @@ _DASHED = re.compile(
 
 
 def _middle_cut(items: Sequence[Any], most: int) -> list[Any]:
-    """`items`, or the first and the last of them with a line between that says how many are left out."""
+    """Return `items`, or the first and the last of them and between them a line with the number of the others."""
     if len(items) <= most:
         return list(items)
     half = most // 2

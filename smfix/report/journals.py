@@ -1,4 +1,4 @@
-"""Undo journals as text: what was changed, when, in which disk, and how to put it back. Pure."""
+"""Render undo journals as text: the change, its time, the disk, and the command that puts it back. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from smfix.values import JournalRecord, Pruned, Pruning, Status, TreatedImage, W
 
 
 def none_in(folder: str) -> str:
-    """That `folder` holds no journal; another may, so nothing is said of what was changed."""
+    """Say that `folder` holds no journal. Another folder may, so this does not say that nothing was changed."""
     return f"No journal in {printable(folder)} (--journal-dir names another)."
 
 
 def listing(records: Sequence[JournalRecord], folder: str) -> str:
-    """Two lines for each journal of `folder`, oldest first."""
+    """List the journals of `folder`, oldest first, in two lines each."""
     if not records:
         return none_in(folder)
     lines = []
@@ -30,7 +30,7 @@ def listing(records: Sequence[JournalRecord], folder: str) -> str:
 
 
 def _made(record: JournalRecord) -> str:
-    """When, to the second: JSON has the rest."""
+    """Return the time to the second; JSON has the microseconds."""
     return moment(None if record.created is None else record.created.replace(microsecond=0))
 
 
@@ -39,12 +39,12 @@ def _taken(records: Sequence[JournalRecord]) -> str:
 
 
 def disk_use(records: Sequence[JournalRecord]) -> int:
-    """The bytes of the journals' files, as far as they are known."""
+    """Return the sum of the journals' file sizes in bytes, as far as they are known."""
     return sum(record.bytes or 0 for record in records)
 
 
 def detail(record: JournalRecord) -> str:
-    """Everything one journal holds, less the bytes themselves."""
+    """Return everything in one journal but the bytes themselves."""
     lines = [f"{record.id}  [{record.state}]", verbatim("file", record.file)]
     if record.damage is not None:
         return "\n".join([*lines, row("damaged", record.damage)])
@@ -69,7 +69,7 @@ def detail(record: JournalRecord) -> str:
 
 
 def proposal(record: JournalRecord) -> str:
-    """What a person is asked about before an undo."""
+    """Describe an undo, before the question."""
     bytes_back = sum(len(edit.data) for edit in record.edits if isinstance(edit, Write))
     lines = [
         verbatim("", record.path or record.file).strip(),
@@ -84,11 +84,11 @@ def proposal(record: JournalRecord) -> str:
 
 
 def undone(image: TreatedImage) -> str:
-    """What became of an undo, in its own words: the JSON has the repair's."""
+    """Return the result of an undo, in the words of an undo; the JSON has the statuses of a repair."""
     value = image.outcome
     words = _UNDO.get(value.status)
-    said = result(value) if words is None else f"{words}: {value.message.removeprefix('the repair was undone: ')}"
-    lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", said)]
+    done = result(value) if words is None else f"{words}: {value.message.removeprefix('the repair was undone: ')}"
+    lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", done)]
     lines += [row("journal", one.message) for one in value.recovered]
     lines += [verbatim("next", step) for step in value.next]
     return "\n".join(lines)
@@ -101,18 +101,18 @@ _UNDO = {Status.ROLLED_BACK: "undone", Status.WOULD_REPAIR: "would be undone"}
 
 
 def prune_proposal(going: Sequence[Pruned]) -> str:
-    """What a person is asked about before journals are thrown away."""
+    """Describe a deletion of journals, before the question."""
     records = [one.record for one in going]
     lines = [f"{record.id}  {record.state:<11} {_made(record)}  {printable(record.path or '')}" for record in records]
     lines.append(
-        f"{counted(len(records), 'journal')}, {_taken(records)}, would be thrown away; what they record cannot be "
-        "undone afterwards."
+        f"{counted(len(records), 'journal')}, {_taken(records)}, would be deleted; their repairs cannot be undone "
+        "afterwards."
     )
     return "\n".join(lines)
 
 
 def pruned(done: Sequence[Pruned], folder: str) -> str:
-    """What became of each journal of `folder`, and the sum."""
+    """Return the result for each journal of `folder`, and the sum."""
     if not done:
         return none_in(folder)
     lines = []
@@ -121,15 +121,15 @@ def pruned(done: Sequence[Pruned], folder: str) -> str:
         if words := one.message or one.why:
             lines.append(row("why", words))
     by = {action: [one.record for one in done if one.action is action] for action in Pruning}
-    told = [
+    sums = [
         f"{counted(len(by[action]), 'journal')} {words}, {_taken(by[action])}" for action, words in _DONE if by[action]
     ]
-    return "\n".join([*lines, "", "; ".join(told) + "."])
+    return "\n".join([*lines, "", "; ".join(sums) + "."])
 
 
 _DONE = (
-    (Pruning.PRUNED, "thrown away"),
-    (Pruning.WOULD_PRUNE, "would be thrown away"),
-    (Pruning.FAILED, "could not be thrown away"),
+    (Pruning.PRUNED, "deleted"),
+    (Pruning.WOULD_PRUNE, "would be deleted"),
+    (Pruning.FAILED, "could not be deleted"),
     (Pruning.KEPT, "kept"),
 )

@@ -1,7 +1,7 @@
-"""Values -> the JSON documents of the contract (schemas: docs/schema/). Pure.
+"""Make the JSON documents of the contract from values (schemas: docs/schema/). Pure.
 
 Times are ISO 8601 with offset, offsets and sizes bytes, UUIDs lower case, unknown is null, and no
-key is ever missing: every document is built from literals here, never from what happens to be set.
+key is ever missing: the keys are literals here, or all fields of a value.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 from smfix.report import exitcode
 from smfix.report.journals import disk_use
@@ -23,7 +24,6 @@ from smfix.values import (
     Finding,
     JournalRecord,
     LogReading,
-    Names,
     Outcome,
     Pruned,
     Pruning,
@@ -40,78 +40,54 @@ if TYPE_CHECKING:
     from smfix.formats.vhd.structs import BatmapHeader, Footer, Header, ParentLocator
 
 Document = dict[str, Any]
-_PIECE = 1 << 16  # characters
+_ENCODER = json.JSONEncoder(indent=1, allow_nan=False)
+_TOKENS = 4096
+"""Tokens of JSON (a key, a value, a bracket) that are written together."""
 
 
 def dumps(document: Document) -> str:
-    """One document as text: ASCII only (nothing in it can act on a terminal), with a newline."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    """Return one document as text: ASCII only (so it cannot act on a terminal), with a newline at the end."""
+    return _ENCODER.encode(document) + "\n"
 
 
-class Rows(NamedTuple):
-    """A list of a document that may be larger than the memory: `each` gives its items anew."""
+class Rows(list[Any]):
+    """A list of a document that may be larger than memory: `each` makes a new iterator over its items.
 
-    each: Callable[[], Iterator[Any]]
+    A subclass of list, because the encoder of the standard library iterates over lists only.
+    """
+
+    def __init__(self, each: Callable[[], Iterator[Any]]) -> None:
+        super().__init__()
+        self.each = each
+
+    def __bool__(self) -> bool:
+        """Return True if there is an item."""
+        return any(True for _ in self.each())
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the items."""
+        return self.each()
 
 
 def pieces(document: Document) -> Iterator[str]:
-    """The text of :func:`dumps`, piece by piece; values may be :class:`Rows`, which are lists there."""
-    waiting: list[str] = []
-    size = 0
-    for token in _tokens(document):
-        waiting.append(token)
-        size += len(token)
-        if size >= _PIECE:
-            yield "".join(waiting)
-            waiting, size = [], 0
-    yield "".join(waiting) + "\n"
-
-
-def _tokens(document: Document) -> Iterator[str]:
-    before = "{"
-    for key, value in document.items():
-        yield f"{before}\n {_encoded(key)}: "
-        before = ","
-        if isinstance(value, Rows | list):
-            inner = "["
-            for item in value.each() if isinstance(value, Rows) else value:
-                yield f"{inner}\n  {_laid_out(item, 2)}"
-                inner = ","
-            yield "[]" if inner == "[" else "\n ]"
-        else:
-            yield _laid_out(value, 1)
-    yield "\n}" if document else "{}"
-
-
-_encoded = json.JSONEncoder(allow_nan=False).encode
-
-
-def _laid_out(value: object, depth: int) -> str:
-    """`value` as :func:`json.dumps` with an indent writes it, which takes three times as long."""
-    if isinstance(value, dict) and value:
-        items = [f"{_encoded(key)}: {_laid_out(item, depth + 1)}" for key, item in value.items()]
-        opening, closing = "{}"
-    elif isinstance(value, list | tuple) and value:
-        items = [_laid_out(item, depth + 1) for item in value]
-        opening, closing = "[]"
-    else:
-        return _encoded(value)
-    line = "\n" + " " * (depth + 1)
-    return f"{opening}{line}{f',{line}'.join(items)}{line[:-1]}{closing}"
+    """Yield the text of :func:`dumps` piece by piece; values may be :class:`Rows`."""
+    tokens = chain(_ENCODER.iterencode(document), "\n")
+    while piece := "".join(islice(tokens, _TOKENS)):
+        yield piece
 
 
 def plain(value: object) -> Any:
-    """`value` as JSON knows it: enums by value, times as text, bytes as hex, tuples as lists.
+    """Convert `value` for JSON: enums by value, times as text, bytes as hex, tuples as lists.
 
     An :class:`smfix.values.Extent` becomes ``{"offset", "length"}``.
     """
+    if value is None or type(value) in _SCALARS:
+        return value
     match value:
-        case None | bool() | int() | float() | str() if not isinstance(value, Enum):
-            return value
         case Enum():
             return value.value
         case datetime():
-            return _time(value)
+            return value.isoformat()
         case bytes():
             return value.hex()
         case Mapping():
@@ -124,8 +100,12 @@ def plain(value: object) -> Any:
             return str(value)
 
 
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+_SCALARS = {bool, int, float, str}
+
+
+def picked(value: object, names: str) -> Document:
+    """Return the attributes `names` (separated by blanks) of `value`, converted for JSON."""
+    return {name: plain(getattr(value, name)) for name in names.split()}
 
 
 # --------------------------------------------------------------------------- the shared shapes
@@ -133,15 +113,7 @@ def _time(moment: datetime | None) -> str | None:
 
 def finding(value: Finding) -> Document:
     """FINDING."""
-    return {
-        "code": value.code,
-        "title": value.title,
-        "message": value.message,
-        "severity": value.severity.value,
-        "disposition": value.disposition.value,
-        "lossy": value.lossy,
-        "facts": plain(value.facts),
-    }
+    return picked(value, "code title message severity disposition lossy facts")
 
 
 def _findings(values: Iterable[Finding]) -> list[Document]:
@@ -155,7 +127,7 @@ def _edit(value: Edit) -> Document:
 
 
 def _plan(value: RepairPlan | None) -> Document | None:
-    """The plan, null where there is nothing to write."""
+    """Return the plan, null if there is nothing to write."""
     if value is None or not value.edits:
         return None
     return {"edits": [_edit(edit) for edit in value.edits]}
@@ -164,60 +136,28 @@ def _plan(value: RepairPlan | None) -> Document | None:
 def outcome(value: Outcome) -> Document:
     """OUTCOME."""
     return {
-        "status": value.status.value,
-        "reason": None if value.reason is None else value.reason.value,
-        "message": value.message,
+        **picked(value, "status reason message"),
         "findings": _findings(value.findings),
         "plan": _plan(value.plan),
         "remaining": _findings(value.remaining),
-        "lost_sectors": value.lost_sectors,
-        "journal": value.journal,
-        "undo": value.undo,
-        "next": list(value.next),
-        "recovered": [
-            {"journal": one.journal, "state": one.state, "wrote": one.wrote, "message": one.message}
-            for one in value.recovered
-        ],
+        **picked(value, "lost_sectors journal undo next"),
+        "recovered": [picked(one, "journal state wrote message") for one in value.recovered],
     }
 
 
-def names(value: Names) -> Document:
-    """What the pool calls a disk, its SR and its VMs; null and empty where nobody could be asked."""
-    return {"vdi": value.vdi, "sr": value.sr, "vms": list(value.vms)}
-
-
 def _rescans(values: Sequence[Rescan]) -> list[Document]:
-    return [
-        {
-            "sr": value.sr,
-            "name": value.name,
-            "done": value.done,
-            "message": value.message,
-            "unhealthy_before": value.unhealthy_before,
-            "unhealthy_after": value.unhealthy_after,
-            "gc": value.gc,
-            "coalesce": value.coalesce,
-            "next": list(value.next),
-        }
-        for value in values
-    ]
+    fields = "sr name done message unhealthy_before unhealthy_after gc coalesce next"
+    return [picked(value, fields) for value in values]
 
 
 def incident(value: TreatedIncident) -> Document:
-    """One incident of ``from-log``."""
-    told = value.incident
+    """Return one incident of ``from-log``."""
+    reported = value.incident
     return {
-        "id": value.id,
-        "vdi": value.vdi,
-        "sr": value.sr,
-        "path": value.path,
-        "names": names(value.names),
-        "kinds": list(told.kinds),
-        "first_seen": _time(told.first_seen),
-        "last_seen": _time(told.last_seen),
-        "count": told.count,
+        **picked(value, "id vdi sr path names"),
+        **picked(reported, "kinds first_seen last_seen count"),
         "state": value.state.value,
-        "evidence": [{"file": line.file, "line": line.line, "text": line.text} for line in told.evidence],
+        **picked(reported, "evidence"),
         "outcome": None if value.outcome is None else outcome(value.outcome),
     }
 
@@ -230,16 +170,7 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     outcomes = [treated.outcome for treated in incidents if treated.outcome is not None]
     return {
         "schema": "smfix.from-log/1",
-        "log": {
-            "files": list(reading.files),
-            "bytes": reading.bytes,
-            "first": _time(reading.first),
-            "last": _time(reading.last),
-            "year_assumed": reading.year_assumed,
-            "zone_assumed": reading.zone_assumed,
-            "since": _time(reading.since),
-            "until": _time(reading.until),
-        },
+        "log": picked(reading, "files bytes first last year_assumed zone_assumed since until"),
         "incidents": [incident(treated) for treated in incidents],
         "rescans": _rescans(rescans),
         "summary": {
@@ -257,13 +188,9 @@ def check(images: Sequence[CheckedImage]) -> Document:
         "schema": "smfix.check/1",
         "images": [
             {
-                "path": image.path,
-                "verdict": image.verdict.value,
-                "size": image.size,
-                "end_of_data": image.end_of_data,
+                **picked(image, "path verdict size end_of_data"),
                 "findings": _findings(image.findings),
-                "note": image.note,
-                "names": names(image.names),
+                **picked(image, "note names"),
             }
             for image in images
         ],
@@ -275,9 +202,7 @@ def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> Do
     """``smfix.repair/1``."""
     return {
         "schema": "smfix.repair/1",
-        "images": [
-            {"path": image.path, "names": names(image.names), "outcome": outcome(image.outcome)} for image in images
-        ],
+        "images": [picked(image, "path names") | {"outcome": outcome(image.outcome)} for image in images],
         "rescans": _rescans(rescans),
         "exit": int(exitcode.of_images(images)),
     }
@@ -289,22 +214,10 @@ def journal(records: Sequence[JournalRecord]) -> Document:
         "schema": "smfix.journal/1",
         "journals": [
             {
-                "id": record.id,
-                "state": record.state,
-                "file": record.file,
-                "damage": record.damage,
-                "created": _time(record.created),
-                "path": record.path,
-                "vdi": record.vdi,
-                "sr": record.sr,
-                "old_size": record.old_size,
-                "new_size": record.new_size,
+                **picked(record, "id state file damage created path vdi sr old_size new_size"),
                 "edits": [_edit(edit) for edit in record.edits],
                 "fixes": [{"code": code, "message": message} for code, message in record.fixes],
-                "lost_sectors": record.lost_sectors,
-                "command": list(record.command),
-                "undo": record.undo,
-                "bytes": record.bytes,
+                **picked(record, "lost_sectors command undo bytes"),
             }
             for record in records
         ],
@@ -314,18 +227,13 @@ def journal(records: Sequence[JournalRecord]) -> Document:
 
 
 def prune(done: Sequence[Pruned], older_than: str) -> Document:
-    """``smfix.prune/1``: what became of each journal."""
+    """``smfix.prune/1``: the result for each journal."""
     return {
         "schema": "smfix.prune/1",
         "older_than": older_than,
         "journals": [
             {
-                "id": one.record.id,
-                "state": one.record.state,
-                "file": one.record.file,
-                "created": _time(one.record.created),
-                "path": one.record.path,
-                "bytes": one.record.bytes,
+                **picked(one.record, "id state file created path bytes"),
                 "action": one.action.value,
                 "reason": one.why,
                 "message": one.message or None,
@@ -338,28 +246,25 @@ def prune(done: Sequence[Pruned], older_than: str) -> Document:
 
 
 def undo(image: TreatedImage, code: Exit) -> Document:
-    """``smfix.undo/1``. Its `status` is ``rolled-back`` where the image is as it was before."""
+    """``smfix.undo/1``. Its `status` is ``rolled-back`` if the image is as it was before."""
     return {
         "schema": "smfix.undo/1",
         "id": image.outcome.journal,
-        "path": image.path,
-        "names": names(image.names),
+        **picked(image, "path names"),
         "outcome": outcome(image.outcome),
         "exit": int(code),
     }
 
 
 def show(path: str, image: VhdImage) -> Document:
-    """``smfix.show/1``: every structure with its place, its fields, and what is wrong with it."""
+    """``smfix.show/1``: every structure with its place, its fields, and its damage."""
     bat = image.bat.value if isinstance(image.bat, Sound) else None
     batmap = image.batmap
     header = batmap.value.header if isinstance(batmap, Sound) else None
     return {
         "schema": "smfix.show/1",
         "path": path,
-        "size": image.size,
-        "end_of_headers": image.end_of_headers,
-        "end_of_data": image.end_of_data,
+        **picked(image, "size end_of_headers end_of_data"),
         "footer": _structure(image.end, _value(image.end)),
         "backup_footer": _structure(image.backup, _value(image.backup)),
         "header": _structure(image.header, _value(image.header)),
@@ -377,7 +282,7 @@ def _value(structure: Sound[Any] | Damaged | None) -> Document | None:
 
 
 def _structure(found: Sound[Any] | Damaged | None, fields: Document | None) -> Document | None:
-    """A structure, null where the image has none; its fields are null where it is damaged."""
+    """Return a structure, null if the image has none; its fields are null if it is damaged."""
     if found is None:
         return None
     return {
@@ -390,7 +295,7 @@ def _structure(found: Sound[Any] | Damaged | None, fields: Document | None) -> D
 
 
 def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> Document:
-    """The fields by name: cookies and creators as text, UUIDs as UUIDs, other bytes as hex."""
+    """Return the fields by name: cookies and creators as text, UUIDs as UUIDs, other bytes as hex."""
     from smfix.formats.vhd.structs import uuid_text
 
     named: Document = {}

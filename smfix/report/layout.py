@@ -1,7 +1,7 @@
-"""Plain text in columns: labelled rows, wrapped prose, whole commands. Pure, but for how wide it is.
+"""Lay out plain text: labelled rows, wrapped prose, whole commands. Pure, but for the width.
 
-Prose is wrapped; a path or a command never is, because it will be copied. A quote uses the whole width, prose as
-much of it as is read with ease. Everything is made printable here, so no caller can forget to.
+Prose is wrapped; paths and commands never are, because they are copied. A quote uses the whole width, prose at most
+:data:`READABLE` columns. Everything is made printable here, so no caller can forget to.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime
 from smfix.report.escape import printable
 
 WIDTH = 80
-"""Columns of a report that goes anywhere but to a terminal."""
+"""Columns of a report that is not printed to a terminal."""
 READABLE = 100
 """Columns of prose on the widest terminal."""
 INDENT = "   "
@@ -23,14 +23,14 @@ LABEL = 9
 
 
 class _Paper:
-    """What is written on just now."""
+    """The width for which text is laid out now."""
 
     width = WIDTH
 
 
 @contextmanager
 def columns(width: int) -> Iterator[None]:
-    """Within the block text is laid out for a terminal of `width` columns."""
+    """Lay out text for a terminal of `width` columns while the block runs."""
     before, _Paper.width = _Paper.width, width
     try:
         yield
@@ -39,40 +39,40 @@ def columns(width: int) -> Iterator[None]:
 
 
 def terminal() -> int:
-    """Columns that there are: for what is no prose."""
+    """Return all columns of the terminal: for tables and quotes."""
     return _Paper.width
 
 
 def prose() -> int:
-    """Columns that prose takes."""
+    """Return the columns of prose."""
     return min(_Paper.width, READABLE)
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """`text` as prose; words longer than a line stay whole."""
+    """Wrap `text` as prose; words longer than a line stay whole."""
     return _filled(printable(text), prose(), indent, indent)
 
 
 def row(label: str, text: str) -> str:
-    """``   label    text``, wrapped under itself."""
+    """Return ``   label    text``, the further lines indented below the text."""
     return _filled(printable(text), prose(), f"{INDENT}{label:<{LABEL}}", INDENT + " " * LABEL)
 
 
 def folded(head: str, text: str, width: int | None = None) -> str:
-    """`head` and behind it `text`, wrapped under itself in `width` columns; `head` is printed as it is."""
+    """Return `head` followed by `text`, whose further lines are indented below it; `head` is not changed."""
     return _filled(printable(text), max(width or prose(), len(head) + 20), head, " " * len(head))
 
 
 def verbatim(label: str, text: str) -> str:
-    """``   label    text`` on one line whatever its length: a path or a command to copy."""
+    """Return ``   label    text`` on one line whatever its length: a path or a command to copy."""
     return f"{INDENT}{label:<{LABEL}}{printable(text)}"
 
 
 def clipped(label: str, text: str, rows: int) -> str:
-    """``   label    text`` in `rows` lines at most (3 or more): a quote, whole in the JSON.
+    """Return ``   label    text`` in at most `rows` lines (3 or more): a quote, which JSON has in full.
 
-    It is folded at blanks, and what is longer than a line by itself behind a slash. Of a longer quote the middle is
-    left out: a log line begins with who wrote it and ends with what is wrong.
+    It is folded at blanks; a word longer than a line is folded after a slash. The middle of a longer quote is left out,
+    because a log line begins with the name of its program and ends with the error.
     """
     pieces = _pieces(printable(text), _Paper.width - len(INDENT) - LABEL)
     if len(pieces) > rows:
@@ -82,7 +82,7 @@ def clipped(label: str, text: str, rows: int) -> str:
 
 
 def _pieces(text: str, room: int) -> list[str]:
-    """`text` in lines of `room` columns, each as full as whole words make it."""
+    """Split `text` into lines of at most `room` columns, at blanks."""
     lines = [""]
     for word in _WORD.findall(text):
         if len(lines[-1]) + len(word) <= room:
@@ -101,12 +101,12 @@ _WORD = re.compile(r" *[^ ]+")
 
 
 def moment(time: datetime | None) -> str:
-    """A time for people, offset included; with microseconds where the log has them."""
+    """Return a time as text with its offset, and with microseconds if the log has them."""
     return "unknown" if time is None else time.isoformat(sep=" ")
 
 
 def span(first: datetime | None, last: datetime | None) -> str:
-    """Two times as ``first to last``: one where they are equal, the day once where it is one day."""
+    """Return ``first to last``: one time if they are equal, the day once if it is the same."""
     if first is None or last is None or first == last:
         return moment(first if last is None else last)
     if first.date() == last.date() and first.utcoffset() == last.utcoffset():
@@ -115,14 +115,14 @@ def span(first: datetime | None, last: datetime | None) -> str:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """``1 disk``, ``2 disks``, ``1,024 bytes``."""
+    """Return ``1 disk``, ``2 disks``, ``1,024 bytes``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _filled(text: str, width: int, first: str, others: str) -> str:
-    """`text` in lines of `width` columns, behind `first` and then `others`."""
+    """Wrap `text` to `width` columns; the first line begins with `first`, the further ones with `others`."""
     if text and text == text.strip() and len(first) + len(text) <= width:
-        return first + text  # most is one line: whoever wraps it takes fifty times as long
+        return first + text  # most texts are one line; textwrap would take fifty times as long
     return textwrap.fill(
         text,
         width,

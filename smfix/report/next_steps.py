@@ -1,6 +1,6 @@
-"""How a report of checked images goes on: where chains break, and what to type next. Pure.
+"""Suggest the next commands after a check: broken chains, repairs, explanations. Pure.
 
-Images come with absolute paths, for what is typed must work from any folder.
+Images have absolute paths, so that the commands work from any folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from smfix.values import CheckedImage, Disposition, Finding, Severity, Verdict
 _SOUND = (Verdict.VALID, Verdict.IN_USE)
 
 
-def breaks(images: Sequence[CheckedImage]) -> list[tuple[CheckedImage, CheckedImage]]:
-    """Each leaf whose chain was walked, with the nearest of its parents that is not sound."""
+def find_breaks(images: Sequence[CheckedImage]) -> list[tuple[CheckedImage, CheckedImage]]:
+    """Return each leaf whose chain was walked, with the nearest of its parents that is not sound."""
     by_path = {image.path: image for image in images}
     parents = {image.parent for image in images}
     found = []
@@ -31,20 +31,20 @@ def breaks(images: Sequence[CheckedImage]) -> list[tuple[CheckedImage, CheckedIm
     return found
 
 
-def onward(images: Sequence[CheckedImage], repair: Callable[[Sequence[str]], str], few: int) -> str:
-    """Where chains break, then a command for what can be mended, and one for the rest; empty where all is sound.
+def suggest(images: Sequence[CheckedImage], repair: Callable[[Sequence[str]], str], few: int) -> str:
+    """Name the broken chains, then a command for what can be repaired, and one for the rest; "" if all is sound.
 
     `repair` makes the command of its operands. For more than `few` images their folders are named.
     """
     lines = []
-    for leaf, at in breaks(images):
+    for leaf, at in find_breaks(images):
         lines += [f"The chain of {printable(leaf.path.rpartition('/')[2])} breaks at", INDENT + printable(at.path)]
     bad = [image for image in images if image.verdict is Verdict.INVALID]
     can = [image.path for image in bad if _mendable(image)]
     if can:
-        doubt = ", if anything" if any(_mendable(image) and _may_stop(image) for image in bad) else ""
+        condition = ", if anything" if any(_mendable(image) and _may_stop(image) for image in bad) else ""
         named = can if len(can) <= few else list(dict.fromkeys(map(dirname, can)))
-        lines += [f"What a repair would write{doubt}, and who must agree to it:", INDENT + repair(named)]
+        lines += [f"What a repair would write{condition}, and who must agree to it:", INDENT + repair(named)]
     others = [image for image in bad if not _mendable(image)]
     if others:
         codes = sorted({one.code for image in others for one in _errors(image)})
@@ -57,12 +57,12 @@ def onward(images: Sequence[CheckedImage], repair: Callable[[Sequence[str]], str
 
 
 def _mendable(image: CheckedImage) -> bool:
-    """Whether any of what is wrong has a repair."""
+    """Return True if any error has a repair."""
     return any(one.disposition is not Disposition.REPORT for one in _errors(image))
 
 
 def _may_stop(image: CheckedImage) -> bool:
-    """Whether something has no repair that keeps a plan from being applied (contract: VHD5xx and VHD9xx do not)."""
+    """Return True if an error without a repair prevents the plan (contract: VHD5xx and VHD9xx do not)."""
     return any(one.disposition is Disposition.REPORT and one.code < "VHD5" for one in _errors(image))
 
 

@@ -1,4 +1,4 @@
-"""What the page says of each disk and each log, as plain values that a template only has to place. Pure.
+"""Make the values of a page, which a template only has to place: cards, pictures, the timeline. Pure.
 
 Theory. The four commands that can make a page know different things of an image. Here they become one kind
 of :class:`Card`, in the order in which they are read at three in the morning: which VMs, what is wrong, what
@@ -15,7 +15,7 @@ from datetime import datetime
 from smfix.report import redact
 from smfix.report.diagram import Bar, Diagram, bars, strip
 from smfix.report.layout import counted, span
-from smfix.report.text import edit_words, mended
+from smfix.report.text import describe_fixes, edit_words
 from smfix.values import (
     CheckedImage,
     Evidence,
@@ -93,7 +93,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class FooterBytes:
-    """A footer's place as it stands: `raw` at byte `offset`, what state it is in, the sound footer it should be."""
+    """The bytes in a footer's place: `raw` at byte `offset`; `like`: the sound footer that belongs there."""
 
     title: str
     offset: int
@@ -102,7 +102,7 @@ class FooterBytes:
     like: bytes | None
 
     def dump(self, *, show_all: bool) -> redact.Dump:
-        """Its bytes for a report; `show_all`: a guest's data too."""
+        """Dump the bytes for a report; `show_all`: even if they may be guest data."""
         return redact.dump(self.raw, self.offset, self.like, is_sound=self.is_sound, show_all=show_all)
 
 
@@ -116,7 +116,7 @@ class Side:
 
     @property
     def bars(self) -> tuple[Bar, ...]:
-        """What is drawn, in cells of :data:`CELLS`."""
+        """The bars to draw, in :data:`CELLS` cells."""
         return bars(strip(self.picture, CELLS))
 
     @property
@@ -155,10 +155,9 @@ class Portrait:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that is said of one disk. `rows` are (label, value); `tone` is how it stands: good, waiting, bad, calm.
+    """Everything about one disk. `rows` are (label, value); `tone`: good, waiting, bad or calm.
 
-    `wrong` is one line: what is the matter with it. `mended` says what is done about it, `plan` the edits in words:
-    written where `is_written`.
+    `wrong`: its findings in one line. `mended`: the repairs; `plan`: their edits in words, written if `is_written`.
     """
 
     title: str
@@ -185,40 +184,40 @@ class Card:
 
     @property
     def is_calm(self) -> bool:
-        """There is nothing to do for it."""
+        """True if there is nothing to do for it."""
         return self.tone in (GOOD, CALM)
 
 
 def of_incident(treated: TreatedIncident) -> Card:
-    """An incident of `from-log`."""
-    told = treated.incident
+    """Make the card of an incident of `from-log`."""
+    reported = treated.incident
     rows = _sr(treated.sr, treated.names) or [("SR", "the log does not say")]
-    rows += [("host", told.host)] if told.host else []
-    rows += [("seen", f"{span(told.first_seen, told.last_seen)} ({counted(told.count, 'report')})")]
-    rows += [("kinds", ", ".join(told.kinds))]
-    if treated.outcome is not None and State.RESOLVED is told.state:
+    rows += [("host", reported.host)] if reported.host else []
+    rows += [("seen", f"{span(reported.first_seen, reported.last_seen)} ({counted(reported.count, 'report')})")]
+    rows += [("kinds", ", ".join(reported.kinds))]
+    if treated.outcome is not None and State.RESOLVED is reported.state:
         rows.append(("note", "the log calls it resolved; its image is damaged all the same"))
-    quoted = told.evidence[:LINES]
+    quoted = reported.evidence[:LINES]
     card = Card(
         treated.vdi,
         treated.path,
         treated.names,
         tuple(rows),
         evidence=tuple(Evidence(line.file, line.line, _cut(line.text)) for line in quoted),
-        more_evidence=len(told.evidence) - len(quoted),
-        first=told.first_seen,
-        last=told.last_seen,
+        more_evidence=len(reported.evidence) - len(quoted),
+        first=reported.first_seen,
+        last=reported.last_seen,
     )
     if treated.outcome is None:
         return replace(card, status="resolved", wrong="nothing any more: a later line of the log shows that it is over")
     card = _with_outcome(card, treated.outcome)
-    return card if card.wrong else replace(card, wrong=f"the log says: {', '.join(told.kinds)}")
+    return card if card.wrong else replace(card, wrong=f"the log says: {', '.join(reported.kinds)}")
 
 
 def _sr(uuid: str | None, names: Names) -> list[tuple[str, str]]:
     """The SR as a row: its UUID and what the pool calls it, as far as they are known."""
-    told = [uuid] * (uuid is not None) + [names.sr if uuid is None else f"({names.sr})"] * (names.sr is not None)
-    return [("SR", " ".join(word for word in told if word))] if told else []
+    words = [uuid] * (uuid is not None) + [names.sr if uuid is None else f"({names.sr})"] * (names.sr is not None)
+    return [("SR", " ".join(word for word in words if word))] if words else []
 
 
 def _cut(line: str) -> str:
@@ -226,13 +225,13 @@ def _cut(line: str) -> str:
 
 
 def of_image(treated: TreatedImage) -> Card:
-    """A TARGET of `repair`."""
+    """Make the card of a TARGET of `repair`."""
     rows = tuple(_sr(treated.sr, treated.names))
     return _with_outcome(Card(_name(treated.path), treated.path, treated.names, rows), treated.outcome)
 
 
 def of_check(image: CheckedImage) -> Card:
-    """A TARGET of `check`."""
+    """Make the card of a TARGET of `check`."""
     rows = _sr(None, image.names)
     rows += [("size", counted(image.size, "byte"))] if image.size is not None else []
     rows += [("data ends at", f"byte {image.end_of_data:,}")] if image.end_of_data is not None else []
@@ -250,7 +249,7 @@ def of_check(image: CheckedImage) -> Card:
 
 
 def of_scan(image: ScannedImage) -> Card:
-    """An image that `scan` met."""
+    """Make the card of an image of `scan`."""
     card = of_check(image.checked)
     rows = _sr(image.sr, image.names)
     rows += [("guest's disk", counted(image.virtual_size, "byte"))] if image.virtual_size is not None else []
@@ -268,7 +267,7 @@ def _with_outcome(card: Card, value: Outcome) -> Card:
         wrong=_wrong(value.findings),
         findings=value.findings,
         plan=tuple(edit_words(edit) for edit in edits[:EDITS]) + _more(len(edits) - EDITS),
-        mended=tuple(mended(value.plan.fixes, is_done=is_written)) if value.plan is not None and edits else (),
+        mended=tuple(describe_fixes(value.plan.fixes, is_done=is_written)) if value.plan is not None and edits else (),
         is_written=is_written,
         result=value.message,
         lost=f"{counted(value.lost_sectors, 'guest sector')} of 512 bytes" if value.lost_sectors else None,
@@ -284,7 +283,7 @@ def _more(edits: int) -> tuple[str, ...]:
 
 
 def _wrong(findings: Iterable[Finding]) -> str:
-    """The titles of what is no mere information, each once."""
+    """Return the titles of the findings that are not infos, each once."""
     titles = (f"{one.title} ({one.code})" for one in findings if one.severity is not Severity.INFO)
     return "; ".join(dict.fromkeys(titles))
 
@@ -312,14 +311,14 @@ class TimelineMark:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The log's span, and what falls where in it: the earliest first."""
+    """The log's span, and the marks on it, the earliest first."""
 
     span: str
     marks: tuple[TimelineMark, ...]
 
 
 def timeline(reading: LogReading, cards: Sequence[Card]) -> Timeline | None:
-    """When each disk was reported, over the whole log; None where the log names no time."""
+    """Place each disk's reports on the span of the log; None if the log has no times."""
     times = [time for card in cards for time in (card.first, card.last) if time is not None]
     times += [time for time in (reading.first, reading.last) if time is not None]
     if not times:

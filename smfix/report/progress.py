@@ -1,4 +1,4 @@
-"""How far a long work is, in one line for somebody who waits: share, rate, and how long yet. Pure."""
+"""Describe the progress of a long work in one line: share, rate, and time left. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SETTLED = 1.0
 
 
 def of_bytes(what: str, done: int, total: int, seconds: float) -> str:
-    """``reading the log: 41 %, 312 MiB/s, 5 s to go``; `total` 0: nobody knows it. Bytes, and seconds so far."""
+    """Return ``reading the log: 41 %, 312 MiB/s, 5 s to go``; `total` 0: not known. In bytes, and seconds so far."""
     share = f"{100 * done // total} %" if total else f"{done // _MIB:,} MiB"
     if seconds < _SETTLED:
         return f"{what}: {share}"
@@ -19,12 +19,14 @@ def of_bytes(what: str, done: int, total: int, seconds: float) -> str:
 
 
 def of_items(what: str, done: int, total: int, seconds: float, noun: str) -> str:
-    """``scanning: 1,200 of 10,000 images, 3,100/s, 3 s to go``."""
-    told = f"{what}: {done:,} of {counted(total, noun)}"
+    """Return ``scanning: 1,200 of 10,000 images, 3,100/s, 3 s to go``."""
+    words = f"{what}: {done:,} of {counted(total, noun)}"
     if seconds < _SETTLED or not done:
-        return told
+        return words
     rate = done / seconds
-    return f"{told}, {rate:,.0f}/s{_to_go(total - done, rate)}" if rate >= 1 else f"{told}{_to_go(total - done, rate)}"
+    return (
+        f"{words}, {rate:,.0f}/s{_to_go(total - done, rate)}" if rate >= 1 else f"{words}{_to_go(total - done, rate)}"
+    )
 
 
 def _to_go(left: int, rate: float) -> str:

@@ -1,6 +1,6 @@
-"""Bytes of a footer's place for a report that leaves the house: what may be a guest's is not in it. Pure.
+"""Dump the bytes in a footer's place without guest data, for a report that others may read. Pure.
 
-Theory. Where a footer was overwritten stands a customer's data. A byte is shown only where it cannot be that:
+Theory. If a footer was overwritten, its place may hold a customer's data. A byte is shown only if it cannot be that:
 the place holds a sound footer, or nothing but tapdisk's mark, or the byte is NUL or equals the byte of the
 sound footer that it should have been. Every other byte is hidden, unless the operator asks for it.
 """
@@ -29,7 +29,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as ``hexdump -C`` prints it, in runs; the offset ``*`` stands for rows equal to the one before."""
+    """A row as ``hexdump -C`` prints it, in runs; the offset ``*`` means: further rows equal to the one before."""
 
     offset: str
     pairs: tuple[Run, ...] = ()
@@ -45,7 +45,7 @@ class Dump:
 
 
 def dump(raw: bytes, start: int, like: bytes | None, *, is_sound: bool, show_all: bool = False) -> Dump:
-    """`raw`, which stands at byte `start`, for a report.
+    """Dump `raw`, the bytes at offset `start`.
 
     `like` is the sound footer that belongs there (None: there is none); `is_sound`: `raw` is a footer itself.
     """

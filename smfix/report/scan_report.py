@@ -1,4 +1,4 @@
-"""What `scan` found, as text and as ``smfix.scan/1``. Pure."""
+"""Render the images of `scan` as text and as ``smfix.scan/1``. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from smfix.report import exitcode
 from smfix.report.escape import printable
-from smfix.report.jsondoc import finding, names
+from smfix.report.jsondoc import finding, picked
 from smfix.report.layout import counted, terminal, wrapped
 from smfix.values import CheckedImage, InUse, ScannedImage, Severity, Verdict
 
@@ -21,11 +21,11 @@ TIES = {
 }
 _KIB, _MIB = 1 << 10, 1 << 20
 _BELOW = " " * 5
-"""Before what is said of an image: the indent of none of its children."""
+"""Indent of the findings below an image; no child of the image has it."""
 
 
 def text(images: Sequence[ScannedImage]) -> str:
-    """Folder by folder, chain by chain: one line an image, and a sum. As wide as the terminal where names allow."""
+    """List folder by folder and chain by chain, one line an image, then the sum; folded to the terminal's width."""
     parts: list[str] = []
     for folder, group in groupby(images, key=lambda image: dirname(image.checked.path)):
         here = list(group)
@@ -37,7 +37,7 @@ def text(images: Sequence[ScannedImage]) -> str:
 
 
 def _lines(image: ScannedImage) -> Iterator[str]:
-    """The image's line, and one for each thing that is wrong with it."""
+    """Yield the image's line, and one for each finding."""
     checked = image.checked
     indent = "  " + "  " * min(image.depth, 20)
     name = printable(basename(checked.path).removesuffix(".vhd"))
@@ -51,7 +51,7 @@ def _lines(image: ScannedImage) -> Iterator[str]:
 
 
 def _listed(head: str, items: Sequence[str]) -> str:
-    """`head` and behind it the items, folded between them and not within."""
+    """Return `head` followed by the items; lines are folded between items only."""
     lines = [head + items[0]]
     for item in items[1:]:
         if len(lines[-1]) + len(item) + 3 <= terminal():  # with a comma on either side
@@ -63,7 +63,7 @@ def _listed(head: str, items: Sequence[str]) -> str:
 
 
 def words(image: ScannedImage) -> list[str]:
-    """What is known of an image in a few words each, the verdict first; capitals where it is not valid."""
+    """Describe an image in a few words each, the verdict first, in capitals unless it is valid."""
     checked = image.checked
     words = [checked.verdict.value.upper() if checked.verdict is not Verdict.VALID else "valid"]
     if image.hidden:
@@ -82,7 +82,7 @@ def words(image: ScannedImage) -> list[str]:
 
 
 def amount(size: int) -> str:
-    """`size` bytes in the largest of bytes, KiB and MiB, with one decimal where it is not whole."""
+    """Return `size` bytes in bytes, KiB or MiB, with one decimal if it is not whole."""
     if size < _KIB:
         return counted(size, "byte")
     unit, name = (_MIB, "MiB") if size >= _MIB else (_KIB, "KiB")
@@ -90,18 +90,18 @@ def amount(size: int) -> str:
 
 
 def verdicts(images: Iterable[CheckedImage]) -> str:
-    """How many images have which verdict."""
+    """Count the images of each verdict."""
     counts = Counter(image.verdict for image in images)
     return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
 
 
 def sum_up(images: Sequence[ScannedImage]) -> str:
-    """All images in one sentence."""
-    told = verdicts(image.checked for image in images)
+    """Sum up all images in one sentence."""
+    counts = verdicts(image.checked for image in images)
     askew = sum(image.aligned is False for image in images)
     deepest = max((image.depth + 1 for image in images), default=0)
     longest = f"the longest chain has {counted(deepest, 'image')}"
-    return f"{counted(len(images), 'image')}: {told}; {askew} with a size that is not a multiple of 512; {longest}."
+    return f"{counted(len(images), 'image')}: {counts}; {askew} with a size that is not a multiple of 512; {longest}."
 
 
 def document(images: Sequence[ScannedImage]) -> dict[str, Any]:
@@ -120,30 +120,17 @@ def document(images: Sequence[ScannedImage]) -> dict[str, Any]:
 
 
 def exit_code(images: Iterable[ScannedImage]) -> int:
-    """What the command ends with."""
+    """Return the exit code of the command."""
     return int(exitcode.of_checks(image.checked for image in images))
 
 
 def _image(image: ScannedImage) -> dict[str, Any]:
-    checked = image.checked
     return {
-        "path": checked.path,
-        "vdi": image.vdi,
-        "sr": image.sr,
-        "verdict": checked.verdict.value,
-        "size": checked.size,
-        "end_of_data": checked.end_of_data,
-        "virtual_size": image.virtual_size,
-        "allocated": image.allocated,
-        "aligned": image.aligned,
-        "hidden": image.hidden,
-        "in_use": image.in_use.value,
-        "uuid": image.uuid,
-        "parent_uuid": image.parent_uuid,
-        "parent": image.parent,
-        "depth": image.depth,
-        "standing": image.standing,
-        "findings": [finding(one) for one in checked.findings],
-        "note": checked.note,
-        "names": names(image.names),
+        **picked(image.checked, "path"),
+        **picked(image, "vdi sr"),
+        **picked(image.checked, "verdict size end_of_data"),
+        **picked(image, "virtual_size allocated aligned hidden in_use uuid parent_uuid parent depth standing"),
+        "findings": [finding(one) for one in image.checked.findings],
+        **picked(image.checked, "note"),
+        **picked(image, "names"),
     }

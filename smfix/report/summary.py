@@ -1,6 +1,6 @@
-"""What is left behind a report of many cards: by reason, which disks, and what to type next. Pure.
+"""Sum up the disks that are left at the end of a report of many cards, by reason, with the next commands. Pure.
 
-The interesting cards have scrolled away by then.
+By then the cards themselves have scrolled away.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SR = re.compile(r"xe pbd-list sr-uuid=(?P<sr>[0-9a-f-]{36}) ")
 
 
 class Left(NamedTuple):
-    """One disk of a report that is neither repaired nor sound: its card's number, its name, what became of it."""
+    """One disk of a report that is neither repaired nor sound: its card's number, its name, its outcome."""
 
     card: int
     name: str
@@ -55,11 +55,11 @@ class Left(NamedTuple):
 
 
 def overview(left: Sequence[Left]) -> str:
-    """The disks that are left, by why."""
+    """List the disks that are left, by reason."""
     lines = ["What is left, and what to type next:"]
     groups: dict[str, list[Left]] = {}
     for one in left:
-        groups.setdefault(standing(one.outcome), []).append(one)
+        groups.setdefault(why_left(one.outcome), []).append(one)
     for why, members in groups.items():
         head = f"{INDENT}{why}: "
         named = [printable(one.name) for one in members[:_NAMED]]
@@ -74,9 +74,9 @@ def overview(left: Sequence[Left]) -> str:
 
 
 def undo_all(outcomes: Iterable[Outcome]) -> tuple[int, str]:
-    """How many repairs the run has made, and one command line that undoes them, the last one first.
+    """Count the repairs of the run, and make one command line that undoes them, the last one first.
 
-    The line is empty where there is one or none, and where it would be too long to be read.
+    The line is empty for fewer than two repairs, and if it would be too long to read.
     """
     ids, commands = [], set()
     for outcome in outcomes:
@@ -88,8 +88,8 @@ def undo_all(outcomes: Iterable[Outcome]) -> tuple[int, str]:
     return len(ids), f"for id in {' '.join(ids[::-1])}; do {commands.pop()}; done"
 
 
-def way_back(outcomes: Iterable[Outcome]) -> str:
-    """How to undo every repair of the run; empty where the only card says it."""
+def undo_line(outcomes: Iterable[Outcome]) -> str:
+    """Say how to undo every repair of the run; "" if there is one card, which says it itself."""
     repairs, line = undo_all(outcomes)
     if repairs < 2:
         return ""
@@ -101,31 +101,31 @@ _WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED)
 
 
 def _alike(steps: Sequence[str]) -> list[str]:
-    """The first of an outcome's commands, and those that can be typed with it as one."""
+    """Return the first of an outcome's commands, and those that can be joined with it."""
     return [step for step in steps if step == steps[0] or (_parts(step) and _parts(step)[:1] == _parts(steps[0])[:1])]
 
 
 def _together(steps: Sequence[str]) -> list[str]:
-    """The commands, each once; those that differ in an operand alone are one."""
+    """Return the commands, each once; those that differ in one operand only are joined."""
     operands: dict[tuple[str, ...], dict[str, None]] = {}
     for step in steps:
         subcommand, operand, *rest = _parts(step) or ("", step)
         operands.setdefault((subcommand, *rest), {})[operand] = None
-    told: list[str] = []
+    joined: list[str] = []
     for (subcommand, *rest), words in operands.items():
-        told += [command(["smfix", subcommand, *words, *rest])] if subcommand else words
-    return told
+        joined += [command(["smfix", subcommand, *words, *rest])] if subcommand else words
+    return joined
 
 
 def _parts(step: str) -> list[str]:
-    """Subcommand, operand and the rest of a command that takes several operands; empty for another."""
+    """Split a command that takes several operands into subcommand, operand and the rest; [] for other commands."""
     if not step.startswith(_SEVERAL) or "$'" in step:  # $'...' is bash's alone
         return []
     return shlex.split(step)[1:]
 
 
-def standing(outcome: Outcome) -> str:
-    """Why an outcome is not the end of it, in plain words, with the findings' codes where they are the reason."""
+def why_left(outcome: Outcome) -> str:
+    """Return why a disk is left, in plain words, with the findings' codes if they are the reason."""
     words = _STATUS.get(outcome.status, outcome.status.value)
     if outcome.status is Status.NOT_FOUND and outcome.next and (asked := _SR.match(outcome.next[0])):
         return f"its SR {asked['sr']} is not attached here"
@@ -140,22 +140,22 @@ def standing(outcome: Outcome) -> str:
 
 
 def not_asked(number: int, path: str, outcome: Outcome) -> str:
-    """One line of the disk that is skipped between two questions: why it is not asked about."""
-    why = outcome.status.value if outcome.settled else standing(outcome)
+    """Return one line for a disk that is skipped between two questions: why smfix does not ask."""
+    why = outcome.status.value if outcome.settled else why_left(outcome)
     if outcome.reason is Reason.NEEDS_CONFIRM and outcome.plan is not None:
         why = f"needs {' '.join(f'--confirm {code}' for code in outcome.plan.needs)}"
     return folded(INDENT, f"Disk {number}: {short(path)} not asked: {why}")
 
 
 def short(name: str) -> str:
-    """What a disk is called in a line: of a UUID the first eight digits, of another name all; of a path its file."""
+    """Return a short name: eight digits of a UUID, the file of a path, every other name in full."""
     base = name.rpartition("/")[2]
     stem = base.removesuffix(".vhd")
     return stem[:8] if _UUID.fullmatch(stem) else base
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """``2, 4-7, 9`` of numbers in order."""
+    """Return ``2, 4-7, 9`` for numbers in order."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][-1] == number - 1:

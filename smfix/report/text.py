@@ -1,4 +1,4 @@
-"""Values -> calm plain text: an incident is a card, a finding one sentence. Pure.
+"""Render values as plain text: an incident is a card, a finding one sentence. Pure.
 
 Every function returns lines joined by newlines, without one at the end.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smfix.report.layout import INDENT, clipped, counted, moment, row, span, verbatim, wrapped
-from smfix.report.next_steps import breaks
-from smfix.report.summary import Left, overview, short, way_back
+from smfix.report.next_steps import find_breaks
+from smfix.report.summary import Left, overview, short, undo_line
 from smfix.values import (
     CheckedImage,
     Edit,
@@ -28,12 +28,12 @@ from smfix.values import (
 _EDITS_SHOWN = 6
 _EVIDENCE_SHOWN = 4
 _QUOTED = 4
-"""Rows of one quoted line: a path of an SR takes two of 80 columns, and what is said of it stands on either side."""
+"""Rows of one quoted line: a path of an SR takes two of 80 columns, and has text before and after it."""
 _BESIDE = 3
 
 
 def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans: Sequence[Rescan] = ()) -> str:
-    """The whole report: what was read, a card for each incident, what became of the SRs, the sum."""
+    """Return the whole report: the log, a card for each incident, the SRs that were scanned again, the sum."""
     parts = [log_read(reading)]
     parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
     parts += [_rescanned(one) for one in rescans]
@@ -47,12 +47,12 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     ]
     if len(incidents) > 1 and left:
         parts.append(overview(left))
-    parts.append(way_back(one.outcome for one in incidents if one.outcome is not None))
+    parts.append(undo_line(one.outcome for one in incidents if one.outcome is not None))
     return "\n\n".join(filter(None, parts))
 
 
 def log_read(reading: LogReading) -> str:
-    """What was read, and what had to be assumed to read it."""
+    """Describe the log that was read, and the assumptions about its times."""
     lines = [f"Read {counted(reading.bytes, 'byte')} of {_files(reading.files)}."]
     if reading.first is not None or reading.last is not None:
         lines.append(f"It covers {span(reading.first, reading.last)}.")
@@ -67,17 +67,17 @@ def log_read(reading: LogReading) -> str:
     lines.extend(reading.notes)
     if not reading.bytes and reading.files:
         lines.insert(1, "There is nothing in it.")
-    told = [wrapped(line) for line in lines]
+    parts = [wrapped(line) for line in lines]
     if reading.beside:
         names = [path.rpartition("/")[2] for path in reading.beside[:_BESIDE]]
         more = ", ..." if len(reading.beside) > _BESIDE else ""
         were = f"{counted(len(reading.beside), 'older log')} beside it {'was' if len(reading.beside) == 1 else 'were'}"
-        told += [wrapped(f"{were} not read ({', '.join(names)}{more}). To read all of them:"), INDENT + reading.wider]
-    return "\n".join(told)
+        parts += [wrapped(f"{were} not read ({', '.join(names)}{more}). To read all of them:"), INDENT + reading.wider]
+    return "\n".join(parts)
 
 
 def set_aside(reading: LogReading) -> str:
-    """What looked like trouble in the logs and is no damaged VHD: how many reports, and why."""
+    """Count the reports of trouble that name no damaged VHD, by reason."""
     total = sum(count for _, count in reading.noise)
     if not total:
         return "No report of trouble was set aside."
@@ -97,23 +97,23 @@ def _files(files: Sequence[str]) -> str:
 
 
 def incident(number: int, treated: TreatedIncident) -> str:
-    """One incident as a card."""
-    told = treated.incident
+    """Return one incident as a card."""
+    reported = treated.incident
     lines = [f"{number}. {treated.vdi or 'a disk without a UUID'}  [{_headline(treated)}]"]
-    if told.host is not None:
-        lines.append(row("host", told.host))
+    if reported.host is not None:
+        lines.append(row("host", reported.host))
     lines.append(row("SR", _with_name(treated.sr or "the log does not say", treated.names.sr)))
     lines += named(treated.names)
     if treated.path is not None:
         lines.append(verbatim("path", treated.path))
-    runs = counted(told.count, "report")
-    lines.append(row("seen", f"{span(told.first_seen, told.last_seen)} ({runs})"))
-    lines.append(row("kinds", ", ".join(told.kinds)))
+    runs = counted(reported.count, "report")
+    lines.append(row("seen", f"{span(reported.first_seen, reported.last_seen)} ({runs})"))
+    lines.append(row("kinds", ", ".join(reported.kinds)))
     if treated.outcome is None:
         lines.append(row("result", "resolved, as a later line of the log shows; nothing to do"))
     else:
         lines.append(_outcome(treated.outcome))
-    # What is wrong and what to type is read first; the proof of it stands behind.
+    # Findings and commands are read first, the evidence last.
     lines += _evidence(treated)
     return "\n".join(lines)
 
@@ -123,7 +123,7 @@ def _with_name(uuid: str, name: str | None) -> str:
 
 
 def named(names: Names, *, sr: bool = False) -> list[str]:
-    """What the pool calls the disk and its VMs; `sr`: the SR too, which the line above does not say."""
+    """Return rows with the pool's names of the disk and its VMs; `sr`: and of the SR, if no other row has it."""
     lines = [row("SR", names.sr)] if sr and names.sr else []
     lines += [row("disk", names.vdi)] if names.vdi else []
     return lines + ([row("VMs" if len(names.vms) > 1 else "VM", ", ".join(names.vms))] if names.vms else [])
@@ -173,7 +173,7 @@ def _outcome(value: Outcome) -> str:
 
 
 def result(value: Outcome) -> str:
-    """The status, its reason, and the message, unless that says it already."""
+    """Return the status, its reason, and the message; the message alone if it begins with the status."""
     words = value.status.value
     if value.reason is None and value.message.startswith(words):
         return value.message
@@ -181,48 +181,49 @@ def result(value: Outcome) -> str:
 
 
 def findings(values: Sequence[Finding], label: str = "found") -> str:
-    """Findings as rows: the code, who may say yes, the severity where it is no error, one sentence."""
+    """Return findings as rows: code, disposition, the severity unless it is an error, one sentence."""
     lines = []
     for number, value in enumerate(values):
         weight = "" if value.severity.value == "error" else f", {value.severity.value}"
-        told = f"{value.code} ({value.disposition.value}{weight}) {value.message}"
-        lines.append(row(label if number == 0 else "", told))
+        words = f"{value.code} ({value.disposition.value}{weight}) {value.message}"
+        lines.append(row(label if number == 0 else "", words))
     return "\n".join(lines)
 
 
 def plan(value: Outcome) -> list[str]:
-    """What the plan writes, as rows; nothing where there is nothing to write."""
+    """Return the edits of the plan as rows; [] if there is nothing to write."""
     if value.plan is None or not value.plan.edits:
         return []
     edits = value.plan.edits
     is_done = value.status in (Status.REPAIRED, Status.PARTLY_REPAIRED)
-    whats, wheres = mended(value.plan.fixes, is_done=is_done), [edit_words(edit) for edit in edits[:_EDITS_SHOWN]]
+    fixes = describe_fixes(value.plan.fixes, is_done=is_done)
+    places = [edit_words(edit) for edit in edits[:_EDITS_SHOWN]]
     if len(edits) > _EDITS_SHOWN:
-        wheres.append(f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}")
-    words = [*whats[:-1], *(f"{what}:" for what in whats[-1:]), *wheres]
+        places.append(f"and {counted(len(edits) - _EDITS_SHOWN, 'more edit')}")
+    words = [*fixes[:-1], *(f"{fix}:" for fix in fixes[-1:]), *places]
     label = "wrote" if is_done else "plan"
     return [row(label if number == 0 else "", each) for number, each in enumerate(words)]
 
 
-def mended(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
-    """What the fixes do or did, once for each code, in the words of the problem table."""
-    from smfix.formats.vhd.problems import registry  # only here: most reports write nothing
+def describe_fixes(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
+    """Describe the fixes, once for each code, in the words of the problem table."""
+    from smfix.formats.vhd.problems import registry  # imported here: most reports have no plan
 
     rows = [registry.row(code) for code in dict.fromkeys(fix.code for fix in fixes)]
     return [each.done if is_done else each.todo for each in rows if each is not None]
 
 
 def edit_words(edit: Edit) -> str:
-    """One edit in words."""
+    """Describe one edit."""
     if isinstance(edit, Write):
         return f"{counted(len(edit.data), 'byte')} at offset {edit.offset:,}"
     return f"NUL from the old end to byte {edit.size:,}"
 
 
 def sum_up(incidents: Sequence[TreatedIncident], *, within: bool = False) -> str:
-    """All incidents in one line, each counted once: repaired, sound, resolved, left.
+    """Sum up all incidents in one line, each counted once: repaired, sound, resolved, left.
 
-    `within`: only a part of the log's time was asked about.
+    `within`: only a part of the log's time was read.
     """
     if not incidents:
         return "No damaged disk is named in this log" + (" in that time." if within else ".")
@@ -242,7 +243,7 @@ def sum_up(incidents: Sequence[TreatedIncident], *, within: bool = False) -> str
 
 
 def partly_of(left: int, partly: int) -> str:
-    """Behind ``7 left``: how many of those were written to, for what was repaired in part is left too."""
+    """Return the addition to ``7 left``: how many of those were repaired in part."""
     if not partly:
         return ""
     return " (repaired in part)" if partly == left else f" ({partly} of them repaired in part)"
@@ -252,12 +253,12 @@ def partly_of(left: int, partly: int) -> str:
 
 
 def check(images: Sequence[CheckedImage]) -> str:
-    """A short card for each image."""
+    """Return a short card for each image."""
     chains: dict[str, list[str]] = {}
     for child in images:
         if child.parent is not None:
             chains.setdefault(child.parent, []).append(f"parent of {child.path}")
-    for leaf, at in breaks(images):
+    for leaf, at in find_breaks(images):
         chains.setdefault(leaf.path, []).append(f"breaks at {at.path} ({at.verdict.value})")
     return "\n\n".join(_checked(image, chains.get(image.path, ())) for image in images)
 
@@ -280,26 +281,26 @@ def _checked(image: CheckedImage, chain: Sequence[str]) -> str:
 
 
 def repair(images: Sequence[TreatedImage], rescans: Sequence[Rescan] = ()) -> str:
-    """A card for each TARGET, then what became of the SRs."""
+    """Return a card for each TARGET, then the SRs that were scanned again."""
     cards = ("\n".join([_shown(image.path), *named(image.names, sr=True), _outcome(image.outcome)]) for image in images)
     left = [
         Left(number, short(image.path), image.outcome)
         for number, image in enumerate(images, 1)
         if not image.outcome.settled
     ]
-    told = [overview(left)] if len(images) > 1 and left else []
-    back = way_back(image.outcome for image in images)
-    return "\n\n".join(filter(None, [*cards, *map(_rescanned, rescans), *told, back]))
+    rest = [overview(left)] if len(images) > 1 and left else []
+    back = undo_line(image.outcome for image in images)
+    return "\n\n".join(filter(None, [*cards, *map(_rescanned, rescans), *rest, back]))
 
 
 def proposal(path: str, outcome: Outcome) -> str:
-    """What a person is asked about: the image, what was found, what would be written."""
-    told = [findings(outcome.findings)] if outcome.findings else [row("plan", outcome.message)]
-    return "\n".join([_shown(path), *told, *plan(outcome)])
+    """Describe a plan before the question: the image, the findings, the edits."""
+    found = [findings(outcome.findings)] if outcome.findings else [row("plan", outcome.message)]
+    return "\n".join([_shown(path), *found, *plan(outcome)])
 
 
-def came_of(path: str | None, outcome: Outcome) -> str:
-    """What became of a disk that somebody just agreed to: the result and the way back; with `path`, whose."""
+def repaired_now(path: str | None, outcome: Outcome) -> str:
+    """Return the result of a repair that was just agreed to, and the undo command; `path` None: already shown."""
     lines = [row("result", result(outcome))]
     if outcome.undo is not None:
         lines.append(verbatim("undo", outcome.undo))

@@ -28,7 +28,9 @@ from smfix.errors import WriteFailed
 from smfix.host.image_file import Identity
 from smfix.sm.gc_lock import GC_ACTIVE, GcWait, collector
 from smfix.sm.paths import is_uuid
-from smfix.values import Reason, Refusal
+from smfix.values import Log, Reason, Refusal
+
+_log = Log(__name__)
 
 INVENTORY = "/etc/xensource-inventory"
 """Where this file is, a storage manager may be at work."""
@@ -135,6 +137,8 @@ def record_locks(folder: str, wanted: Sequence[_Wanted], *, clock: Clock = Clock
                 refusal = None if held.enter_context(_record_lock(path, wait, clock)) else _is_held(path)
             except OSError as error:
                 refusal = _cannot(path, error)
+            taken = "taken" if refusal is None else refusal.message
+            _log.debug("lock %s, waited for %s s at most: %s", path, wait, taken)
             if refusal is not None:
                 held.close()
                 break

@@ -20,7 +20,9 @@ from smfix.errors import Unanswered, Unreadable, UsageError
 from smfix.host import image_file, kernel_path
 from smfix.sm.paths import GROUP, Life, is_prefix, is_uuid, read_path, volume_at
 from smfix.sm.sr_types import lvm_volumes
-from smfix.values import Backing, Refusal, Target, VdiRef
+from smfix.values import Backing, Log, Refusal, Target, VdiRef
+
+_log = Log(__name__)
 
 DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
 
@@ -162,6 +164,7 @@ def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambi
 def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous | NotFound:
     """One, several or none; a file that is reached by two mounts is one."""
     by_inode = {lvm_volumes.place_of(image.target.path): image for image in reversed(found)}
+    _log.debug("looked at %s, found %s", looked, list(by_inode))
     if not by_inode:
         return NotFound(tuple(looked))
     if len(by_inode) == 1:

@@ -94,7 +94,7 @@ class Pool(Protocol):
     def warm(self, sr: str) -> None:
         """Ask beforehand what takes long."""
 
-    def standing(self, vdi: str, sr: str) -> PoolDiskState:
+    def disk_state(self, vdi: str, sr: str) -> PoolDiskState:
         """What XAPI says of a disk now."""
 
     def paused(self, vdi: str) -> AbstractContextManager[None]:
@@ -151,7 +151,7 @@ class HostGuard:
         if self.pool is None or name.sr is None or name.vdi is None or self.hidden(image):
             return None
         try:
-            standing = self.pool.standing(name.vdi, name.sr)
+            standing = self.pool.disk_state(name.vdi, name.sr)
             if standing.shared and standing.is_master_here:
                 held.enter_context(self.pool.paused(name.vdi))
         except Unreadable as error:
@@ -185,7 +185,7 @@ class HostGuard:
         if self.pool is None or name.vdi is None or name.sr is None:
             return None
         try:
-            return self.pool.standing(name.vdi, name.sr)
+            return self.pool.disk_state(name.vdi, name.sr)
         except Unreadable as error:
             return error
 

@@ -39,6 +39,7 @@ from smfix.values import (
     ByteView,
     Finding,
     InUse,
+    Log,
     Outcome,
     Reason,
     Recovered,
@@ -51,6 +52,8 @@ from smfix.values import (
     Target,
     Verdict,
 )
+
+_log = Log(__name__)
 
 __all__ = [
     "Decide",
@@ -164,7 +167,7 @@ def held_by(uses: OpenState, target: Target, run_options: RunOptions) -> OpenSta
     if run_options.pool is None or target.vdi is None or target.sr is None or uses.state is InUse.READ_WRITE:
         return uses
     with suppress(Unreadable):
-        return with_attachments(uses, run_options.pool.standing(target.vdi, target.sr).attached)
+        return with_attachments(uses, run_options.pool.disk_state(target.vdi, target.sr).attached)
     return uses
 
 
@@ -180,10 +183,12 @@ def _treat(
     first = inspect(image)
     context = context_of(first, found, InUse.NONE)
     seen = diagnose(first, context)
+    _log.info("%s: %s, findings %s", image.target.path, seen.verdict.value, [one.code for one in seen.findings])
     if seen.verdict is Verdict.VALID:
         return Outcome(Status.VALID, "the image is sound", findings=seen.findings, remaining=seen.findings)
     # Only now, for it costs a look at every process: who holds a sound image is no matter.
     uses = held_by(open_state(image.identity), found.target, run_options)
+    _log.info("%s: open %s, held by %s", image.target.path, uses.state.value, uses.holders)
     with ExitStack() as stack:
         relatives = image_relatives.relatives_of(first, found, stack)
         family = relatives.children
@@ -240,6 +245,7 @@ def _foreseen(planned: Planned, image: OpenImage, repair_context: RepairContext,
         # What the host says outweighs a consent that is missing: it cannot be given.
         refusal = repair_context.guard.objection(image) or refusal
     if refusal is not None:
+        _log.info("%s: refused (%s): %s", path, refusal.reason.value, refusal.message)
         asked = refusal.reason is Reason.NEEDS_CONFIRM
         agreed = (run_options.repair_command(path, made.needs),)
         return Outcome(

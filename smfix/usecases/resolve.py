@@ -18,12 +18,14 @@ from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mou
 from smfix.sm.sr_types import lvm_volumes
 from smfix.usecases.reach import unanswered
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Backing, Incident, Outcome, Reason, Status
+from smfix.values import Backing, Incident, Log, Outcome, Reason, Status
 
 _NAMED = 8
 """Candidates and places that a message names."""
 _CANDIDATES = 64
 """Candidates that are listed with a command; a log may hold any number."""
+
+_log = Log(__name__)
 
 COPY = (
     "this is a downloaded or uploaded copy of a disk: it cannot be repaired. Find the server that the "
@@ -41,9 +43,19 @@ def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
         place = locate(incident.vdi, incident.sr, incident.path, mounts)
     except SmfixError as error:
         return Outcome(Status.FAILED, str(error))
+    by = "its path" if incident.path is not None else "its UUID"
+    _log.info("disk %s of SR %s, located by %s in the log: %s", incident.vdi.text, incident.sr, by, _paths(place))
     if isinstance(place, Ambiguous):
         return _ambiguous([found.target.path for found in place.candidates])
     return _not_found(place, incident.vdi.text, incident.sr, mounts) if isinstance(place, NotFound) else place
+
+
+def _paths(place: Found | Ambiguous | NotFound | tuple[Found, ...]) -> list[str] | str:
+    """Return the paths of what was found, for the log."""
+    if isinstance(place, NotFound):
+        return f"not found; looked at {', '.join(place.looked)}"
+    images = (place,) if isinstance(place, Found) else place.candidates if isinstance(place, Ambiguous) else place
+    return [image.target.path for image in images]
 
 
 def _ambiguous(paths: Sequence[str]) -> Outcome:
@@ -96,6 +108,7 @@ def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Mi
             continue
         try:
             found = resolve(text, mounts)
+            _log.info("TARGET %s: %s", text, _paths(found))
         except UnsafePath as error:
             images[text] = Missing(text, Outcome(Status.REFUSED, str(error), Reason.UNSAFE_PATH), is_missing=False)
             continue

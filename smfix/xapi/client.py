@@ -1,9 +1,8 @@
-"""The pool's own database, XAPI: who has a disk attached, who coordinates, what things are called.
+"""Ask the pool's database, XAPI: the hosts that have a disk attached, the coordinator, the names of disks and SRs.
 
-Theory. XAPI is asked, not trusted to be there: every call has a limit, and once it has failed it is left
-alone for a while, for locks of SM may be held meanwhile. Without an answer the rules for what cannot be
-seen hold (docs/adr/0006). The XenAPI client is an extra of the package and is imported when a connection is
-made; without it this host has no XAPI for us, and we say so.
+Theory. XAPI may be absent or hang: every call has a time limit, and after a failure XAPI is not asked for a while,
+because SM's locks may be held meanwhile. Without an answer the rules for unseen hosts apply (docs/adr/0006). The XenAPI
+client is an extra of the package and is imported when a connection is made; without it smfix says that it is missing.
 
 Two ways in: the local socket of a host (no password; on a member of a pool it leads to the coordinator), or
 a remote pool by https with the credentials of a :class:`Login`, its certificate verified.
@@ -21,24 +20,36 @@ from smfix.errors import Unreadable
 from smfix.sm import locks
 from smfix.sm.locks import Clock
 from smfix.values import Names
-from smfix.xapi import records as records_module
 from smfix.xapi.login import Login
-from smfix.xapi.records import Attachment, PoolDisk, PoolDiskState, PoolHost, PoolSr
+from smfix.xapi.records import (
+    HOST_KEY,
+    MAX_LEAVES,
+    OURS,
+    PARENT_KEY,
+    Attachment,
+    PoolDisk,
+    PoolDiskState,
+    PoolHost,
+    PoolSr,
+    attachments,
+    busy_keys,
+    vm_names,
+)
 
-# Seconds. The first is waited for under SM's locks, while a starting VM waits for us.
+# Seconds. NOW_LIMIT is a wait while SM's locks are held, for which a starting VM waits.
 NOW_LIMIT, CALL_LIMIT, SCAN_LIMIT = 2.0, 15.0, 120.0
-_TO_CLOSE = 0.3  # seconds that a call in hand is waited for
+_TO_CLOSE = 0.3  # seconds to wait for a call that is still running
 SILENCE = 30.0
-"""Seconds for which an XAPI that failed is not asked again."""
+"""Seconds after a failure in which XAPI is not asked again."""
 MEMORY = 30.0
-"""Seconds for which names and chains are good. Attachments are asked anew each time."""
+"""Seconds for which names and chains are cached. Attachments are never cached."""
 
 _MOST_WORDS = 200
 _UNPAUSE_TRIES = 4
 
 
 def this_host(inventory: str | None = None) -> str | None:
-    """The UUID of the host smfix runs on, as its inventory has it; None on no host."""
+    """Return this host's UUID from its inventory; None if this machine is no XenServer or XCP-ng host."""
     with suppress(OSError), open(inventory or locks.INVENTORY, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             name, _, value = line.partition("=")
@@ -48,7 +59,7 @@ def this_host(inventory: str | None = None) -> str | None:
 
 
 class Pool:
-    """One records_module, connected to when it is first asked. Every method but :meth:`names` raises Unreadable.
+    """One pool, connected to at the first question. Every method but :meth:`names` raises Unreadable.
 
     `here`: this host's UUID, None on no host.
     """
@@ -70,11 +81,11 @@ class Pool:
 
     # ------------------------------------------------------------------ what is asked
 
-    def standing(self, vdi: str, sr: str) -> PoolDiskState:
-        """What XAPI says of the disk now: attached where, at work, who is master of its SR.
+    def disk_state(self, vdi: str, sr: str) -> PoolDiskState:
+        """Return the state of the disk now: attachments, work of SM, the master of its SR.
 
-        What does not change from one second to the next may be twice as old as elsewhere: so that whoever has
-        called :meth:`warm` before the locks does not wait for the records of a whole SR behind them.
+        The hosts and the SR may be cached for twice :data:`MEMORY`: after :meth:`warm`, which the caller runs before it
+        takes locks, this does not wait for the records of a whole SR while it holds them.
         """
         ref = self._ask("VDI.get_by_uuid", vdi, limit=NOW_LIMIT)
         config = _texts(self._ask("VDI.get_sm_config", ref, limit=NOW_LIMIT))
@@ -83,9 +94,9 @@ class Pool:
         masters = [coordinator] if known.shared else list(known.hosts)
         named = [hosts[one] for one in masters if one in hosts]
         return PoolDiskState(
-            attached=records_module.attachments(config, hosts, self._here),
-            busy=records_module.busy_keys(config),
-            left_over=config.get("paused") == records_module.OURS,
+            attached=attachments(config, hosts, self._here),
+            busy=busy_keys(config),
+            left_over=config.get("paused") == OURS,
             shared=known.shared,
             is_master_here=self._here is not None and any(host.uuid == self._here for host in named),
             master=", ".join(f"{host.name} ({host.address})" for host in named) or "a host that XAPI does not name",
@@ -93,12 +104,12 @@ class Pool:
         )
 
     def warm(self, sr: str) -> None:
-        """Have at hand what :meth:`standing` needs of the SR and the hosts. Call it before locks are taken."""
+        """Fetch what :meth:`disk_state` needs of the SR and the hosts. Call it before locks are taken."""
         self.hosts()
         self.sr(sr)
 
     def sr(self, sr: str, age: float | None = None) -> PoolSr:
-        """The SR with its disks, as of `age` seconds ago at most (None: :data:`MEMORY`)."""
+        """Return the SR with its disks, cached for at most `age` seconds (None: :data:`MEMORY`)."""
         kept = self._srs.get(sr)
         if kept is not None and self._clock.now() - kept[0] < (MEMORY if age is None else age):
             return kept[1]
@@ -122,16 +133,16 @@ class Pool:
         return found
 
     def attached(self, disk: PoolDisk) -> tuple[Attachment, ...]:
-        """Where a disk of :meth:`sr` was attached when that was asked."""
-        return records_module.attachments(disk.keys, self.hosts()[0], self._here) if disk.keys else ()
+        """Return the attachments of a disk of :meth:`sr`, as old as that answer."""
+        return attachments(disk.keys, self.hosts()[0], self._here) if disk.keys else ()
 
     def sr_of(self, vdi: str) -> str:
-        """The UUID of the SR that the disk is on."""
+        """Return the UUID of the disk's SR."""
         ref = self._ask("VDI.get_SR", self._ask("VDI.get_by_uuid", vdi))
         return str(self._ask("SR.get_uuid", ref)).lower()
 
     def hosts(self, age: float | None = None) -> tuple[Mapping[str, PoolHost], str]:
-        """The hosts of the pool by OpaqueRef, and the OpaqueRef of its coordinator; `age` as for :meth:`sr`."""
+        """Return the hosts of the pool by OpaqueRef, and its coordinator's OpaqueRef; `age` as for :meth:`sr`."""
         if self._hosts is None or self._clock.now() - self._hosts[0] >= (MEMORY if age is None else age):
             records = _record(self._ask("host.get_all_records"))
             hosts = {
@@ -145,7 +156,7 @@ class Pool:
         return self._hosts[1], self._hosts[2]
 
     def names(self, vdi: str | None, sr: str | None) -> Names:
-        """What the disk, its SR and the VMs that read it are called; what is not known is left out."""
+        """Return the names of the disk, its SR and the VMs that read it, as far as they are known."""
         with suppress(Unreadable):
             if sr is None and vdi is not None:
                 sr = self.sr_of(vdi)
@@ -158,13 +169,13 @@ class Pool:
             vms: set[str] = set()
             for leaf in known.leaves(disk.uuid):
                 vms.update(self._vms(leaf))
-            return Names(disk.name or None, known.name or None, records_module.vm_names(vms))
+            return Names(disk.name or None, known.name or None, vm_names(vms))
         return Names()
 
     def _vms(self, disk: PoolDisk) -> tuple[str, ...]:
         if disk.uuid not in self._names:
             found = []
-            for vbd in disk.vbds[: records_module.MAX_LEAVES]:
+            for vbd in disk.vbds[:MAX_LEAVES]:
                 vm = _record(self._ask("VM.get_record", self._ask("VBD.get_VM", vbd)))
                 name = _text(vm, "name_label")
                 found.append(f"{name} (snapshot)" if vm.get("is_a_snapshot") is True else name)
@@ -174,23 +185,23 @@ class Pool:
     # ------------------------------------------------------------------ what is done
 
     def scan(self, sr: str) -> None:
-        """SR.scan: SM looks again at the whole SR, and starts its GC. Returns when the scan is done."""
+        """Call SR.scan: SM scans the whole SR and starts its GC. Returns after the scan."""
         self._ask("SR.scan", self._ask("SR.get_by_uuid", sr), limit=SCAN_LIMIT)
 
     @contextmanager
     def paused(self, vdi: str) -> Iterator[None]:
         """Keep every host of the pool from attaching the disk while the block runs.
 
-        SM's own handshake: whoever attaches adds its key, then looks for ``paused``; whoever pauses adds
-        that, then looks for keys. Ours has another value than SM's, so that what a killed smfix leaves
-        behind is known as such, and taken over here.
+        This is SM's own handshake: an attach adds its key, then looks for ``paused``; a pause adds ``paused``, then
+        looks for keys. smfix sets another value than SM, so that the pause of a killed smfix is recognised and
+        reused.
         """
         ref = self._ask("VDI.get_by_uuid", vdi, limit=NOW_LIMIT)
         try:
-            self._ask("VDI.add_to_sm_config", ref, "paused", records_module.OURS, limit=NOW_LIMIT)
+            self._ask("VDI.add_to_sm_config", ref, "paused", OURS, limit=NOW_LIMIT)
         except Unreadable:
-            # MAP_DUPLICATE_KEY, or an answer that was lost: the value tells whose it is.
-            if _texts(self._ask("VDI.get_sm_config", ref, limit=NOW_LIMIT)).get("paused") != records_module.OURS:
+            # MAP_DUPLICATE_KEY, or a lost answer: the value shows whether smfix has set the key.
+            if _texts(self._ask("VDI.get_sm_config", ref, limit=NOW_LIMIT)).get("paused") != OURS:
                 raise
         try:
             yield
@@ -199,7 +210,7 @@ class Pool:
 
     def _unpause(self, vdi: str, ref: Any) -> None:
         for attempt in range(_UNPAUSE_TRIES):
-            self._silent = None  # it must be asked, however it answered before
+            self._silent = None  # XAPI must be asked, even after a failure
             try:
                 self._ask("VDI.remove_from_sm_config", ref, "paused", limit=NOW_LIMIT)
             except Unreadable:
@@ -209,11 +220,11 @@ class Pool:
         self.left_paused.append(vdi)
 
     def another(self) -> Pool:
-        """The same pool by a connection of its own, which waits for no call of this one."""
+        """Return the same pool with a separate connection, which waits for no call of this one."""
         return Pool(self._login, here=self._here, clock=self._clock)
 
     def close(self) -> None:
-        """End the session, if there is one and nobody waits for an answer in it; never raises."""
+        """End the session, unless a call of it is still running. Raises nothing."""
         if not self._alone.acquire(timeout=_TO_CLOSE):
             return
         try:
@@ -230,7 +241,7 @@ class Pool:
     # ------------------------------------------------------------------ how it is asked
 
     def _ask(self, method: str, *parameters: Any, limit: float | None = None) -> Any:
-        """The answer to one call; `limit` in seconds, None for :data:`CALL_LIMIT`.
+        """Call XAPI and return the answer; `limit` in seconds, None for :data:`CALL_LIMIT`.
 
         Raises Unreadable: no client, no connection, no answer, an error.
         """
@@ -255,7 +266,7 @@ class Pool:
 
         from smfix.xapi.transport import SocketTransport, TlsTransport
 
-        # The client raises TypeError and KeyError on an answer that is none.
+        # The client raises TypeError and KeyError if the answer is malformed.
         self._trouble = (OSError, HTTPException, Error, ExpatError, ValueError, TypeError, KeyError, XenAPI.Failure)
         at = self._login
         if at.socket is not None:
@@ -269,15 +280,15 @@ class Pool:
         return session
 
     def _failed(self, method: str, error: Exception) -> Unreadable:
-        """What `error` means, in one line without any password; silence follows where nobody answers."""
+        """Return `error` as one line without any password; if XAPI does not answer, do not ask it for a while."""
         details = getattr(error, "details", None)
         if isinstance(details, list) and details:
-            said = " ".join(str(part) for part in details)[:_MOST_WORDS]
+            words = " ".join(str(part) for part in details)[:_MOST_WORDS]
             if details[0] == "HOST_IS_SLAVE":
                 return self._unheard(f"is a member of its pool; name the coordinator: {' '.join(details[1:])}")
             if "AUTHENTICATION" in str(details[0]):
                 return self._unheard(f"does not accept the credentials of {self._login.user}")
-            return Unreadable(f"XAPI ({self._login.where}) answers {method} with {said}")
+            return Unreadable(f"XAPI ({self._login.where}) answers {method} with {words}")
         if isinstance(error, TimeoutError):
             return self._unheard(f"did not answer {method} in time")
         if type(error).__name__ == "SSLCertVerificationError":
@@ -298,7 +309,7 @@ class Pool:
 def _disk(value: Any) -> PoolDisk:
     record = _record(value)
     config = _texts(record.get("sm_config", {}))
-    parent = config.get(records_module.PARENT_KEY)
+    parent = config.get(PARENT_KEY)
     vbds = record.get("VBDs", [])
     return PoolDisk(
         uuid=_text(record, "uuid").lower(),
@@ -306,7 +317,7 @@ def _disk(value: Any) -> PoolDisk:
         managed=record.get("managed") is not False,
         parent=parent.lower() if parent else None,
         vbds=tuple(str(one) for one in vbds) if isinstance(vbds, list) else (),
-        keys={key: mode for key, mode in config.items() if key.startswith(records_module.HOST_KEY)},
+        keys={key: mode for key, mode in config.items() if key.startswith(HOST_KEY)},
     )
 
 

@@ -1,4 +1,4 @@
-"""How the pool's XAPI is reached, and whether there is one: apart from the client, for most runs have none to ask."""
+"""Find out how to reach the pool's XAPI. Apart from the client, which most runs need not import."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Login(NamedTuple):
     ca: str | None = None
 
     def __repr__(self) -> str:
-        """Without the password."""
+        """Show all but the password."""
         return f"Login(socket={self.socket!r}, url={self.url!r}, user={self.user!r}, ca={self.ca!r})"
 
     @property
     def where(self) -> str:
-        """The other end, for people."""
+        """The address, for messages."""
         return self.socket or self.url
 
 
 def login(file: str | None, environment: Mapping[str, str], *, socket: str = SOCKET) -> Login | None:
-    """How to reach the pool: `file`, else ``SMFIX_XAPI_URL`` and its kin, else this host's socket, else None.
+    """Return how to reach the pool: `file`, else ``SMFIX_XAPI_URL`` and its kin, else this host's socket, else None.
 
     `file` is TOML (``url``, ``user``, ``password``, optional ``ca``) that only its owner may read. Raises
-    UsageError for one that says something else, Unreadable for one that cannot be read.
+    UsageError for a file with other contents, Unreadable for one that cannot be read.
     """
     if file is not None:
         return _remote(_read_login(file), file)

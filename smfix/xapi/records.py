@@ -1,9 +1,9 @@
-"""What a pool's database says of its disks, as values, and what follows from it. Pure.
+"""A pool's hosts, SRs and disks as values, and the attachments that follow from them. Pure.
 
-Theory. XAPI is the only one that knows every host. A disk that is attached has ``host_<OpaqueRef>`` =
-``RW`` or ``RO`` in the ``sm_config`` of its **leaf**; a hidden disk has none, so who uses it is told by the
-leaves below it (``vhd-parent``). The keys are made before a disk is attached and outlive a host that
-crashes: a key proves little, its absence much. While SM works at a disk it sets ``paused``, ``relinking`` or
+Theory. Only XAPI knows every host. A disk that is attached has ``host_<OpaqueRef>`` =
+``RW`` or ``RO`` in the ``sm_config`` of its **leaf**; a hidden disk has none, so its users
+are those of the leaves below it (``vhd-parent``). The keys are made before a disk is attached and outlive a host that
+crashes: a key proves little, its absence much. While SM works on a disk it sets ``paused``, ``relinking`` or
 ``activating``.
 
 Source: sm drivers/blktap2.py (``_add_tag``), cleanup.py (the switches ``gc`` and ``coalesce``).
@@ -19,10 +19,10 @@ HOST_KEY = "host_"
 PARENT_KEY = "vhd-parent"
 BUSY_KEYS = ("paused", "relinking", "activating")
 OURS = "smfix"
-"""The value of ``paused`` where smfix set it: SM looks for the key, and unpauses only ``true``."""
+"""The value of ``paused`` that smfix sets: SM looks for the key only, and unpauses only ``true``."""
 
 MAX_LEAVES = 64
-"""Leaves that are looked at for the names of VMs; a base copy can have hundreds."""
+"""Leaves whose VMs are named; a base copy can have hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class PoolDisk:
 
 @dataclass(frozen=True, slots=True)
 class PoolSr:
-    """An SR with all its disks, by UUID. `hosts`: OpaqueRefs of those where it is attached."""
+    """An SR with all its disks, by UUID. `hosts`: OpaqueRefs of those that have it attached."""
 
     uuid: str
     name: str
@@ -69,13 +69,13 @@ class PoolSr:
         return sum(not disk.managed and len(children[disk.uuid]) == 1 for disk in self.disks.values())
 
     def children(self, vdi: str) -> tuple[str, ...]:
-        """The UUIDs of the disks that depend on `vdi` directly."""
+        """Return the UUIDs of the disks that depend on `vdi` directly."""
         return tuple(self._children()[vdi])
 
     def leaves(self, vdi: str) -> tuple[PoolDisk, ...]:
-        """The disks at the end of every chain through `vdi`, itself where nothing depends on it.
+        """Return the leaves of every chain through `vdi`; `vdi` itself if no disk depends on it.
 
-        At most :data:`MAX_LEAVES`. A database that runs in a ring ends.
+        At most :data:`MAX_LEAVES`. A ring of parents in the database is no endless loop.
         """
         children = self._children()
         seen: set[str] = set()
@@ -117,9 +117,9 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class PoolDiskState:
-    """What XAPI says of one disk **now**.
+    """The state of one disk **now**.
 
-    `busy`: those of :data:`BUSY_KEYS` that are set. `left_over`: a pause that a killed smfix left behind.
+    `busy`: those of :data:`BUSY_KEYS` that are set. `left_over`: it is paused by a killed smfix.
     `shared`: its SR is shared. `is_master_here`: this host is the one where SM's locks for the SR count
     (the pool's coordinator for a shared one, the host with the PBD for a local one); `master` names it.
     `children`: UUIDs of the disks that depend on it.
@@ -137,9 +137,9 @@ class PoolDiskState:
 def attachments(
     sm_config: Mapping[str, str], hosts: Mapping[str, PoolHost], here: str | None
 ) -> tuple[Attachment, ...]:
-    """Where a disk is attached. `hosts`: by OpaqueRef. `here`: this host's UUID, None on no host.
+    """Return the attachments of a disk. `hosts`: by OpaqueRef. `here`: this host's UUID, None on no host.
 
-    A key with another value than ``RO`` counts as a writer's.
+    A key with another value than ``RO`` counts as a writer.
     """
     found = []
     for key, mode in sorted(sm_config.items()):
@@ -152,10 +152,10 @@ def attachments(
 
 
 def busy_keys(sm_config: Mapping[str, str]) -> tuple[str, ...]:
-    """What says that SM is at work on the disk; a pause of smfix's own is none of it."""
+    """Return the keys by which SM marks its work on the disk; a pause by smfix is not one of them."""
     return tuple(key for key in BUSY_KEYS if key in sm_config and not (key == "paused" and sm_config[key] == OURS))
 
 
 def vm_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once, sorted: a VM has several disks."""
+    """Return each name once, sorted: a VM has several disks."""
     return tuple(sorted({name for name in names if name}))

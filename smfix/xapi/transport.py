@@ -1,7 +1,7 @@
-"""How the XenAPI client reaches XAPI: the local socket or TLS, every call bounded in time and size.
+"""Connect the XenAPI client to XAPI: by the local socket or TLS, every call bounded in time and size.
 
-The client's own transports wait for ever, and read whatever comes. Imported only when a connection is made:
-it needs what the rest of smfix does without (HTTP, XML, TLS).
+The client's own transports wait for ever, and read answers of any size. Imported only when a connection is made,
+because no other part of smfix needs HTTP, XML and TLS.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MAX_ANSWER = 256 << 20
 
 
 _BUNDLES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
-"""Where distributions keep the CAs they trust: Red Hat's (dom0), Debian's, SUSE's."""
+"""The CA bundles of Red Hat (dom0), Debian and SUSE."""
 
 
 def system_authorities() -> str | None:
-    """The host's CAs, where OpenSSL looks in another place: ours may have been built on another distribution.
+    """Find the host's CAs if OpenSSL looks in another place: it may have been built on another distribution.
 
-    None where OpenSSL finds what it looks for, or there is nothing to be found.
+    None if OpenSSL finds its CAs, or if the host has none.
     """
     looked = ssl.get_default_verify_paths()
     if looked.cafile or looked.capath:
@@ -41,7 +41,7 @@ class _SocketConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """As the client's own, but within the limit, also where the server's queue is full for a while."""
+        """Connect within the time limit, and try again while the server's queue is full."""
         deadline = time.monotonic() + (self.timeout or 0)
         while True:
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -50,7 +50,7 @@ class _SocketConnection(http.client.HTTPConnection):
                 self.sock.connect(self._path)
             except OSError as error:
                 self.sock.close()
-                # EAGAIN, which a socket without a timeout would have waited out.
+                # EAGAIN: the queue is full; a socket without a timeout would wait.
                 if not isinstance(error, BlockingIOError) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
@@ -70,7 +70,7 @@ class _Bounded(xmlrpc.client.Transport):
         self._open: http.client.HTTPConnection | None = None
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        """The connection, which is kept for the next call; its timeout is the call's."""
+        """Return the connection, which is kept for the next call, with this call's timeout."""
         if self._open is None:
             self._open = self._new(host)
             self._connection = host, self._open
@@ -83,12 +83,12 @@ class _Bounded(xmlrpc.client.Transport):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Forget the connection: half an answer may be in it."""
+        """Forget the connection, which may hold half an answer."""
         self._open = None
         super().close()
 
     def request(self, *request: Any, **options: Any) -> Any:
-        """One call and its answer, within `limit` seconds. Raises what the client raises, and TimeoutError."""
+        """Make one call and return its answer. Raises what the client raises; TimeoutError after `limit` s."""
         self._deadline = time.monotonic() + self.limit
         try:
             return super().request(*request, **options)
@@ -97,7 +97,7 @@ class _Bounded(xmlrpc.client.Transport):
             raise
 
     def parse_response(self, response: http.client.HTTPResponse) -> Any:
-        """The answer. Raises OSError where it is too long, TimeoutError where it takes too long."""
+        """Return the answer. Raises OSError if it is too large, TimeoutError if it takes too long."""
         parser, target = self.getparser()
         size = 0
         while piece := response.read1(1 << 16):

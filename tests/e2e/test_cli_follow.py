@@ -399,7 +399,7 @@ def test_the_running_follower_is_told_to_read_its_policy_again(world):
         ends = time.monotonic() + 20
         while (run := world.run("service", "reload", "--state-dir", states)).code and time.monotonic() < ends:
             time.sleep(0.05)
-        assert f"told process {process.pid}" in run.err
+        assert f"sent SIGHUP to process {process.pid}" in run.err
         assert "policy" in process.stderr.readline()
     finally:
         process.terminate()

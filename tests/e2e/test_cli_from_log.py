@@ -126,7 +126,7 @@ def test_a_parent_is_treated_before_its_child(world, monkeypatch):
     order = []
     treat = repair.repair_image
     monkeypatch.setattr(
-        repair, "treat", lambda found, run_options: order.append(found.target.vdi) or treat(found, run_options)
+        repair, "repair_image", lambda found, run_options: order.append(found.target.vdi) or treat(found, run_options)
     )
     document = world.run("from-log", world.log, "--yes", "--json").json
     assert order == [BASE, LEAF]

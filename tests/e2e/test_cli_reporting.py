@@ -25,7 +25,7 @@ def copied(monkeypatch):
 def test_what_to_type_for_smfix(monkeypatch, capsys, report, hint):
     copied(monkeypatch)
     assert output.finish(report, {"exit": 4}, hint, as_json=False) == 4
-    assert capsys.readouterr().err == "smfix: where it says smfix, type /root/smfix: smfix itself is not on PATH\n"
+    assert capsys.readouterr().err == "smfix: type /root/smfix instead of smfix: smfix itself is not on PATH\n"
 
 
 def test_not_where_no_command_is_shown(monkeypatch, capsys):

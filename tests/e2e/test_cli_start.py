@@ -65,9 +65,9 @@ def test_a_command_is_lazy_too(world):
     world.damaged()
     world.smlog(failed())
     program = (
-        "import sys\nfrom smfix import cli\n"
-        f"cli.run(['from-log', {str(world.log)!r}, '--sr-mount', {str(world.mount)!r}])\n"
-        "print(sorted({'rich', 'dateutil'} & set(sys.modules)), file=sys.stderr)"
+        "import sys\nfrom smfix.cli import app\n"
+        f"app.run(['from-log', {str(world.log)!r}, '--sr-mount', {str(world.mount)!r}])\n"
+        "print(sorted({'rich', 'dateutil', 'logging'} & set(sys.modules)), file=sys.stderr)"
     )
     assert python(program).endswith("[]\n")
 
@@ -423,31 +423,6 @@ def test_the_first_sign_comes_before_the_imports(world):
     terminal = Terminal([*SMFIX, "from-log", str(world.log), "--dry-run", *world.options("from-log")])
     assert terminal.end() == 4
     assert terminal.seen.startswith("\rsmfix: starting\x1b[K\r\x1b[K")
-
-
-def test_a_line_that_stands_still_says_how_long(capfd, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr("sys.stderr.fileno", lambda: 2, raising=False)
-    before = signal.getsignal(signal.SIGALRM)
-    with console.pulse():
-        assert signal.getitimer(signal.ITIMER_REAL)[1] == 0.5
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        console.redraw("smfix: reading")
-        console._beat(0, None)
-        console._Drawn.since -= 7
-        console._beat(0, None)
-        console.redraw("")
-        console._Drawn.since -= 7
-        console._beat(0, None)  # nobody is told that nothing is done
-    assert signal.getsignal(signal.SIGALRM) is before
-    assert capfd.readouterr().err.count("smfix: reading (7 s)\x1b[K") == 1
-
-
-def test_no_timer_where_nobody_watches():
-    before = signal.getsignal(signal.SIGALRM)
-    with console.pulse():
-        assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_progress_in_numbers(capsys, monkeypatch):

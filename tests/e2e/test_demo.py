@@ -36,7 +36,7 @@ def test_it_proves_what_it_says_and_cleans_up(tmp_path):
     assert "ok       a second run writes nothing" in done.stdout
     assert "is as damaged as it was, byte for byte" in done.stdout
     assert done.stdout.endswith(
-        "claims proved. What was built is removed again.\n\n"
+        "claims proved. The disks are removed again.\n\n"
         "To keep the disks, and try the commands on them:\n   smfix demo --keep DIR\n"
         "On a host, to see what it would do there, and change nothing:\n   smfix from-log --dry-run\n"
     )
@@ -107,7 +107,7 @@ def broken(monkeypatch, tmp_path):
 
 def test_a_changed_guest_byte_is_seen(broken):
     """The proof is worth something: one byte of guest data less, and it fails."""
-    real = run_module.pipeline.from_log
+    real = run_module.from_log.from_log
     spoilt = []
 
     def spoiled(asked, run_options):
@@ -124,15 +124,15 @@ def test_a_changed_guest_byte_is_seen(broken):
             file.write(raw)
         return result
 
-    broken.patch.setattr(run_module.pipeline, "from_log", spoiled)
+    broken.patch.setattr(run_module.from_log, "from_log", spoiled)
     code, failed = broken.run()
     assert code is Exit.FAILED
     assert any("e25e01be reads as its guest wrote it" in line for line in failed)
 
 
 def test_a_missing_incident_is_seen(broken):
-    real = run_module.pipeline.from_log
-    broken.patch.setattr(run_module.pipeline, "from_log", lambda *each: (real(*each)[0], real(*each)[1][:2]))
+    real = run_module.from_log.from_log
+    broken.patch.setattr(run_module.from_log, "from_log", lambda *each: (real(*each)[0], real(*each)[1][:2]))
     code, failed = broken.run()
     assert code is Exit.FAILED
     assert "FAILED   the log's 8 damaged disks, no more and no less, each with its path" in failed[0]

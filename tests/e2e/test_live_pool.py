@@ -346,7 +346,7 @@ def test_a_followers_rescan_holds_up_no_other_call(pool, monkeypatch):
     scan = threading.Thread(target=lambda: told.append(commands._rescan(SR, RunOptions(pool=asked))))
     scan.start()
     assert begun.wait(30)
-    assert asked.standing(LEAF, SR).is_master_here
+    assert asked.disk_state(LEAF, SR).is_master_here
     asked.close()
     assert told == []
     may_end.set()

@@ -326,7 +326,7 @@ those in trouble, unreadable files, images, SRs, disks, repaired, sound, left, t
 of every SR and of every cause.
 
 The memory is that of all processes together: one for each core reads, one adds up. The reports are sorted in
-unnamed files below TMPDIR (`smfix/fleet/external_sort.py`), so it does not grow with the fleet; but the names of all
+unnamed files below TMPDIR (`smfix/fleet/sorted_store.py`), so it does not grow with the fleet; but the names of all
 hosts of one SR are in memory while that SR is added up, and a document is, whole, while it is read (32 MiB at most).
 """
 

@@ -17,7 +17,7 @@ FIRST = datetime(2026, 11, 20, 9, tzinfo=UTC)
 
 
 def sights(document):
-    return read_document(raw(document)).sights
+    return read_document(raw(document)).observations
 
 
 def test_an_incident_with_an_outcome():
@@ -52,7 +52,7 @@ def test_the_status_of_a_follower():
         ],
     }
     said = read_document(raw(document))
-    assert [one.status for one in said.sights] == ["resolved", "reported", "repaired"]
+    assert [one.status for one in said.observations] == ["resolved", "reported", "repaired"]
     assert said.trouble == ("its state is damaged",)
 
 
@@ -60,7 +60,7 @@ def test_images_that_were_looked_at():
     device = f"/dev/VG_XenStorage-{SR}/VHD-{OTHER}"
     document = check((path_of(BASE), "invalid"), (device, "in-use"), ("/images/x.vhd", "unreadable"), note="why")
     said = read_document(raw(document))
-    assert [(one.vdi, one.sr, one.status, one.codes, one.message) for one in said.sights] == [
+    assert [(one.vdi, one.sr, one.status, one.codes, one.message) for one in said.observations] == [
         (BASE, SR, "invalid", ("VHD101",), "why"),
         ("", None, "unreadable", (), "why"),
     ]
@@ -107,9 +107,9 @@ def test_a_host_that_could_not():
         (b"[]", "not a document of smfix"),
         (b"{}", "schema of the document is not text"),
         (b'{"schema": 1}', "is not text"),
-        (b'{"schema": "other/1"}', "'other/1', which is not merged here"),
-        (b'{"schema": "smfix.journal/1"}', "not merged here"),
-        (b'{"schema": "smfix.from-log/2", "incidents": []}', "a later smfix writes"),
+        (b'{"schema": "other/1"}', "'other/1', which cannot be merged"),
+        (b'{"schema": "smfix.journal/1"}', "cannot be merged"),
+        (b'{"schema": "smfix.from-log/2", "incidents": []}', "only a newer smfix reads"),
         (b'{"schema": "smfix.from-log/1", "incidents": 3}', "incidents of the document is not a list"),
         (b'{"schema": "smfix.from-log/1", "incidents": [3]}', "incidents[0] is not an object"),
         (b'{"schema": "smfix.from-log/1", "incidents": [], "n": 1e3, "m": NaN}', "NaN is not a number"),
@@ -145,7 +145,7 @@ def test_what_is_no_document_is_refused_with_its_reason(data, why):
 def test_what_is_beyond_the_bounds_is_counted(monkeypatch):
     monkeypatch.setattr(documents, "MOST_DISKS", 2)
     said = read_document(raw(from_log(*(incident() for _ in range(5)))))
-    assert (len(said.sights), said.left_out) == (2, 3)
+    assert (len(said.observations), said.left_out) == (2, 3)
     monkeypatch.setattr(documents, "MOST_VALUES", 10)
     with pytest.raises(NotADocument, match="more than 10 values"):
         read_document(raw(from_log(incident())))

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from fleet_values import BASE, LEAF, OTHER, SHARED, SR, check, error, from_log, incident, outcome, path_of, raw
 from smfix.fleet import merge as pictures
-from smfix.fleet.documents import DiskObservation, Said, read_document
+from smfix.fleet.documents import DiskObservation, HostDocument, read_document
 from smfix.fleet.merge import FleetMerge
 
 
 class Listed:
-    """A pile in memory."""
+    """A store in memory."""
 
-    def __init__(self, *, once=False):
-        self.values, self.once = [], once
+    def __init__(self, keys=1):
+        self.rows = []
 
-    def add(self, value):
-        self.values.append(value)
+    def add(self, *keys, value=None):
+        self.rows.append((*keys, value))
 
     def __iter__(self):
-        return iter(sorted(set(self.values) if self.once else self.values))
+        return iter(sorted(self.rows))
+
+    def count_distinct(self):
+        return len({row[0] for row in self.rows})
 
 
 def gathered(*documents):
     gathering = FleetMerge(Listed)
     for host, document in documents:
-        gathering.take(host, read_document(raw(document)))
+        gathering.add(host, read_document(raw(document)))
     return gathering
 
 
@@ -33,7 +36,7 @@ def merged(*documents):
 
 
 def told(picture):
-    return [(disk.told.vdi, disk.told.sr, disk.told.status) for disk in picture.each_disk()]
+    return [(disk.best.vdi, disk.best.sr, disk.best.status) for disk in picture.each_disk()]
 
 
 def srs(picture):
@@ -131,7 +134,7 @@ def test_exit_bits():
     assert merged(("a", sample(status="failed"))).exit == 12
     assert merged(("a", sample()), silent).exit == 9
     gathering = gathered(("a", sample()))
-    gathering.refuse("b", "it is empty")
+    gathering.add_unreadable("b", "it is empty")
     picture = gathering.picture()
     assert (picture.exit, picture.hosts, picture.silent, picture.unreadable) == (9, 2, 1, 1)
     assert [host.trouble for host in picture.each_host()] == [[], ["it is empty"]]
@@ -146,7 +149,7 @@ def test_the_most_urgent_come_first():
 
 def test_a_bug_report_names_its_hosts_itself():
     gathering = FleetMerge(Listed)
-    gathering.take("archive", Said("bug-report", (DiskObservation(BASE, SR, None, "reported", host="inner"),)))
+    gathering.add("archive", HostDocument("bug-report", (DiskObservation(BASE, SR, None, "reported", host="inner"),)))
     picture = gathering.picture()
     assert names(picture) == ["archive", "inner"]
     assert views(picture) == [{}, {"reported": 1}]
@@ -164,7 +167,9 @@ def test_what_is_beyond_a_bound_is_counted(monkeypatch):
         ("b", check((path_of(BASE), "valid"), (path_of(OTHER), "valid"), (path_of(BASE), "valid"))),
         ("b", check((path_of(LEAF), "valid"))),
     )
-    gathering.take("b", Said("bug-report", (DiskObservation(BASE, SR, None, "reported", host="inner"),), left_out=1))
+    gathering.add(
+        "b", HostDocument("bug-report", (DiskObservation(BASE, SR, None, "reported", host="inner"),), left_out=1)
+    )
     picture = gathering.picture()
     assert picture.total.disks == 2
     assert picture.images == 2
@@ -195,7 +200,7 @@ def test_views_of_one_disk_are_bounded(monkeypatch):
     monkeypatch.setattr(pictures, "MOST_VIEWS", 2)
     gathering = gathered(*((name, sample()) for name in "abc"))
     for _ in range(9):
-        gathering.refuse("a", "why")
+        gathering.add_unreadable("a", "why")
     picture = gathering.picture()
     (disk,) = picture.each_disk()
     assert list(disk.views) == ["a", "b"]

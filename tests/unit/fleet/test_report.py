@@ -6,18 +6,18 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import tarfile
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from fleet_values import BASE, LEAF, OTHER, SHARED, SR, check, error, from_log, incident, outcome, path_of
 from html_reader import Reader
-from smfix.fleet import external_sort, load, render
+from smfix.fleet import load, render, sorted_store
 from smfix.fleet.documents import read_document
-from smfix.fleet.external_sort import Pile
 from smfix.fleet.merge import FleetMerge, FleetPicture
+from smfix.fleet.sorted_store import SortedStore
 from smfix.smlog.incidents import KINDS
 from world import World, failed, make_world
 
@@ -199,13 +199,16 @@ def test_folders_in_folders(fleet):
 
 
 def test_no_room_for_what_is_sorted(fleet, monkeypatch):
-    monkeypatch.setattr(external_sort, "MOST", 1)
-    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    def fail(self, *keys, value=None):
+        raise sorted_store._failed(sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(SortedStore, "add", fail)
     fleet.put("a.json", from_log(incident()))
     run = fleet.report()
     assert run.code == 8
     assert run.err == (
-        "smfix: the temporary folder cannot be written to (No such file or directory); TMPDIR names another one\n"
+        "smfix: the temporary folder cannot be written to (database or disk is full); "
+        "SQLITE_TMPDIR or TMPDIR names another\n"
     )
 
 
@@ -273,7 +276,7 @@ def test_a_reader_that_dies_costs_its_file(fleet, monkeypatch):
 
     def deadly(data):
         said = real(data)
-        if any(sight.vdi.startswith("00000021") for sight in said.sights):
+        if any(sight.vdi.startswith("00000021") for sight in said.observations):
             os.kill(os.getpid(), signal.SIGKILL)
         return said
 
@@ -312,11 +315,11 @@ def test_no_memory_is_one_line(fleet, monkeypatch):
 
 
 def many(count: int, **options) -> FleetPicture:
-    picture = FleetMerge(Pile)
+    picture = FleetMerge(SortedStore)
     for number in range(count):
         sr = f"{number:08x}{SR[8:]}"
         document = from_log(incident(vdi=f"{number:08x}{BASE[8:]}", sr=sr, how=outcome("refused", **options)))
-        picture.take(f"h{number}", read_document(json.dumps(document).encode()))
+        picture.add(f"h{number}", read_document(json.dumps(document).encode()))
     return picture.picture()
 
 
@@ -332,8 +335,8 @@ def test_what_is_too_much_for_text_is_in_json():
 
 
 def test_what_was_left_out_is_said():
-    gathered = FleetMerge(Pile)
-    gathered.take(
+    gathered = FleetMerge(SortedStore)
+    gathered.add(
         "a", read_document(json.dumps(from_log(incident(sr=None, first_seen=None))).encode())._replace(left_out=3)
     )
     text = " ".join(render.text(gathered.picture()).split())
@@ -356,9 +359,9 @@ def test_names_are_cut():
 
 
 def test_a_disk_without_any_name():
-    gathered = FleetMerge(Pile)
+    gathered = FleetMerge(SortedStore)
     document = {"schema": "smfix.repair/1", "images": [{"path": "", "outcome": outcome("failed") | {"message": ""}}]}
-    gathered.take("a", read_document(json.dumps(document).encode()))
+    gathered.add("a", read_document(json.dumps(document).encode()))
     picture = gathered.picture()
     assert "a disk without a name" in render.text(picture)
     assert [table.rows[0][0] for table in render.tables(picture) if table.id == "left"] == ["a disk without a name"]

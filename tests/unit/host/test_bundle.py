@@ -28,7 +28,7 @@ UNPACKED = {
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch):
     monkeypatch.setattr(bundle, "_started", None)
-    monkeypatch.setattr(bundle, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(bundle, "end_with_parent", lambda: None)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, {}), ("", {}), ("/opt/lib", {"LD_LIBRARY_PATH": "/opt/lib"})])
@@ -77,7 +77,7 @@ def test_the_watchdog_of_the_parent_is_ours(monkeypatch):
 def test_who_kills_the_parent_ends_the_child():
     """A process that ends with its parent, in a process whose parent is killed."""
     child = (
-        "from smfix.host import packed; bundle._end_with_parent(); print('ready', flush=True); "
+        "from smfix.host import bundle; bundle.end_with_parent(); print('ready', flush=True); "
         "import time; time.sleep(60)"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"

@@ -138,7 +138,7 @@ def test_a_device_has_a_tail_and_its_footer_belongs_where_it_was():
 def test_without_a_header_nobody_knows_where_blocks_lie():
     raw = put(base(), 600, b"xxx")
     assert parts(raw) == [Part.BACKUP, Part.DAMAGED, Part.UNKNOWN, Part.FOOTER]
-    assert words(drawn(raw), Part.UNKNOWN) == ["not known: what would tell where the blocks lie is damaged"]
+    assert words(drawn(raw), Part.UNKNOWN) == ["not known: the structures that locate the blocks are damaged"]
 
 
 def test_a_damaged_bat_and_batmap_are_pieces():

@@ -60,7 +60,7 @@ def test_the_table():
         _waiting("repaired", outcome()),
     ]
     shown = follow_report.table([_follower(running=False, unread=None, gaps=2, lost=9, incidents=incidents)])
-    assert "nobody follows it now; not there now" in shown
+    assert "not followed now; not there now" in shown
     assert "text was gone 2 times before it was read (9 bytes known)" in shown
     assert "1 waiting, 1 seen, 1 confirmed, 1 repaired" in shown
     assert f"  waiting    2026-01-02                {VDI} needs-confirm\n      asks\n" in shown

@@ -15,7 +15,7 @@ def image(name: str, *findings, parent: str | None = None) -> CheckedImage:
 
 
 def told(*images: CheckedImage) -> list[str]:
-    return next_steps.onward(images, lambda paths: f"repair {' '.join(paths)}", 2).splitlines()
+    return next_steps.suggest(images, lambda paths: f"repair {' '.join(paths)}", 2).splitlines()
 
 
 def test_sound_images_lead_nowhere():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from report_values import LOST_FOOTER, SR, plan
-from smfix.report.summary import Left, not_asked, overview, short, standing, way_back
+from smfix.report.summary import Left, not_asked, overview, short, undo_line, why_left
 from smfix.values import Outcome, Reason, Status
 
 
@@ -101,21 +101,21 @@ def test_what_a_name_holds_cannot_act():
 @pytest.mark.parametrize("status", list(Status))
 @pytest.mark.parametrize("reason", [None, *Reason])
 def test_every_standing_has_words(status, reason):
-    words = standing(Outcome(status, "said", reason))
+    words = why_left(Outcome(status, "said", reason))
     assert words
     assert "Reason" not in words
 
 
 def test_codes_are_named_where_they_are_the_reason():
     errors = (LOST_FOOTER, LOST_FOOTER)
-    assert standing(Outcome(Status.REFUSED, "", Reason.NO_FIX, remaining=errors)) == "no repair for it (VHD101)"
+    assert why_left(Outcome(Status.REFUSED, "", Reason.NO_FIX, remaining=errors)) == "no repair for it (VHD101)"
     partly = Outcome(Status.PARTLY_REPAIRED, "", remaining=errors)
-    assert standing(partly) == "repaired in part (VHD101)"
+    assert why_left(partly) == "repaired in part (VHD101)"
 
 
 def test_the_codes_that_want_a_consent_are_named():
     asked = Outcome(Status.REFUSED, "", Reason.NEEDS_CONFIRM, plan=plan(needs=("VHD105", "VHD201")))
-    assert standing(asked) == "needs your consent to VHD105, VHD201"
+    assert why_left(asked) == "needs your consent to VHD105, VHD201"
 
 
 def repaired(*ids, more=" --journal-dir /j"):
@@ -124,15 +124,15 @@ def repaired(*ids, more=" --journal-dir /j"):
 
 def test_one_line_undoes_the_whole_run():
     others = [Outcome(Status.REFUSED, "said", Reason.IN_USE), Outcome(Status.REPAIRED, "said")]
-    assert way_back([*repaired("20261127-1", "20261127-2"), *others, *repaired("20261127-3")]) == (
+    assert undo_line([*repaired("20261127-1", "20261127-2"), *others, *repaired("20261127-3")]) == (
         "To undo all 3 repairs of this run (it asks before each):\n"
         '   for id in 20261127-3 20261127-2 20261127-1; do smfix undo "$id" --journal-dir /j; done'
     )
 
 
 def test_no_line_where_each_card_says_it():
-    assert way_back([]) == ""
-    assert way_back(repaired("20261127-1")) == ""
+    assert undo_line([]) == ""
+    assert undo_line(repaired("20261127-1")) == ""
     lists = "repairs of this run: `smfix journal` lists them."
-    assert way_back([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == f"To undo all 2 {lists}"
-    assert way_back(repaired(*map(str, range(51)))) == f"To undo all 51 {lists}"
+    assert undo_line([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == f"To undo all 2 {lists}"
+    assert undo_line(repaired(*map(str, range(51)))) == f"To undo all 51 {lists}"

@@ -238,7 +238,7 @@ def test_of_several_images_too():
 
 
 def test_what_became_of_a_disk_that_somebody_agreed_to():
-    assert text.came_of(None, outcome(message="repaired and verified")).startswith(
+    assert text.repaired_now(None, outcome(message="repaired and verified")).startswith(
         "   result   repaired and verified\n   undo "
     )
-    assert text.came_of("/a\x1b", outcome(undo=None)).startswith("\n/a\\x1b\n   result ")
+    assert text.repaired_now("/a\x1b", outcome(undo=None)).startswith("\n/a\\x1b\n   result ")

@@ -248,7 +248,7 @@ class Pool:
         if isinstance(self.answer, Unreadable):
             raise self.answer
 
-    def standing(self, vdi: str, sr: str) -> PoolDiskState:
+    def disk_state(self, vdi: str, sr: str) -> PoolDiskState:
         assert (vdi, sr) == (VDI, SR)
         if isinstance(self.answer, Unreadable):
             raise self.answer

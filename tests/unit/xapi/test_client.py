@@ -52,16 +52,16 @@ def pool(path):
 
 
 def test_nobody_has_it(pool):
-    standing = pool.standing(LEAF, SR)
+    standing = pool.disk_state(LEAF, SR)
     assert (standing.attached, standing.busy, standing.left_over) == ((), (), False)
     assert (standing.shared, standing.is_master_here) == (True, True)
     assert standing.master == "xen-1 (192.0.2.1)"
-    assert pool.standing(BASE, SR).children == (LEAF,)
+    assert pool.disk_state(BASE, SR).children == (LEAF,)
 
 
 def test_keys_of_hosts(server, pool):
     server.config(LEAF).update({f"host_{ME}": "RO", f"host_{THEM}": "RW", f"host_{GONE}": "RW"})
-    gone, me, them = pool.standing(LEAF, SR).attached
+    gone, me, them = pool.disk_state(LEAF, SR).attached
     assert (me.words, me.writes, me.is_here) == ("host xen-1 read-only", False, True)
     assert (them.words, them.writes, them.is_here) == ("host xen-2 read-write", True, False)
     assert (gone.host, gone.is_here) == (None, False)
@@ -71,19 +71,19 @@ def test_keys_of_hosts(server, pool):
 @pytest.mark.parametrize("key", ["paused", "relinking", "activating"])
 def test_sm_is_at_work(server, pool, key):
     server.config(LEAF)[key] = "true"
-    assert pool.standing(LEAF, SR).busy == (key,)
+    assert pool.disk_state(LEAF, SR).busy == (key,)
 
 
 def test_who_is_master(server, path):
     server.master = THEM
-    elsewhere = Pool(Login(socket=str(path)), here=HERE).standing(LEAF, SR)
+    elsewhere = Pool(Login(socket=str(path)), here=HERE).disk_state(LEAF, SR)
     assert (elsewhere.is_master_here, elsewhere.master) == (False, "xen-2 (192.0.2.2)")
     server.sr["shared"] = False
     server.pbds = {"p": {"host": ME, "currently_attached": True}, "q": {"host": THEM, "currently_attached": False}}
-    assert Pool(Login(socket=str(path)), here=HERE).standing(LEAF, SR).is_master_here
-    assert not Pool(Login(socket=str(path)), here=None).standing(LEAF, SR).is_master_here
+    assert Pool(Login(socket=str(path)), here=HERE).disk_state(LEAF, SR).is_master_here
+    assert not Pool(Login(socket=str(path)), here=None).disk_state(LEAF, SR).is_master_here
     server.pbds = {}
-    assert Pool(Login(socket=str(path)), here=HERE).standing(LEAF, SR).master == "a host that XAPI does not name"
+    assert Pool(Login(socket=str(path)), here=HERE).disk_state(LEAF, SR).master == "a host that XAPI does not name"
 
 
 def test_names_of_a_base_copy_are_those_of_its_leaves(server, pool):
@@ -125,10 +125,10 @@ def test_what_was_warmed_is_not_asked_for_behind_the_locks(server, path):
     pool.warm(SR)
     now[0] += 1.5 * client.MEMORY
     server.calls.clear()
-    pool.standing(LEAF, SR)
+    pool.disk_state(LEAF, SR)
     assert server.calls == ["VDI.get_by_uuid", "VDI.get_sm_config"]
     now[0] += client.MEMORY
-    pool.standing(LEAF, SR)
+    pool.disk_state(LEAF, SR)
     assert "VDI.get_all_records_where" in server.calls
     pool.close()
 
@@ -138,7 +138,7 @@ def test_a_scan_and_an_error_of_xapis(server, pool):
     assert server.scans == 1
     with pytest.raises(Unreadable, match="answers SR.get_by_uuid with UUID_INVALID SR nothing"):
         pool.scan("nothing")
-    assert pool.standing(LEAF, SR)  # an error is an answer: it is asked again
+    assert pool.disk_state(LEAF, SR)  # an error is an answer: it is asked again
 
 
 def test_a_lost_session_is_renewed(server, pool):
@@ -163,7 +163,7 @@ def test_the_session_is_ended(server, path):
 def test_a_pause_is_there_while_it_lasts(server, pool):
     with pool.paused(LEAF):
         assert server.config(LEAF)["paused"] == "smfix"
-        assert pool.standing(LEAF, SR).busy == ()
+        assert pool.disk_state(LEAF, SR).busy == ()
     assert "paused" not in server.config(LEAF)
 
 
@@ -176,7 +176,7 @@ def test_a_pause_of_sms_stays(server, pool):
 
 def test_what_a_killed_smfix_left_is_taken_over(server, pool):
     server.config(LEAF)["paused"] = "smfix"
-    assert pool.standing(LEAF, SR).left_over
+    assert pool.disk_state(LEAF, SR).left_over
     with pool.paused(LEAF):
         pass
     assert "paused" not in server.config(LEAF)
@@ -196,14 +196,14 @@ def test_a_pause_that_cannot_be_ended_is_told(server, path):
 def test_nobody_listens(tmp_path):
     pool = Pool(Login(socket=str(tmp_path / "none")), here=HERE)
     with pytest.raises(Unreadable, match="cannot be asked: No such file or directory"):
-        pool.standing(LEAF, SR)
+        pool.disk_state(LEAF, SR)
 
 
 def test_gone_in_the_middle_of_a_call(server, pool):
-    pool.standing(LEAF, SR)
+    pool.disk_state(LEAF, SR)
     server.hooks["VDI.get_sm_config"] = server.cut
     with pytest.raises(Unreadable, match="cannot be asked"):
-        pool.standing(LEAF, SR)
+        pool.disk_state(LEAF, SR)
 
 
 def test_silence_is_remembered_then_asked_again(server, tmp_path):
@@ -221,14 +221,14 @@ def test_silence_is_remembered_then_asked_again(server, tmp_path):
 
 
 def test_a_slow_server_costs_its_limit_once(server, pool, monkeypatch):
-    pool.standing(LEAF, SR)
+    pool.disk_state(LEAF, SR)
     monkeypatch.setattr(client, "NOW_LIMIT", 0.2)
     wake = threading.Event()
     server.hooks["VDI.get_sm_config"] = lambda: wake.wait(5)
     begun = time.monotonic()
     for _ in range(10):
         with pytest.raises(Unreadable, match=r"did not answer VDI.get_sm_config in time"):
-            pool.standing(LEAF, SR)
+            pool.disk_state(LEAF, SR)
     assert time.monotonic() - begun < 1.5
     wake.set()
 
@@ -314,7 +314,7 @@ def test_without_the_client(path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "XenAPI", None)
     with pytest.raises(Unreadable, match=r"XenAPI is not installed \(pip install 'smfix\[xapi\]'\)"):
-        Pool(Login(socket=str(path)), here=HERE).standing(LEAF, SR)
+        Pool(Login(socket=str(path)), here=HERE).disk_state(LEAF, SR)
 
 
 # ------------------------------------------------------------------------------ a remote pool
@@ -335,7 +335,7 @@ def remote(server, pki, **other) -> Pool:
 def test_a_remote_pool_by_tls(server, pki):
     pool = remote(server, pki)
     assert pool.names(LEAF, SR).vms == ("web01",)
-    assert not pool.standing(LEAF, SR).is_master_here
+    assert not pool.disk_state(LEAF, SR).is_master_here
     pool.close()
 
 

@@ -10,7 +10,9 @@ from functools import cache
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems import bat, bat_repair, batmap, chain, fixed, footer, footer_conflict, header, quiet
 from smfix.formats.vhd.problems.problem import Context, Problem, found
-from smfix.values import Damaged, Diagnosis, Finding, Severity, Verdict
+from smfix.values import Damaged, Diagnosis, Finding, Log, Severity, Verdict
+
+_log = Log(__name__)
 
 PROBLEMS: tuple[Problem, ...] = (
     footer.IN_USE,
@@ -43,6 +45,7 @@ def diagnose(image: VhdImage, context: Context) -> Diagnosis:
         return Diagnosis(Verdict.NOT_A_VHD, ())
     claims = tuple(claim for claim in quiet.CLAIMS if claim.holds(image, context))
     findings = tuple(found(problem, hit) for problem in _asked(claims) for hit in problem.detect(image, context))
+    _log.debug("asked %d of %d rows, hit %s", len(_asked(claims)), len(PROBLEMS), [one.code for one in findings])
     return Diagnosis(verdict(findings, image), findings)
 
 
