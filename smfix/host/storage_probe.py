@@ -104,9 +104,14 @@ def is_silent(path: str) -> bool:
 
 
 def _told(questions: Mapping[str, Callable[[], bytes]], limit: float, say: wait_notice.Say | None) -> dict[str, bytes]:
-    children = {name: _sent(ask) for name, ask in questions.items()}
-    waiting = {pipe: name for name, (_, pipe) in children.items()}
+    children: dict[str, tuple[int, int]] = {}
     heard: dict[str, bytes] = {}
+    for name, ask in questions.items():
+        try:
+            children[name] = _sent(ask)
+        except OSError:  # no process can be made: then this one asks, and waits as long as it takes
+            heard[name] = _answer(ask)
+    waiting = {pipe: name for name, (_, pipe) in children.items()}
     begin = time.monotonic()
     try:
         while waiting and (left := begin + limit - time.monotonic()) > 0:
@@ -127,18 +132,29 @@ def _told(questions: Mapping[str, Callable[[], bytes]], limit: float, say: wait_
 def _sent(ask: Callable[[], bytes]) -> tuple[int, int]:
     """A child that asks: its pid, and the pipe that has its answer, and ends when it has come back."""
     pipe, other = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(pipe)
+        os.close(other)
+        raise
     if pid == 0:
         try:
             # A stuck child must keep neither the parent's stdout nor its locks open.
             os.dup2(other, 0)
             os.closerange(1, _MOST_OPEN)
-            with suppress(OSError, ValueError):
-                os.write(0, ask())
+            os.write(0, _answer(ask))
         finally:
             os._exit(0)
     os.close(other)
     return pid, pipe
+
+
+def _answer(ask: Callable[[], bytes]) -> bytes:
+    """The answer; empty for a question that fails."""
+    with suppress(OSError, ValueError):
+        return ask()
+    return b""
 
 
 def _touch(path: str) -> bytes:

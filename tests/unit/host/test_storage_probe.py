@@ -53,3 +53,11 @@ def test_a_file_is_known_as_stat_knows_it(tmp_path, monkeypatch, has_statx):
         assert file_id(str(path)) == (about.st_mode, about.st_dev, about.st_ino, about.st_rdev)
     with pytest.raises(FileNotFoundError):
         file_id(str(tmp_path / "none"))
+
+
+def test_if_no_process_can_be_made_this_one_asks(tmp_path, monkeypatch):
+    def no_process():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(storage_probe.os, "fork", no_process)
+    assert storage_probe.silent([str(tmp_path), str(tmp_path / "missing")]) == frozenset()
