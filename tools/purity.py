@@ -68,15 +68,14 @@ ACTS = (
     "smfix.repair.journal_store",
     "smfix.repair.recovery",
     "smfix.repair.undo",
-    "smfix.smlog.archives",
-    "smfix.smlog.beside",
-    "smfix.smlog.parts",
-    "smfix.smlog.follow",
-    "smfix.smlog.rotated",
-    "smfix.smlog.source",
-    "smfix.smlog.streams",
-    "smfix.smlog.unpack",
-    "smfix.smlog.workers",
+    "smfix.smlog.inputs.archive",
+    "smfix.smlog.inputs.rotation",
+    "smfix.smlog.inputs.read_ahead",
+    "smfix.smlog.inputs.tail",
+    "smfix.smlog.inputs.rotation",
+    "smfix.smlog.reader",
+    "smfix.smlog.inputs.discover",
+    "smfix.smlog.inputs.decompress",
 )
 
 

@@ -171,12 +171,12 @@ def _read_content(path: str) -> HostDocument:
 
 
 def _read_archive(path: str, head: bytes) -> HostDocument:
-    from smfix.smlog.tarball import is_tar
-    from smfix.smlog.unpack import packing
+    from smfix.smlog.inputs.decompress import packing
+    from smfix.smlog.inputs.tarball import is_tar
 
     if not (head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or is_tar(head) or packing(head) is not None):
         raise NotADocument("it is neither an output of smfix nor an archive")
-    from smfix.smlog.source import read_logs  # imported here: JSON documents need no reader of logs
+    from smfix.smlog.reader import read_logs  # imported here: JSON documents need no reader of logs
 
     reading = read_logs([path], tz=None, year=None, since=None, until=None)
     if not reading.files:

@@ -24,6 +24,7 @@ _KINDS = {
     "leaf-coalesce-corrupted": "leaf-coalesce stopped at the disk: its check failed",
     "footer-invalid": "vhd-util found the footer invalid",
     "backup-footer-invalid": "vhd-util found the backup footer invalid",
+    "tool-crashed": "vhd-util crashed on the image",
     "footer-mismatch": "vhd-util found footer and backup footer to differ",
     "header-invalid": "vhd-util found the header invalid",
     "bat-invalid": "vhd-util found the BAT invalid",

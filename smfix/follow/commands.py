@@ -30,8 +30,8 @@ from smfix.follow.state_store import StateFile, read_state, state_files
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.host import atomic_file, kernel_path
 from smfix.report import follow_report
-from smfix.smlog.follow import Tail
-from smfix.smlog.source import zone_of
+from smfix.smlog.inputs.tail import Tail
+from smfix.smlog.reader import zone_of
 from smfix.usecases.from_log import RunOptions, rescan
 from smfix.values import Outcome, Status
 

@@ -32,12 +32,12 @@ from smfix.follow.state_store import StateFile
 from smfix.follow.tracker import Tracker, incident
 from smfix.host import atomic_file
 from smfix.report import follow_report, jsondoc
-from smfix.smlog.events import Failure
-from smfix.smlog.follow import Tail
-from smfix.smlog.lines import REACH_BACK
-from smfix.smlog.live import LiveReader
-from smfix.smlog.marks import Chunk
-from smfix.smlog.stamps import Calendar, Localize, Stamp
+from smfix.smlog.correlate.failures import Failure
+from smfix.smlog.inputs.tail import Tail
+from smfix.smlog.inputs.tail_position import Chunk
+from smfix.smlog.parse.timestamps import Calendar, Localize, Stamp
+from smfix.smlog.parse.window import REACH_BACK
+from smfix.smlog.scanner import Scanner
 from smfix.usecases.from_log import RunOptions
 from smfix.values import Outcome, Status, TreatedIncident
 
@@ -146,11 +146,11 @@ class Follower:
             self._say(f"smfix: the state cannot be read ({error}); it is {aside} now, and all of the log is read anew")
             return FollowerState(os.path.abspath(self._asked.log))
 
-    def _resumed_reader(self) -> LiveReader:
+    def _resumed_reader(self) -> Scanner:
         """A reader that knows the lines in front of the place where the last run stopped."""
         context = self._tail.context(REACH_BACK)
         start = self._ledger.place - sum(len(chunk.data) for chunk in context)
-        reader = LiveReader(place=start, begin=self._ledger.settled)
+        reader = Scanner(place=start, begin=self._ledger.settled, grows=True)
         for chunk in context:
             reader.feed(chunk.data, self._index(chunk.file), chunk.first_line, time.monotonic())
         return reader

@@ -15,11 +15,11 @@ from datetime import datetime
 from typing import Any
 
 from smfix.follow.incident_state import IncidentState, Stage
-from smfix.smlog.complaints import Weight
-from smfix.smlog.events import Failure, Quote
-from smfix.smlog.marks import Head, Mark, Position
-from smfix.smlog.proofs import Proof, Strength
-from smfix.smlog.stamps import Stamp
+from smfix.smlog.correlate.failures import Failure, Quote
+from smfix.smlog.inputs.tail_position import Head, Mark, Position
+from smfix.smlog.parse.timestamps import Stamp
+from smfix.smlog.rules.resolutions import Proof, Strength
+from smfix.smlog.rules.tool_output import Weight
 
 SCHEMA = "smfix.state/1"
 MOST_CASES = 2_000

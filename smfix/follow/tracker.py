@@ -1,6 +1,6 @@
 """The incidents of a log that grows: each report and each proof finds its case. Pure.
 
-Which report belongs to which incident is :mod:`smfix.smlog.incidents`' to say, live as in a log that
+Which report belongs to which incident is :mod:`smfix.smlog.correlate.incidents`' to say, live as in a log that
 is read whole; a register is rebuilt from what the ledger remembers, so a restart changes nothing.
 """
 
@@ -11,9 +11,9 @@ from datetime import datetime
 
 from smfix.follow.incident_state import IncidentState, Stage, begun, proved, reported
 from smfix.follow.state import MOST_CASES, FollowerState, TrackedIncident
-from smfix.smlog.events import Failure, bounded
-from smfix.smlog.incidents import KINDS, Gathering, Register, incident_id
-from smfix.smlog.proofs import Proof
+from smfix.smlog.correlate.failures import Failure, bounded
+from smfix.smlog.correlate.incidents import KINDS, IncidentBuilder, Register, incident_id
+from smfix.smlog.rules.resolutions import Proof, Renamed
 from smfix.values import Evidence, Incident, State, VdiRef
 
 TimeOf = Callable[[Failure], datetime | None]
@@ -37,7 +37,7 @@ class Tracker:
         }
 
     def take(
-        self, event: Failure | Proof, now: datetime, time_of: TimeOf
+        self, event: Failure | Proof | Renamed, now: datetime, time_of: TimeOf
     ) -> list[tuple[TrackedIncident, IncidentState | None]]:
         """File `event`; the cases it changed, their lives moved on, with the life each had before."""
         if isinstance(event, Failure) and len(self._ledger.cases) >= MOST_CASES:
@@ -46,6 +46,8 @@ class Tracker:
             self.left_out += 1
             return []
         self._register.take(event)
+        if isinstance(event, Renamed):
+            return [self._rename(one, now) for one in self._register.found if one.renamed is event]
         if isinstance(event, Proof):
             return [self._settle(one, event, now) for one in self._register.found if one.proof is event]
         gathered = next((one for one in reversed(self._register.found) if one.last is event), None)
@@ -54,15 +56,23 @@ class Tracker:
             return []
         return [self._file(gathered, event, now, time_of(event) or now)]
 
-    def _settle(self, gathered: Gathering, proof: Proof, now: datetime) -> tuple[TrackedIncident, IncidentState]:
+    def _settle(self, gathered: IncidentBuilder, proof: Proof, now: datetime) -> tuple[TrackedIncident, IncidentState]:
         case = self._ledger.cases[self._of[id(gathered)]]
         before = case.life
         case.proof = proof
         case.life = proved(before, now)
         return case, before
 
+    def _rename(self, gathered: IncidentBuilder, now: datetime) -> tuple[TrackedIncident, IncidentState]:
+        """The storage manager gave the image another name: it is looked for by that one."""
+        case = self._ledger.cases[self._of[id(gathered)]]
+        before = case.life
+        case.vdi, case.path, case.quotes = gathered.vdi, gathered.path, gathered.quotes
+        case.life = reported(before, now)
+        return case, before
+
     def _file(
-        self, gathered: Gathering, event: Failure, now: datetime, moment: datetime
+        self, gathered: IncidentBuilder, event: Failure, now: datetime, moment: datetime
     ) -> tuple[TrackedIncident, IncidentState | None]:
         bare = event._replace(evidence=())
         gathered.first = gathered.first and gathered.first._replace(evidence=())
@@ -87,7 +97,7 @@ class Tracker:
         case.count, case.quotes, case.proof = gathered.count, gathered.quotes, gathered.proof
         return case, before
 
-    def _name(self, gathered: Gathering) -> str:
+    def _name(self, gathered: IncidentBuilder) -> str:
         """The incident's stable id, as `from-log` gives it: of host, SR, and the VDI's first digits."""
         key = (gathered.voice[0] or "", gathered.sr or "", gathered.vdi[:8])
         name = incident_id(*key, "")

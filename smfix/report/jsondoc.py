@@ -155,7 +155,7 @@ def incident(value: TreatedIncident) -> Document:
     reported = value.incident
     return {
         **picked(value, "id vdi sr path names"),
-        **picked(reported, "kinds first_seen last_seen count"),
+        **picked(reported, "host kinds first_seen last_seen count"),
         "state": value.state.value,
         **picked(reported, "evidence"),
         "outcome": None if value.outcome is None else outcome(value.outcome),

@@ -38,8 +38,6 @@ def from_log(reading: LogReading, incidents: Sequence[TreatedIncident], rescans:
     parts += [incident(number, treated) for number, treated in enumerate(incidents, 1)]
     parts += [_rescanned(one) for one in rescans]
     parts.append(sum_up(incidents, within=reading.since is not None or reading.until is not None))
-    if not incidents and reading.bytes and reading.first is None and reading.last is None:
-        parts[-1] += "\nNo line of it has the form of a storage log: is it the right file?"
     left = [
         Left(number, short(one.vdi) or "a disk without a UUID", one.outcome)
         for number, one in enumerate(incidents, 1)

@@ -151,7 +151,7 @@ def from_log(
     Parents are treated before their children. `progress` is told of bytes read, `each` of disks treated, `after`
     what became of each. Raises Unreadable for a log, UsageError for an option.
     """
-    from smfix.smlog.source import read_logs  # only here: the other commands start without it
+    from smfix.smlog.reader import read_logs  # only here: the other commands start without it
 
     mounts = sr_mounts(run_options.sr_mounts)
     reading = read_logs(
@@ -178,7 +178,7 @@ def from_log(
 
 def _with_beside(reading: LogReading, asked: LogQuestion, run_options: RunOptions) -> LogReading:
     """The reading, and which older logs beside a log that was named were not read."""
-    from smfix.smlog.beside import siblings
+    from smfix.smlog.inputs.rotation import siblings
 
     read = {os.path.realpath(file) for file in map(typed, reading.files) if os.path.isabs(file)}
     named = [typed(name) for name in asked.names if name != "-" and os.path.isfile(name)]
@@ -195,7 +195,7 @@ def _ids(incidents: Sequence[Incident]) -> list[str]:
 
     Where two disks share those, their whole names are taken.
     """
-    from smfix.smlog.incidents import incident_id
+    from smfix.smlog.correlate.incidents import incident_id
 
     keys = [(one.host or "", one.sr or "", one.vdi.text[:8]) for one in incidents]
     shared = Counter(keys)

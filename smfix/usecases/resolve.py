@@ -76,13 +76,21 @@ def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequenc
             "name the mount point with --sr-mount",
             next=(command(["xe", "pbd-list", f"sr-uuid={sr}", "params=host-uuid,currently-attached"]),),
         )
-    asked = f"uuid={vdi}" if is_uuid(vdi) else "params=uuid,sr-uuid,name-label"
     return Outcome(
         Status.NOT_FOUND,
         f"no such image on this host; looked at: {looked}. Run smfix where its SR is attached, or name the "
         "mount point with --sr-mount",
-        next=(command(["xe", "vdi-list", asked]),),
+        next=(_look_up(vdi, sr),),
     )
+
+
+def _look_up(vdi: str, sr: str | None) -> str:
+    """What lists that disk in the pool's database; `xe` cannot match the first digits of a UUID, so grep does."""
+    if is_uuid(vdi):
+        return command(["xe", "vdi-list", f"uuid={vdi}"])
+    within = [f"sr-uuid={sr}"] if sr is not None and is_uuid(sr) else []
+    listed = command(["xe", "vdi-list", *within, "params=uuid,sr-uuid,name-label"])
+    return f"{listed} | {command(['grep', '-A2', f': {vdi}'])}" if vdi else listed
 
 
 def _is_attached(sr: str, mounts: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from smfix.cli import app
 from smfix.demo import run as run_module
 from smfix.demo.disks import DISKS, SR
 from smfix.errors import UsageError, WriteFailed
-from smfix.smlog.source import read_logs
+from smfix.smlog.reader import read_logs
 from smfix.values import Exit, Status
 
 

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import need_tool
 
 from browser import LIMIT, Browser
+from needed_tools import need_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("index.html", "reference/findings.html", "howto/follow.html", "evidence/matrix.html", "adr/index.html")

@@ -37,7 +37,7 @@ def logged(monkeypatch, run_options):
 
     def treat(*incidents):
         reading = LogReading(("x",), 1, None, None, False, False, incidents)
-        monkeypatch.setattr("smfix.smlog.source.read_logs", lambda *_, **__: reading)
+        monkeypatch.setattr("smfix.smlog.reader.read_logs", lambda *_, **__: reading)
         return from_log.from_log(LogQuestion(("x",)), run_options)[1]
 
     return treat
@@ -101,7 +101,9 @@ def test_not_found_says_where_it_looked_and_what_to_ask(world, logged):
     assert whole.outcome.next == (f"xe vdi-list uuid={BASE}",)
     assert part.outcome.status is Status.NOT_FOUND
     assert part.vdi == "5b0c1a7e"
-    assert part.outcome.next == ("xe vdi-list params=uuid,sr-uuid,name-label",)
+    assert part.outcome.next == ("xe vdi-list params=uuid,sr-uuid,name-label | grep -A2 ': 5b0c1a7e'",)
+    (known,) = logged(incident("5b0c1a7e", sr=OTHER))
+    assert known.outcome.next[-1].startswith(("xe pbd-list", f"xe vdi-list sr-uuid={OTHER}"))
 
 
 def test_an_sr_that_cannot_be_listed_fails_its_incident_only(world, logged, monkeypatch):

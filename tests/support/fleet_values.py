@@ -50,6 +50,7 @@ def incident(vdi: str = BASE, sr: str | None = SR, how: dict[str, Any] | None = 
         "vdi": vdi,
         "sr": sr,
         "path": None,
+        "host": None,
         "names": NAMES,
         "kinds": ["footer-invalid"],
         "first_seen": WHEN,

@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 
-from smfix.smlog.engine import fastest_engine
-from smfix.smlog.incidents import Gathering, Register
-from smfix.smlog.lines import Block
-from smfix.smlog.paste import mend
-from smfix.smlog.sweep import Sweep, Tally
+from smfix.smlog.correlate.incidents import IncidentBuilder, Register
+from smfix.smlog.inputs.unwrap_paste import mend
+from smfix.smlog.parse.literal_search import fastest_engine
+from smfix.smlog.parse.window import Block
+from smfix.smlog.scanner import Scanner
 from smlog_corpus import TRUTHS, log_of
 
 JUNK = [
@@ -64,30 +64,30 @@ def mutated(line: bytes, others: list[bytes], chance: random.Random) -> bytes:
 
 
 def read(text: bytes, chance: random.Random) -> Register:
-    """What a sweep over `text`, in blocks of any size, finds."""
+    """What a scan of `text`, in blocks of any size, finds."""
     if paste := mend(text):
         text = paste.data
-    sweep = Sweep(fastest_engine())
     register = Register()
+    scanner = Scanner(fastest_engine(), wanted=register.in_question)
     lines = text.split(b"\n")
     step = chance.choice((3, 50, 100_000))
     first = 1
     for start in range(0, len(lines), step):
         data = b"\n".join(lines[start : start + step]) + b"\n"
-        for event in sweep.feed(Block(data, len(data), 0, first, data.count(b"\n"))):
-            register.take(event)  # type: ignore[arg-type]
-        first += data.count(b"\n")
-    for event in (*sweep.finish(), *sweep.tally()):
-        if not isinstance(event, Tally):
+        scanner.push(Block(data, len(data), 0, first, data.count(b"\n")))
+        for event in scanner.tell(flush=start + step >= len(lines)):
             register.take(event)
+        first += data.count(b"\n")
     return register
 
 
-def names(gathered: Gathering) -> Iterator[str]:
+def names(gathered: IncidentBuilder) -> Iterator[str]:
     """Everything by which an incident names a disk; of a volume's path the volume: its group is named after the SR."""
     path = gathered.path or ""
     path = path.removeprefix(f"/dev/VG_XenStorage-{gathered.sr}/")
-    yield from (name for name in (gathered.vdi, gathered.sr, path, *gathered.candidates) if name)
+    # A file's folder may stand in a `cd` before its name.
+    folder, _, file = path.rpartition("/")
+    yield from (name for name in (gathered.vdi, gathered.sr, folder, file, *gathered.candidates) if name)
 
 
 def run(lines: int, seed: int) -> tuple[int, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from smfix.smlog.engine import Engine, PlainEngine
-from smfix.smlog.incidents import Gathering, Register
-from smfix.smlog.lines import Block, Line, Position, Window
-from smfix.smlog.sweep import Looking, Sweep, Tally
+from smfix.smlog.correlate.incidents import IncidentBuilder, Register
+from smfix.smlog.parse.literal_search import Engine
+from smfix.smlog.parse.window import Block, Line, Position, Window
+from smfix.smlog.scanner import Scanner
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
 SR2 = "1c2b3a49-0000-4111-8222-933344445555"
@@ -71,30 +71,30 @@ def line_at(window: Window, number: int) -> Line:
     return window.line(Position(serial, offset))
 
 
-def events_of(lines: list[str], per_block: int = 10_000, looking: Looking = Looking.BOTH) -> list[object]:
-    """What a sweep tells of `lines`, the tally left out."""
-    sweep = Sweep(PlainEngine(), looking=looking)
-    found: list[object] = []
-    for block in blocks_of(lines, per_block):
-        found.extend(sweep.feed(block))
-    found.extend(sweep.finish())
-    return found
+def events_of(lines: list[str], per_block: int = 10_000) -> list[object]:
+    """What a scanner tells of `lines`."""
+    return scanned(lines, per_block)[0]
 
 
 def noise_of(lines: list[str]) -> dict[str, int]:
-    """What a sweep set aside."""
-    sweep = Sweep(PlainEngine())
-    for block in blocks_of(lines):
-        list(sweep.feed(block))
-    list(sweep.finish())
-    (tally,) = sweep.tally()
-    assert isinstance(tally, Tally)
-    return dict(tally.noise)
+    """What a scanner set aside."""
+    return dict(scanned(lines)[1].noise)
 
 
-def incidents_of(lines: list[str], per_block: int = 10_000) -> list[Gathering]:
+def incidents_of(lines: list[str], per_block: int = 10_000) -> list[IncidentBuilder]:
     """The incidents in `lines`."""
+    return scanned(lines, per_block)[2].found
+
+
+def scanned(lines: list[str], per_block: int = 10_000) -> tuple[list[object], Scanner, Register]:
+    """What a scanner tells of `lines`, itself, and the register that took it."""
     register = Register()
-    for event in events_of(lines, per_block):
-        register.take(event)  # type: ignore[arg-type]
-    return register.found
+    scanner = Scanner(wanted=register.in_question)
+    found: list[object] = []
+    for block in [*blocks_of(lines, per_block), None]:
+        if block is not None:
+            scanner.push(block)
+        for event in scanner.tell(flush=block is None):
+            register.take(event)
+            found.append(event)
+    return found, scanner, register

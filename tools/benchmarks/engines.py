@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from smfix.smlog.rules import ANCHORS
+from smfix.smlog.rules.messages import ANCHORS
 
 BLOCK = 1 << 20
 Search = Callable[[bytearray, int], int]

@@ -23,7 +23,7 @@ from pathlib import Path
 from uuid import UUID
 
 from smfix.formats.vhd import build
-from smfix.smlog.live import SETTLE
+from smfix.smlog.scanner import SETTLE
 
 ROOT = Path(__file__).resolve().parents[2]
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"

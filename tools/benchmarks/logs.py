@@ -35,7 +35,7 @@ WIKI = "/EXCEPTION/ && /corrupt/ {print substr($8,2,8)}"
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 READ = """
 import sys
-from smfix.smlog.source import read_logs
+from smfix.smlog.reader import read_logs
 found = read_logs(sys.argv[1:], tz="UTC", year=2025, since=None, until=None).incidents
 print(len(found), "incidents,", sum(one.path is not None for one in found), "with their path")
 """

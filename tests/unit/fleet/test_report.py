@@ -18,7 +18,7 @@ from smfix.fleet import load, render, sorted_store
 from smfix.fleet.documents import read_document
 from smfix.fleet.merge import FleetMerge, FleetPicture
 from smfix.fleet.sorted_store import SortedStore
-from smfix.smlog.incidents import KINDS
+from smfix.smlog.correlate.incidents import KINDS
 from world import World, failed, make_world
 
 

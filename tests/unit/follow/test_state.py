@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from smfix.follow.incident_state import IncidentState, Stage
 from smfix.follow.state import SCHEMA, FollowerState, PendingEvent, StateDamaged, TrackedIncident, decode, encode
-from smfix.smlog.complaints import Weight
-from smfix.smlog.events import Failure, Quote
-from smfix.smlog.marks import Head, Mark, Position, head
-from smfix.smlog.proofs import Proof, Strength
-from smfix.smlog.stamps import Stamp
+from smfix.smlog.correlate.failures import Failure, Quote
+from smfix.smlog.inputs.tail_position import Head, Mark, Position, head
+from smfix.smlog.parse.timestamps import Stamp
+from smfix.smlog.rules.resolutions import Proof, Strength
+from smfix.smlog.rules.tool_output import Weight
 
 NUMBERS = st.integers(0, 1 << 62)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -9,10 +9,11 @@ from smfix.follow import tracker
 from smfix.follow.incident_state import Stage, over
 from smfix.follow.state import FollowerState, decode, encode
 from smfix.follow.tracker import Tracker, incident
-from smfix.smlog.complaints import Weight
-from smfix.smlog.events import Failure, Quote
-from smfix.smlog.proofs import Proof, Strength
-from smfix.smlog.stamps import Stamp
+from smfix.smlog.correlate.failures import Failure, Quote
+from smfix.smlog.parse.disk_names import image_path
+from smfix.smlog.parse.timestamps import Stamp
+from smfix.smlog.rules.resolutions import Proof, Renamed, Strength
+from smfix.smlog.rules.tool_output import Weight
 from smfix.values import State
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -166,3 +167,22 @@ def test_a_case_that_cannot_be_told_from_another_is_kept_and_left_alone():
     ((same, _),) = again.take(report(9, pid=5), NOW, never)
     assert same.id == case.id
     assert set(load.ledger.cases) == {case.id, "twin"}
+
+
+def test_a_renamed_disk_is_looked_for_by_its_new_name():
+    """A leaf coalesce gives the parent the leaf's name: the case is due again, and its later reports are its own."""
+    leaf = "2e994938-1111-2222-3333-444455556666"
+    old, new = (image_path(f"/run/sr-mount/{SR}/{vdi}.vhd") for vdi in (VDI, leaf))
+    for restored in (False, True):
+        load = Load(restored=restored)
+        ((case, _),) = load.take(report())
+        name = case.id
+        ((case, before),) = load.take(Renamed(20, old, new, (Quote(0, 20, "Renaming x -> y"),)))
+        assert before is not None
+        assert (case.id, case.vdi, case.path, case.count) == (name, leaf, new.path, 1)
+        assert case.life.due == NOW
+        assert case.quotes[-1].line == 20
+        assert leaf[:8] in load.load.wanted()
+        load.take(report(30, pid=2, vdi=leaf, path=new.path))
+        assert [(one.id, one.count) for one in load.all()] == [(name, 2)]
+    assert load.take(Renamed(40, old, new, ())) == []

@@ -1,0 +1,68 @@
+"""Where reading a growing log stopped, in terms of what stands there. Pure.
+
+See :mod:`smfix.smlog.inputs.tail` for the theory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+HEAD = 1024
+"""First bytes of a file that identify it, once it has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first bytes of a file: how many, and their SHA-256 in hex."""
+
+    size: int
+    digest: str
+
+    def fits(self, data: bytes) -> bool:
+        """True where a file that begins with `data` begins with these bytes."""
+        return 0 < self.size <= len(data) and hashlib.sha256(data[: self.size]).hexdigest() == self.digest
+
+
+def head(data: bytes) -> Head:
+    """The head of a file that begins with `data`."""
+    return Head(len(data[:HEAD]), hashlib.sha256(data[:HEAD]).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a log, so that it is found again by what stands there.
+
+    `offset` (bytes of the unpacked text) and `line` lines were read; `seen` is the size when it was
+    last looked at. `tail` is the text right in front of `offset`.
+    """
+
+    device: int
+    inode: int
+    head: Head
+    tail: bytes
+    offset: int
+    line: int
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Everything a tail needs to go on: where it was, and the files it has read to their end.
+
+    `gaps` counts how often text was gone before it was read, `lost` the bytes of it that were seen.
+    """
+
+    mark: Mark | None = None
+    done: tuple[Head, ...] = ()
+    gaps: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines: the name of their file when they were read, the first one's number (from 1)."""
+
+    data: bytes
+    file: str
+    first_line: int
