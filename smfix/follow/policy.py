@@ -15,6 +15,7 @@ from datetime import datetime, time, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
+from smfix.usecases.durations import seconds
 from smfix.values import Disposition, Finding
 
 SAFE = "SAFE"
@@ -22,8 +23,6 @@ LONGEST_HOOK = 300
 """Seconds that a hook may be given at most."""
 _SR = re.compile(r"[0-9a-f]{4,8}[0-9a-f*-]*\Z|\*\Z")
 _HOURS = re.compile(r"(?P<h1>[0-2][0-9]):(?P<m1>[0-5][0-9])-(?P<h2>[0-2][0-9]):(?P<m2>[0-5][0-9])\Z")
-_SPAN = re.compile(r"(?P<number>[0-9]{1,5}) ?(?P<unit>s|m|min|h|d)\Z", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 NEVER = "never"
 """What `gc-patience` says to wait for the end of GC however long that takes."""
 
@@ -170,12 +169,6 @@ class _Reader:
     def patience(self, table: dict[str, Any], name: str) -> timedelta | None:
         """A time as :meth:`span` reads it; None for ``never``, and if it is missing."""
         return None if table.get(name, NEVER) == NEVER else self.span(table, name, timedelta())
-
-
-def seconds(text: str) -> int | None:
-    """The seconds of a duration such as ``90s``, ``15m``, ``2h``, ``1d``; None for what is none."""
-    found = _SPAN.match(text)
-    return None if found is None else int(found["number"]) * _UNITS[found["unit"]]
 
 
 _KNOWN = ("version", "dry-run", "gc-patience", "repair", "quiet", "remind", "hook")

@@ -272,7 +272,7 @@ def gc_wait(text: str | None, draw: Callable[[str], None]) -> GcWait:
 
     if text is None:
         return GcWait(GC_WAIT, draw=draw)
-    from smfix.follow.policy import seconds
+    from smfix.usecases.durations import seconds
 
     found = seconds(text)
     if found is None:

@@ -13,7 +13,7 @@ import pytest
 
 from schemas import valid
 from smfix.errors import WriteFailed
-from smfix.follow import incident_state, loop
+from smfix.follow import incident_state, loop, repairs
 from smfix.follow.event_wait import EventWait
 from smfix.follow.incident_state import Stage
 from smfix.follow.loop import Follower, FollowQuestion
@@ -391,8 +391,7 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
     world.damaged()
     live.start()
     live.follower._remedies.patience = 0.3
-    locate = loop.RepairScheduler.__module__
-    real = __import__(locate, fromlist=["pipeline"]).pipeline.find_image
+    real = repairs.from_log.find_image
     answers = []
 
     def find(incident, mounts):
