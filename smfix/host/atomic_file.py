@@ -21,6 +21,8 @@ from smfix.errors import UsageError, WriteFailed
 
 HEAD = 1024
 """Bytes of a file's beginning that tell whose it is."""
+SECTOR = 512
+"""A disk is whole sectors long; a file that an option names never is."""
 
 _IMAGES = (".vhd", ".vhdx", ".avhd", ".avhdx", ".qcow", ".qcow2", ".vmdk", ".vdi", ".raw", ".img", ".iso")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -100,6 +102,8 @@ def replace_in(at: int, name: str, data: bytes, kind: FileKind) -> None:
 
     Raises OSError, and WriteFailed where something else has the name; then what was there is still there.
     """
+    if kind.option and len(data) % SECTOR == 0:
+        data += b"\n"  # whole sectors are a disk's: see _obstacle
     draft = f".smfix-{secrets.token_hex(8)}.part"
     descriptor = os.open(draft, _DRAFT, 0o600, dir_fd=at)
     try:
@@ -160,7 +164,9 @@ def _obstacle(at: int, name: str, kind: FileKind) -> str | None:
     finally:
         os.close(descriptor)
     if kind.is_ours(head):
-        return None
+        # A guest can write those first bytes to its raw disk; how long that is, it cannot.
+        is_disk = bool(kind.option) and opened.st_size % SECTOR == 0
+        return "that file is whole sectors long, as a disk is; if it is none, remove it first" if is_disk else None
     if not head:  # a lock, or a log that was just rotated
         return "that file exists and is empty, so it is not known whose it is; remove it first"
     return f"that file exists and is not {kind.words}; it is not replaced"

@@ -23,7 +23,7 @@ from smfix.formats.vhd.problems.witness import is_rival
 from smfix.formats.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
 from smfix.host import storage_probe
 from smfix.host.image_file import OpenImage, open_image
-from smfix.sm.paths import MAPPER, Life, read_path
+from smfix.sm.paths import MAPPER, read_path
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types import lvm_volumes
 from smfix.values import Backing, ByteView, Extent, Refusal, Sound, Target
@@ -31,6 +31,7 @@ from smfix.values import Backing, ByteView, Extent, Refusal, Sound, Target
 LONGEST = 64
 """Images of one chain that are walked at most; the storage manager stops at 30."""
 MOST_CHILDREN = 64
+_ENDINGS = (".vhd", ".vhd.new")
 Family = tuple[tuple[str, VhdImage], ...]
 """The children of an image: path and structures of each."""
 
@@ -63,7 +64,10 @@ def _own_places(text: str | None, path: str) -> tuple[str, ...]:
     Others are not looked at: a guest may have written the locator, and any file or device of the host could be named.
     Outside of every SR a relative path is followed wherever it leads.
     """
-    sr, led = read_path(path).sr, _led_to(text, path)
+    led = _led_to(text, path)
+    volume, sr = lvm_volumes.volume_named(path), read_path(path).sr
+    if volume is not None:  # beside it, in /dev and /dev/mapper, is every device of the host
+        return tuple(p for p in led if (named := lvm_volumes.volume_named(p)) is not None and named.sr == volume.sr)
     if sr is None and not (text or "").startswith("/"):
         return led
     folders = {*_folders(path), os.path.dirname(os.path.abspath(path))}
@@ -199,8 +203,8 @@ def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
             with ExitStack() as closing:
                 closing.enter_context(opened)
                 if len(siblings) < MOST_CHILDREN and (uuid := _uuid_of(opened)) in uuids:
-                    is_disk = read_path(other.path).life is Life.PLAIN and read_path(other.path).vdi is not None
-                    is_another = is_disk and is_rival(image, inspect(opened))
+                    # By any name that the storage manager gives a disk: OLD_<vdi>, <vdi>.vhd.new.
+                    is_another = read_path(other.path).vdi is not None and is_rival(image, inspect(opened))
                     siblings.append(Sibling(os.path.basename(other.path), uuid, is_another))
                 if len(children) < MOST_CHILDREN and _names_as_parent(opened, uuids, own, places):
                     children.append((other.path, inspect(opened)))
@@ -235,7 +239,7 @@ def _neighbours(target: Target) -> list[Target]:
 def _images_in(folder: str, name: str) -> frozenset[str]:
     """The images in the folder but `name`, and the files whose names begin with it: its copies."""
     try:
-        found = {other for other in os.listdir(folder) if other.endswith(".vhd") or other.startswith(name)}
+        found = {other for other in os.listdir(folder) if other.endswith(_ENDINGS) or other.startswith(name)}
     except OSError:
         return frozenset()
     return frozenset(found - {name})
@@ -251,11 +255,17 @@ def _uuid_of(view: OpenImage) -> bytes:
 
 
 def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str, others: frozenset[str]) -> bool:
-    """True if its header names `place`, or one of `uuids` and none of the `others`: libvhd goes by the name."""
+    """True if it names `place`, or one of `uuids` and none of the `others`: libvhd goes by the name.
+
+    The name counts even if the UUID of its parent is null: then it denies every UUID that this image may have.
+    """
     header = header_of(view)
-    if header is None or header.parent_uuid == structs.NULL_UUID:
+    if header is None:
         return False
     named = _named_place(header, view.target.path)
+    if not named and any(locator.code for locator in header.locators):
+        led = parent_places(inspect(view), view.target.path)  # the header has no name: its locators have one
+        named = next((at for at in map(lvm_volumes.place_of, led) if at == place or at in others), "")
     return named == place or (header.parent_uuid in uuids and named not in others)
 
 

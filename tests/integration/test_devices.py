@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_a_read_only_device_fails_and_says_so(world, device):
     assert (run.code, status(run)) == (12, [("failed", None)])
 
 
-def test_a_killed_repair_of_a_device_is_put_back_first(world, device):
+def test_a_killed_repair_of_a_device_that_is_complete_is_closed(world, device):
     whole = on_device(world.image())
     loop, _ = device(without_footer(whole))
     run = world.run("repair", loop, "--yes", "--json")
@@ -188,7 +189,7 @@ def test_a_killed_repair_of_a_device_is_put_back_first(world, device):
     dry = world.run("repair", loop, "--json")
     assert "interrupted" in dry.json["images"][0]["outcome"]["message"]
     again = world.run("repair", loop, "--yes", "--json")
-    assert status(again) == [("repaired", None)]
+    assert status(again) == [("valid", None)]
     assert content(loop) == whole
 
 
@@ -523,6 +524,19 @@ def test_the_children_of_a_volume_are_found_by_uuid_and_by_every_name(world, hos
     with open_image(target) as image, ExitStack() as stack:
         family = image_relatives.children_of(inspect(image), Found(target), stack)
         assert [path for path, _ in family] == [f"/dev/{GROUP}/VHD-{LEAF}"]
+
+
+@pytest.mark.parametrize("named", ["{0}", "./{1}", "../{1}", "/dev/mapper/{1}", "../mapper/VG_XenStorage--x-VHD--y"])
+def test_no_other_device_of_the_host_is_a_volumes_parent(host, device, named):
+    """A guest may have written the locator; beside its volume's node is every device of the host."""
+    other, _ = device(on_device(build.sparse(8 << 20, uuid_of(BASE), {}).to_bytes()))
+    name = named.format(other, os.path.basename(other))
+    host.volume(f"VHD-{LEAF}", volume_child(LEAF, BASE, name), active=True, rw=True)
+    with open_image(make_target(LEAF)) as image:
+        seen = inspect(image)
+        bent = replace(seen, locators=tuple(replace(one, path=name) for one in seen.locators))
+        places = image_relatives.parent_places(bent, image.target.path)
+    assert places == ((f"/dev/{GROUP}/{os.path.basename(other)}",) if name.startswith("./") else ())
 
 
 @pytest.mark.parametrize("is_awake", [True, False])

@@ -317,7 +317,10 @@ _BEGINS_MESSAGE = frozenset(
 )
 _HANDED_ON = frozenset({MessageKind.SCAN_REFUSED, MessageKind.INVALID, MessageKind.REWORDED})
 _MERELY_TELLS = frozenset({"debug", "info", "DEBUG", "INFO"})  # XAPI's levels before syslog, and nova's
-_QUOTE = pattern(r"(?<![A-Za-z])['\"{]")
+_QUOTE = pattern(r"(?<!<class )(?<!<type )(?<![A-Za-z])[bBuU]?['\"{\u2018\u201c](?!>)")
+# What a tool printed, and an error of the storage manager, are handed on in quotes too; a list of arguments is not.
+_OUTPUT = pattern(r"(?i:(?:stdout|stderr): ?|unexpected output )\Z")
+_FAILURE = pattern(r"\[[bu]?'[A-Z][A-Z0-9_]{5,60}',")
 
 # An engine looks for these and for nothing else.
 ANCHORS: tuple[bytes, ...] = tuple(dict.fromkeys(a for rule in RULES for a in rule.anchors))
@@ -338,10 +341,20 @@ def match(message: str) -> tuple[Rule, re.Match[str]] | None:
 
 def is_said(rule: Rule, found: re.Match[str], line: Line) -> bool:
     """True where the writer of `line` says itself what matched, and does not quote it from elsewhere."""
+    start = found.start()
     if not line.has_prefix:
-        return not merely_tells(line.text[: found.start()])
-    if not is_of_storage(line.ident):
-        return (
-            rule.kind in _HANDED_ON and line.ident not in _MERELY_TELLS and not merely_tells(line.text[: found.start()])
-        )
-    return rule.kind not in _BEGINS_MESSAGE or not _QUOTE.search(line.text, 0, found.start())
+        return not merely_tells(line.text[:start])
+    quote = _QUOTE.search(line.text, 0, start)
+    if is_of_storage(line.ident):
+        return quote is None or (rule.kind not in _BEGINS_MESSAGE and _hands_on(line.text, quote.start()))
+    if rule.kind not in _HANDED_ON or line.ident in _MERELY_TELLS or merely_tells(line.text[:start]):
+        return False
+    return quote is None or _hands_on(line.text, quote.start())
+
+
+def _hands_on(text: str, at: int) -> bool:
+    """True where the first quote, at `at`, holds the output of a tool, or begins an error of the storage manager.
+
+    Any other holds an argument: what a user may have named.
+    """
+    return _OUTPUT.search(text, max(0, at - 20), at) is not None or _FAILURE.match(text, max(0, at - 1)) is not None

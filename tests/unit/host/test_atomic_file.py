@@ -56,6 +56,25 @@ def test_a_name_of_any_length(tmp_path):
     assert os.listdir(tmp_path) == ["\u00e9" * 127]
 
 
+def test_a_raw_disk_whose_guest_wrote_our_mark_stays_what_it_is(tmp_path):
+    path = tmp_path / "disk"
+    disk = PAGE.ljust(8 * atomic_file.SECTOR, b"x")
+    path.write_bytes(disk)
+    with pytest.raises(UsageError, match="whole sectors long, as a disk is"):
+        check(path)
+    with pytest.raises(WriteFailed, match="whole sectors long, as a disk is"):
+        replace(path)
+    assert path.read_bytes() == disk
+
+
+def test_a_file_of_ours_is_never_whole_sectors_long(tmp_path):
+    path = tmp_path / "report.html"
+    for _ in range(2):
+        check(path)
+        replace(path, PAGE.ljust(2 * atomic_file.SECTOR))
+    assert path.read_bytes() == PAGE.ljust(2 * atomic_file.SECTOR) + b"\n"
+
+
 def test_an_earlier_file_is_replaced(tmp_path):
     path = tmp_path / "report.html"
     path.write_bytes(PAGE)

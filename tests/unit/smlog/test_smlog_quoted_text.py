@@ -67,6 +67,39 @@ def test_a_line_quoted_by_the_storage_manager_is_no_report():
     assert len(incidents_of([*HEALTHY, said(f"***** {REPORT}", 77)])) == 1
 
 
+ARGUMENTS = [
+    "['/opt/xensource/bin/xe', 'vm-start', {!r}]",
+    "[b'/usr/bin/logger', {!r}]",
+    "host_call_plugin {{'args': {{'x': {!r}}}}}",
+    "on-slave.multi: {{'vgName': {!r}}}",
+    'request {{"label": "{}"}}',
+    "VDI label is {!r}",
+    "comment \u2018{}\u2019",
+    "u{!r} renamed",
+    "SR 7a14 ('a') (3 VDIs in 1 VHD trees): ') '{}",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("around_it", ARGUMENTS)
+def test_a_quoted_argument_is_no_report(name, around_it):
+    """Of the storage manager's own lines, and of those of other programs, which hand on its errors."""
+    for line in (
+        said(around_it.format(name), 77),
+        f"Aug  9 12:00:00 xen1 xapi: [error||7 ||x] {around_it.format(name)}",
+    ):
+        assert incidents_of([*HEALTHY, line]) == [], line
+
+
+def test_what_a_tool_printed_is_handed_on_in_quotes():
+    for line in (
+        said(f"Unexpected output '{OUTPUT}'", 77),
+        f"Aug  9 12:00:00 xen1 xapi: [error||7 ||x] ['SR_BACKEND_FAILURE_40', '', '{REFUSED}', '']",
+        said(f"***** sr_scan: EXCEPTION <class 'SR.SROSError'>, {REFUSED}", 77),
+    ):
+        assert len(incidents_of([*HEALTHY, line])) == 1, line
+
+
 def test_a_name_proves_nothing():
     reported = [gc(f"=== SR {SR}: gc ==="), check(), *failed(DUMP), corrupted()]
     deleted = f"Deleting unlinked VDI *{VDI[:8]}(16.000M/5.000K?)"

@@ -11,7 +11,7 @@ from memory_image import MemoryImage
 from smfix.errors import Unreadable
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.registry import diagnose
-from smfix.formats.vhd.structs import parse_footer
+from smfix.formats.vhd.structs import parse_footer, parse_header
 from smfix.host.image_file import open_image
 from smfix.sm.resolve import Found
 from smfix.usecases import image_relatives
@@ -252,6 +252,43 @@ def test_the_owner_alone_denies_it(world):
     outcome = world.run("repair", head_of(world, OTHER), "--yes", "--json").json["images"][0]["outcome"]
     assert outcome["status"] == "refused"
     assert "with other content" in outcome["message"]
+
+
+def without_name(header):
+    return replace(header, parent_name=bytes(512))
+
+
+def without_uuid(header):
+    return replace(header, parent_uuid=bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [(f"{LEAF}.vhd", without_name), (f"{LEAF}.vhd", without_uuid), (f"{LEAF}.vhd.new", replace)],
+    ids=["locators only", "null parent UUID", "a snapshot that has not its name yet"],
+)
+def test_a_child_denies_a_strangers_head_whatever_it_stores(world, name, change):
+    world.put(world.image(OTHER), OTHER)
+    world.put(world.image(BASE), BASE)
+    path = head_of(world, OTHER)
+    world.path(OTHER).unlink()
+    child = bytearray(world.image(LEAF, parent=BASE))
+    child[512:1536] = change(parse_header(bytes(child[512:1536]))).sealed().encode()
+    path.with_name(name).write_bytes(child)
+    outcome = world.run("repair", path, "--yes", "--json").json["images"][0]["outcome"]
+    assert outcome["status"] == "refused", outcome
+    assert f"its child {name} names" in outcome["message"]
+
+
+@pytest.mark.parametrize("name", [f"OLD_{OTHER}.vhd", f"{OTHER}.vhd.new"])
+def test_a_disk_owns_its_uuid_by_every_name_that_the_storage_manager_gives_it(world, name):
+    world.put(world.image(OTHER), OTHER)
+    world.put(world.image(BASE), BASE)
+    path = head_of(world, OTHER)
+    world.path(OTHER).rename(path.with_name(name))
+    outcome = world.run("repair", path, "--yes", "--json").json["images"][0]["outcome"]
+    assert outcome["status"] == "refused", outcome
+    assert f"{name} is the disk with its UUID" in outcome["message"]
 
 
 @pytest.mark.parametrize("name", [f"{BASE}.vhd.bak", "copy.vhd", f"{OTHER}.vhd"])

@@ -23,7 +23,11 @@ from smfix.values import Damaged, Extent, Sound
 NAMED = 3
 """Relatives that are named one by one."""
 SAMPLES = 64
-"""Blocks of two images that are compared at most to tell a copy from another disk."""
+"""Blocks of two larger images that are compared to tell a copy from another disk, or a few more."""
+PAGES = 8
+"""Pages that are compared of each of them."""
+WHOLE = 16
+"""Blocks of two images that are compared byte for byte at most, 32 MiB."""
 _CONFIRMED = ("uuid", "type", "current_size", "hidden")
 """The fields of a footer that a witness must confirm."""
 
@@ -110,16 +114,26 @@ def is_rival(image: VhdImage, other: VhdImage) -> bool:
 
 
 def is_copy(image: VhdImage, other: VhdImage) -> bool:
-    """Both have one header and one BAT, and :data:`SAMPLES` of their blocks begin alike.
+    """Both have one header and one BAT, and their blocks are alike: all of up to :data:`WHOLE`, else samples.
 
-    A head that was written into the wrong file makes header and BAT equal as well, so blocks are compared too: the
-    sector bitmap and the first sectors.
+    A head that was written into the wrong file makes header and BAT equal as well, and disks that were copied from one
+    template have blocks that begin alike. Of :data:`SAMPLES` blocks the sector bitmap and :data:`PAGES` pages are
+    compared. Disks without a block have nothing that shows a copy.
     """
     header, bat = image.geometry, image.bat
     if header is None or header != other.geometry or not isinstance(bat, Sound) or not isinstance(other.bat, Sound):
         return False
-    if bat.value.differing(other.bat.value):
+    count = bat.value.allocated
+    if not count or bat.value.differing(other.bat.value):
         return False
-    step = max(1, bat.value.allocated // SAMPLES)
-    spots = (Extent(at, header.bitmap_size + PAGE) for at, _ in islice(image.blocks(), 0, None, step))
+    if count <= WHOLE:
+        spots = [Extent(at, header.block_space) for at, _ in image.blocks()]
+    else:
+        pages = range(header.bitmap_size, header.block_space, max(PAGE, header.block_size // PAGES))
+        sampled = islice(image.blocks(), 0, None, max(1, count // SAMPLES))
+        spots = [
+            spot
+            for at, _ in sampled
+            for spot in (Extent(at, header.bitmap_size), *(Extent(at + page, PAGE) for page in pages))
+        ]
     return all(image.view.read(spot) == other.view.read(spot) for spot in spots)

@@ -478,3 +478,22 @@ def test_a_cookie_alone_is_no_fixed_footer():
     assert DiskType.FIXED == 2
     assert not fixed_layout.is_left_of_fixed(seen(lost_footer(base()) + footer_of(base()).encode()[:100]))
     assert not fixed_layout.is_left_of_fixed(seen(lost_footer(base()) + b"\xff" * SECTOR))
+
+
+@pytest.mark.parametrize(
+    ("whole", "spot"), [(witness.WHOLE, SECTORS - 8), (witness.WHOLE, 9), (0, SECTORS // 2), (0, 0)]
+)
+def test_disks_made_from_one_template_are_no_copies(monkeypatch, whole, spot):
+    """Header, BAT, bitmaps and the first sectors of each block are equal; what was written later is not."""
+    monkeypatch.setattr(witness, "WHOLE", whole)
+    full = {n: bytes([n % 251]) * SECTOR for n in range(SECTORS)}
+    one = sparse(DISK_SIZE, UUID, {0: full, 1: full}, timestamp=1000).to_bytes()
+    changed = full | dict.fromkeys(range(spot, spot + 8), b"x" * SECTOR)
+    two = sparse(DISK_SIZE, UUID, {0: full, 1: changed}, timestamp=1000).to_bytes()
+    assert witness.is_copy(seen(one), seen(one))
+    assert witness.is_rival(seen(one), seen(two))
+
+
+def test_empty_disks_show_no_copy():
+    empty = sparse(DISK_SIZE, UUID, {}, timestamp=1000).to_bytes()
+    assert witness.is_rival(seen(empty), seen(empty))
