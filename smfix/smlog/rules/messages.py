@@ -346,10 +346,17 @@ def is_said(rule: Rule, found: re.Match[str], line: Line) -> bool:
         return not merely_tells(line.text[:start])
     quote = _QUOTE.search(line.text, 0, start)
     if is_of_storage(line.ident):
+        if quote is not None and rule.kind is MessageKind.OPEN_REFUSED:
+            return _is_first_word(line.text, quote, start)
         return quote is None or (rule.kind not in _BEGINS_MESSAGE and _hands_on(line.text, quote.start()))
     if rule.kind not in _HANDED_ON or line.ident in _MERELY_TELLS or merely_tells(line.text[:start]):
         return False
     return quote is None or _hands_on(line.text, quote.start())
+
+
+def _is_first_word(text: str, quote: re.Match[str], start: int) -> bool:
+    """True if what begins at `start` is the program of a failed command: no argument, which a user may have named."""
+    return text.startswith("***** [", max(0, quote.start() - 7)) and not _QUOTE.search(text, quote.end(), start)
 
 
 def _hands_on(text: str, at: int) -> bool:
