@@ -33,7 +33,7 @@ _LEFT: dict[int, str] = {}
 """Children that did not come back, and what they touch: the kernel ends them when their storage answers."""
 _MEMORY = 5.0
 _HEARD: dict[str, float] = {}
-"""What has answered, and when: for :data:`_MEMORY` seconds a volume is not asked again by :func:`is_silent`."""
+"""What has been read, and when: for :data:`_MEMORY` seconds a volume is not asked again, unless by :func:`silent`."""
 
 
 def patience() -> float:
@@ -64,7 +64,8 @@ def silent(paths: Iterable[str], say: wait_notice.Say | None = None) -> frozense
     """
     touches = {path: partial(_touch, path) for path in paths}
     heard = told(touches, say)
-    _HEARD.update(dict.fromkeys(heard, time.monotonic()))
+    # A volume that had no node may have one soon, and then its storage has still to be asked.
+    _HEARD.update(dict.fromkeys((path for path, said in heard.items() if said), time.monotonic()))
     return frozenset(touches) - frozenset(heard)
 
 
@@ -89,8 +90,9 @@ def silent_volumes(targets: Iterable[Target]) -> frozenset[str]:
     """The paths of those of `targets` that are volumes whose storage does not answer in time. Raises UsageError.
 
     A file's storage is asked by its folder, before the file is looked for; a volume is known by its name alone.
+    One that has just answered is not asked again: each question is a process, and an SR has hundreds of volumes.
     """
-    return silent(one.path for one in targets if one.backing is Backing.BLOCK)
+    return silent(one.path for one in targets if one.backing is Backing.BLOCK and not _has_just_answered(one.path))
 
 
 def is_silent(path: str) -> bool:
@@ -98,9 +100,11 @@ def is_silent(path: str) -> bool:
 
     Raises UsageError.
     """
-    if time.monotonic() - _HEARD.get(path, -_MEMORY) < _MEMORY:
-        return False
-    return path in silent([path])
+    return not _has_just_answered(path) and path in silent([path])
+
+
+def _has_just_answered(path: str) -> bool:
+    return time.monotonic() - _HEARD.get(path, -_MEMORY) < _MEMORY
 
 
 def _told(questions: Mapping[str, Callable[[], bytes]], limit: float, say: wait_notice.Say | None) -> dict[str, bytes]:
@@ -158,7 +162,7 @@ def _answer(ask: Callable[[], bytes]) -> bytes:
 
 
 def _touch(path: str) -> bytes:
-    """As those do who look at images: list, stat, open, read. Nothing is to be said."""
+    """As those do who look at images: list, stat, open, read. Empty if there is no image to read."""
     if stat.S_ISDIR(os.stat(path).st_mode):
         image = next((name for name in sorted(os.listdir(path)) if name.endswith(".vhd")), None)
         if image is None:
@@ -175,7 +179,7 @@ def _touch(path: str) -> bytes:
         with mmap.mmap(-1, _PAGE) as page:
             for at in (0, last):
                 os.preadv(descriptor, [page], at)
-    return b""
+    return b"read"
 
 
 def _ended(pid: int, path: str, *, is_stuck: bool) -> None:

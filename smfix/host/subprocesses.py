@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from smfix.errors import LeftBehind, Unanswered, Unreadable
+from smfix.host import wait_notice
 from smfix.host.bundle import LEFT_BEHIND
 
 SBIN = ("/usr/sbin", "/sbin")
@@ -95,7 +96,8 @@ def finished(words: list[str], limit: float, kind: str | None = None) -> subproc
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(b"", limit)
+        with wait_notice.program(name, process.pid, limit):
+            out, err = process.communicate(b"", limit)
     except subprocess.TimeoutExpired as error:
         said = f"{name} did not end within {limit:g} seconds"
         if end(process, kind):

@@ -3,7 +3,8 @@
 Theory. A thread that waits in the kernel cannot speak, and a signal's handler in Python runs only when it is back. So a
 second thread looks at the first one: if it is not running, and the kernel counts no switch of it to another thread
 since, it has waited for one and the same thing all that time. A long computation, or storage that is slow but
-answers, changes the count.
+answers, changes the count. A program of the host that this thread waits for is named in place of the storage: which
+of its disks the program waits for, if for any, is not known.
 
 Source: proc(5), /proc/self/task/TID/status (``State``, ``voluntary_ctxt_switches``).
 """
@@ -20,6 +21,8 @@ Say = Callable[[str], None]
 SECONDS = 5.0
 """How long one wait goes on before a line names it."""
 _STEP = 0.5  # seconds between two looks
+_PROGRAMS: dict[int, str] = {}
+"""Threads that wait for a program of the host, and what is said of it."""
 
 
 def words(what: str) -> str:
@@ -28,6 +31,20 @@ def words(what: str) -> str:
         f"smfix: still waiting for the storage of {what}, which has not answered for {SECONDS:g} s; see whether its "
         "server and its paths are up"
     )
+
+
+@contextmanager
+def program(name: str, pid: int, limit: float) -> Iterator[None]:
+    """While the block runs, this thread waits for a program, for at most `limit` seconds."""
+    thread = threading.get_native_id()
+    _PROGRAMS[thread] = (
+        f"smfix: still waiting for {name} (pid {pid}), which has not ended for {SECONDS:g} s; it is given up after "
+        f"{limit:g} s"
+    )
+    try:
+        yield
+    finally:
+        del _PROGRAMS[thread]
 
 
 @contextmanager
@@ -53,7 +70,7 @@ def _watch(thread: int, what: str, say: Say, over: threading.Event) -> None:
         if now is None or now != before:
             before, since = now, time.monotonic()
         elif time.monotonic() - since >= SECONDS:
-            say(words(what))
+            say(_PROGRAMS.get(thread) or words(what))
             return
 
 

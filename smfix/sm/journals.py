@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from smfix.sm.paths import UUID, Life, read_path
 from smfix.sm.sr_types import lvm_volumes
@@ -22,12 +22,12 @@ _RESIZE_JOURNAL = ".journal-"  # FileSR.py, vdi_resize_online
 _SCAN = "xe sr-scan uuid="
 
 
-def name_refusal(target: Target, children: Collection[str] = ()) -> Refusal | None:
+def name_refusal(target: Target, children: Collection[str] = (), beside: Iterable[str] | None = None) -> Refusal | None:
     """Why the names around an image forbid to write it, or None.
 
     image-copy: a downloaded or uploaded copy. sm-pending: a temporary name, or a journal of SM's
     beside the image that concerns this VDI, or the coalesce of one of its `children` (UUIDs) into
-    it. A folder that cannot be listed has no journals. Raises Unreadable where ``lvs`` fails.
+    it. `beside`: the :func:`names_beside` it, None: they are listed. Raises Unreadable where ``lvs`` fails.
     """
     name = read_path(os.path.abspath(target.path))
     sr = target.sr or name.sr
@@ -41,16 +41,14 @@ def name_refusal(target: Target, children: Collection[str] = ()) -> Refusal | No
     vdi = target.vdi or name.vdi
     if vdi is None:
         return None
-    journal = _journal_of(target, vdi, children)
+    names = names_beside(target, os.path.dirname(target.path)) if beside is None else beside
+    journal = _journal_of(target, vdi, children, names)
     return pending(f"SM's journal {journal} concerns {target.path}", sr) if journal else None
 
 
-def coalescing(target: Target, folder: str) -> str | None:
-    """The journal beside an image (`folder`: where it really is) that says that a coalesce is at work in its SR.
-
-    Raises Unreadable where ``lvs`` fails.
-    """
-    journals = (_JOURNAL.fullmatch(name) for name in _neighbours(target, folder))
+def coalescing(beside: Iterable[str]) -> str | None:
+    """The journal among the :func:`names_beside` an image that says that a coalesce is at work in its SR."""
+    journals = map(_JOURNAL.fullmatch, beside)
     return next((match[0] for match in journals if match and match["type"] == "coalesce"), None)
 
 
@@ -70,8 +68,11 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _neighbours(target: Target, folder: str) -> list[str]:
-    """The names beside an image: of a volume the SR's other volumes, for most have no node. Raises Unreadable."""
+def names_beside(target: Target, folder: str) -> list[str]:
+    """The names beside an image in `folder`: of a volume the SR's other volumes, for most have no node.
+
+    A folder that cannot be listed has none. Raises Unreadable where ``lvs`` fails.
+    """
     if target.backing is Backing.BLOCK and target.sr is not None:
         names = [volume.name for volume in lvm_volumes.volumes(target.sr)]
         if names:
@@ -79,10 +80,10 @@ def _neighbours(target: Target, folder: str) -> list[str]:
     return sorted(_names(folder))
 
 
-def _journal_of(target: Target, vdi: str, children: Collection[str]) -> str | None:
+def _journal_of(target: Target, vdi: str, children: Collection[str], beside: Iterable[str]) -> str | None:
     """The name of a journal beside the image that concerns `vdi`, if there is one."""
     folder = os.path.dirname(target.path)
-    for name in _neighbours(target, folder):
+    for name in beside:
         if name == _RESIZE_JOURNAL + vdi:
             return name
         match = _JOURNAL.fullmatch(name)

@@ -12,7 +12,7 @@ any host while it is written: SM's locks are local to one. Each "no" is a :class
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,7 +24,7 @@ from smfix.host.mounts import mount_of
 from smfix.host.open_files import OpenState, open_state
 from smfix.sm import locks
 from smfix.sm.gc_lock import GcWait
-from smfix.sm.journals import coalescing, name_refusal, pending
+from smfix.sm.journals import coalescing, name_refusal, names_beside, pending
 from smfix.sm.locks import Clock
 from smfix.sm.paths import ImageName, Life, is_uuid, read_path
 from smfix.values import Backing, ByteView, InUse, Reason, Refusal, Target
@@ -47,16 +47,17 @@ def shared_refusal(
     resolved: str,
     *,
     hidden: bool | None,
+    beside: Iterable[str] | None = None,
     proc: str = "/proc",
     pool_conf: str = POOL_CONF,
 ) -> Refusal | None:
     """Why an image on storage that other hosts share must not be written from here, or None.
 
-    `resolved`: the image's real path. `hidden`: the footer's mark, None where nobody knows. The
-    rule holds on every machine, not only on one with an inventory: an NFS server's admin sees even
-    less of the VMs than a host of the pool does. A hidden disk is written only where no coalesce
-    has left its journal in the SR (locks of SM are local to one host), and on a host of a pool only
-    by its coordinator, whose GC is the one that coalesces.
+    `resolved`: the image's real path. `hidden`: the footer's mark, None where nobody knows. `beside`: the
+    names beside the image, None: they are listed. The rule holds on every machine, not only on one with an
+    inventory: an NFS server's admin sees even less of the VMs than a host of the pool does. A hidden disk is
+    written only where no coalesce has left its journal in the SR (locks of SM are local to one host), and on
+    a host of a pool only by its coordinator, whose GC is the one that coalesces.
     """
     what = _shared(target, resolved, proc)
     if what is None:
@@ -72,7 +73,7 @@ def shared_refusal(
             Reason.SHARED_SR_UNKNOWN,
             f"{target.path} is on {what}: run smfix on the pool's coordinator, where its GC runs",
         )
-    name = coalescing(target, os.path.dirname(resolved))
+    name = coalescing(names_beside(target, os.path.dirname(resolved)) if beside is None else beside)
     if name is not None:
         return pending(f"{what}: {name} says that a coalesce is at work in its SR", target.sr)
     return None
@@ -172,12 +173,12 @@ class HostGuard:
         children = self.children
         if isinstance(standing, PoolDiskState):
             children += standing.children
-        return (
-            self._in_use(image, hidden=hidden)
-            or alias_refusal(image, self.proc)
-            or name_refusal(image.target, children)
-            or self._elsewhere(image, standing, hidden=hidden)
-        )
+        refusal = self._in_use(image, hidden=hidden) or alias_refusal(image, self.proc)
+        if refusal is not None:
+            return refusal
+        # Once for both: of a volume, it takes an ``lvs``, and SM may wait for the locks that are held meanwhile.
+        beside = names_beside(image.target, os.path.dirname(image.target.path))
+        return name_refusal(image.target, children, beside) or self._elsewhere(image, standing, beside, hidden=hidden)
 
     def _standing(self, image: OpenImage) -> PoolDiskState | Unreadable | None:
         """What XAPI says of the image; why it says nothing; None where there is no XAPI, or no SR."""
@@ -190,7 +191,12 @@ class HostGuard:
             return error
 
     def _elsewhere(
-        self, image: OpenImage, standing: PoolDiskState | Unreadable | None, *, hidden: bool | None
+        self,
+        image: OpenImage,
+        standing: PoolDiskState | Unreadable | None,
+        beside: Iterable[str],
+        *,
+        hidden: bool | None,
     ) -> Refusal | None:
         """What other hosts forbid: as XAPI knows it, else by what cannot be seen."""
         if isinstance(standing, PoolDiskState):
@@ -199,7 +205,7 @@ class HostGuard:
             if self.sm_locks is not None or (refusal is not None and refusal.reason is not Reason.SHARED_SR_UNKNOWN):
                 return refusal
         refusal = shared_refusal(
-            image.target, image.identity.path, hidden=hidden, proc=self.proc, pool_conf=self.pool_conf
+            image.target, image.identity.path, hidden=hidden, beside=beside, proc=self.proc, pool_conf=self.pool_conf
         )
         if refusal is not None and isinstance(standing, Unreadable):
             return Refusal(refusal.reason, f"{refusal.message} ({standing})", refusal.next)

@@ -17,7 +17,7 @@ from smfix.formats.vhd.image import inspect
 from smfix.host.image_file import open_image
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types import lvm_activation, lvm_volumes
-from smfix.usecases import image_relatives
+from smfix.usecases import guard, image_relatives
 from smfix.values import Backing, Target
 from world import BASE, LEAF, OTHER, SR, failed, make_world, uuid_of
 from xapi_host import HERE, THEM, XapiHost
@@ -190,6 +190,7 @@ def test_a_killed_repair_of_a_device_that_is_complete_is_closed(world, device):
     assert "interrupted" in dry.json["images"][0]["outcome"]["message"]
     again = world.run("repair", loop, "--yes", "--json")
     assert status(again) == [("valid", None)]
+    assert journal.exists()
     assert content(loop) == whole
 
 
@@ -246,6 +247,24 @@ def test_an_inactive_volume_is_woken_repaired_and_put_back(world, host, locks):
     assert host.now(f"VHD-{BASE}") == (0, 0)
     for name in (f"{SR}/sr", f"{SR}/running", f"{BASE}/vdi", f"lvm-{SR}/{BASE}", f"lvm-{SR}/lvchange-p"):
         assert (locks / name).exists(), name
+
+
+def test_one_decision_lists_the_volumes_once(world, host, locks, monkeypatch):
+    """The storage manager waits for its locks while LVM is asked under them, and LVM may take seconds."""
+    host.volume(f"VHD-{BASE}", without_footer(hidden_base(world)))
+    lists, of_each, decide = [], [], guard.HostGuard.objection
+    monkeypatch.setattr(lvm_volumes, "volumes", lambda sr, ask=lvm_volumes.volumes: lists.append(sr) or ask(sr))
+
+    def counted(*arguments):
+        before = len(lists)
+        refusal = decide(*arguments)
+        of_each.append(len(lists) - before)
+        return refusal
+
+    monkeypatch.setattr(guard.HostGuard, "objection", counted)
+    run = world.run("repair", f"{SR}/{BASE}", "--yes", "--sm-lock-dir", locks, "--json")
+    assert status(run) == [("repaired", None)]
+    assert of_each == [1, 1]
 
 
 def test_an_active_writable_volume_stays_so(world, host):

@@ -9,6 +9,7 @@ import pytest
 from smfix.errors import UsageError
 from smfix.host import statx, storage_probe
 from smfix.host.statx import file_id
+from smfix.values import Backing, Target
 
 
 def test_everything_that_is_there_or_not_answers(tmp_path):
@@ -34,6 +35,25 @@ def test_a_child_that_does_not_come_back_is_left_behind(tmp_path, monkeypatch):
     assert not storage_probe._LEFT
     with pytest.raises(ChildProcessError):
         os.waitpid(left, os.WNOHANG)
+
+
+def test_a_volume_that_has_just_answered_is_not_asked_again(tmp_path, monkeypatch):
+    """Each question is a process. What had no node has not been asked anything yet: it may be activated meanwhile."""
+    monkeypatch.setattr(storage_probe, "_HEARD", {})
+    asked, sent = [], storage_probe._sent
+    monkeypatch.setattr(storage_probe, "_sent", lambda ask: asked.append(ask.args[0]) or sent(ask))
+    there, asleep = str(tmp_path / "there"), str(tmp_path / "asleep")
+    (tmp_path / "there").write_bytes(b"x")
+    volumes = [Target(path, Backing.BLOCK) for path in (there, asleep)]
+    for _ in range(3):
+        assert storage_probe.silent_volumes(volumes) == frozenset()
+        assert not any(map(storage_probe.is_silent, (there, asleep)))
+    assert asked == [there, *[asleep] * 6]
+    assert storage_probe.silent([there]) == frozenset()
+    assert asked.count(there) == 2, "asked for by itself"
+    monkeypatch.setattr(storage_probe, "_MEMORY", 0.0)
+    assert not storage_probe.is_silent(there)
+    assert asked.count(there) == 3, "an answer of long ago"
 
 
 @pytest.mark.parametrize("given", ["x", "0", "-1", "nan", "1e9"])

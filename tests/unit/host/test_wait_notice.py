@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 
 import pytest
+from conftest import need_tool
 
 from smfix.cli import console, prompt
-from smfix.host import storage_probe, wait_notice
+from smfix.host import storage_probe, subprocesses, wait_notice
 from smfix.host.wait_notice import watched
 
 
@@ -45,6 +47,19 @@ def test_one_long_wait_is_said_once_while_it_goes_on(said):
     assert "0.5 s" in line
     assert moments[0] < back - 0.3
     assert threading.active_count() == 1
+
+
+def test_a_program_that_is_waited_for_is_named_not_the_storage_of_the_image(said):
+    """It may wait for another disk (``lvs`` looks at all of them), or for itself (``vhd-util`` tries ten times)."""
+    with watched("/sr/x.vhd", said.append):
+        subprocesses.run([need_tool("sleep"), "1.5"], 30)
+    (line,) = said
+    assert re.fullmatch(
+        r"smfix: still waiting for sleep \(pid \d+\), which has not ended for 0.5 s; it is given up after 30 s", line
+    )
+    with watched("/sr/x.vhd", said.append):
+        blocked(1.5)
+    assert "/sr/x.vhd" in said[1]
 
 
 def test_work_is_no_wait(said):

@@ -8,7 +8,7 @@ import pytest
 
 from smfix.errors import Unreadable
 from smfix.sm import journals
-from smfix.sm.journals import coalescing, name_refusal
+from smfix.sm.journals import coalescing, name_refusal, names_beside
 from smfix.sm.sr_types.lvm_volumes import Volume
 from smfix.values import Backing, Reason, Target
 
@@ -136,10 +136,10 @@ def test_journals_of_volumes(volumes):
     volumes.append(f"coalesce_{CHILD}_1")
     assert name_refusal(DEVICE) is None
     assert name_refusal(DEVICE, [CHILD]).reason is Reason.SM_PENDING
-    assert coalescing(DEVICE, "/dev") == f"coalesce_{CHILD}_1"
+    assert coalescing(names_beside(DEVICE, "/dev")) == f"coalesce_{CHILD}_1"
     volumes[-1] = f"inflate_{VDI}_4096"
     assert name_refusal(DEVICE).reason is Reason.SM_PENDING
-    assert coalescing(DEVICE, "/dev") is None
+    assert coalescing(names_beside(DEVICE, "/dev")) is None
 
 
 def test_a_leaf_journal_of_volumes_does_not_say_whose_parent(volumes):

@@ -235,9 +235,9 @@ def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
 
 def _told(against: list[str], footer: Footer, context: Context) -> dict[str, str]:
     """The facts for the message: `contradiction` is what speaks against the repair, `told` that and the copies."""
-    contradiction, beside = "; ".join(against), copies(footer, context)
-    told = f"{contradiction}. {beside}" if contradiction and beside else contradiction or beside
-    return {"contradiction": contradiction, "told": told}
+    contradiction = "; ".join(against)
+    but = f"But {contradiction}." if contradiction else ""
+    return {"contradiction": contradiction, "told": " ".join(filter(None, (but, copies(footer, context))))}
 
 
 def _detect_stray(image: VhdImage, context: Context) -> Iterator[Detection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -256,7 +257,9 @@ def test_a_footer_that_a_guest_may_have_written_is_not_copied_to_the_head(fields
 
 def test_it_is_said_what_consent_would_make_of_the_disk():
     planted = replace(footer_of(base()), uuid=OTHER, hidden=1).sealed()
-    refusal = planned(put(crashed(planted), 0, bytes(SECTOR))).plan.refusal
+    made = planned(put(crashed(planted), 0, bytes(SECTOR)))
+    assert re.fullmatch(r".* is sound\. But a guest may have written it: .*\.", finding(made, "VHD104").message)
+    refusal = made.plan.refusal
     assert refusal.reason is Reason.NEEDS_CONFIRM
     assert "a guest may have written it" in refusal.message
     assert "hidden, UUID 6f6f6f6f" in refusal.message
