@@ -15,7 +15,7 @@ def test_every_row_is_listed_by_code():
     rows = explain.rows()
     assert [row.code for row in rows] == sorted(problem.code for problem in PROBLEMS)
     listing = explain.listing(rows)
-    assert listing.splitlines()[0] == "VHD101  SAFE, REPORT          footer lost, backup footer sound"
+    assert listing.splitlines()[0] == "VHD101  SAFE, CONFIRM, REPORT footer lost, backup footer sound"
     assert "VHD301  SAFE, CONFIRM, REPORT a block reaches past" in listing
     assert "VHD402  REPORT                batmap and sector bitmap disagree (warning)" in listing
     assert max(map(len, listing.splitlines())) <= 80
