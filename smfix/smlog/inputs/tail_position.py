@@ -5,7 +5,6 @@ See :mod:`smfix.smlog.inputs.tail` for the theory.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 HEAD = 1024
@@ -13,6 +12,12 @@ HEAD = 1024
 
 
 @dataclass(frozen=True, slots=True)
+def _digest(data: bytes) -> str:
+    import hashlib  # imported here: it loads OpenSSL (7 ms), and only a follower knows files by their digest
+
+    return hashlib.sha256(data).hexdigest()
+
+
 class Head:
     """The first bytes of a file: how many, and their SHA-256 in hex."""
 
@@ -21,12 +26,12 @@ class Head:
 
     def fits(self, data: bytes) -> bool:
         """True where a file that begins with `data` begins with these bytes."""
-        return 0 < self.size <= len(data) and hashlib.sha256(data[: self.size]).hexdigest() == self.digest
+        return 0 < self.size <= len(data) and _digest(data[: self.size]) == self.digest
 
 
 def head(data: bytes) -> Head:
     """The head of a file that begins with `data`."""
-    return Head(len(data[:HEAD]), hashlib.sha256(data[:HEAD]).hexdigest())
+    return Head(len(data[:HEAD]), _digest(data[:HEAD]))
 
 
 @dataclass(frozen=True, slots=True)
