@@ -11,13 +11,13 @@ HEAD = 1024
 """First bytes of a file that identify it, once it has them."""
 
 
-@dataclass(frozen=True, slots=True)
 def _digest(data: bytes) -> str:
     import hashlib  # imported here: it loads OpenSSL (7 ms), and only a follower knows files by their digest
 
     return hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
 class Head:
     """The first bytes of a file: how many, and their SHA-256 in hex."""
 
