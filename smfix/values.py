@@ -398,6 +398,11 @@ class Target(NamedTuple):
     vdi: str | None = None
     sr: str | None = None
 
+    @property
+    def is_device(self) -> bool:
+        """True if it is opened as a block device: its size is fixed, and its node is not where its bytes are."""
+        return self.backing is Backing.BLOCK
+
 
 # --------------------------------------------------------------------------- what use cases return
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 from smfix.host.image_file import Identity, OpenImage
 from smfix.sm.paths import read_path
-from smfix.values import Backing, Reason, Refusal
+from smfix.values import Reason, Refusal
 
 
 def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:
     """Why a file must not be written by the name that it was opened by, or None. Raises Unreadable."""
     target = image.target
-    if target.backing is Backing.BLOCK:
+    if target.is_device:
         return None
     links = image.links
     if links > 1:

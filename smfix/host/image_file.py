@@ -23,12 +23,10 @@ from typing import NamedTuple, Self
 
 from smfix.errors import Unreadable, WriteFailed
 from smfix.host import kernel_path
+from smfix.host.device_mapper import DEVICES, named_device
 from smfix.host.statx import Lineage, lineage
-from smfix.sm.paths import Life, read_path
-from smfix.values import Backing, Extent, Reason, Refusal, Target
-
-DEVICES = "/dev"
-"""Below this folder links are the host's own (udev, LVM, DRBD) and are followed to the device."""
+from smfix.sm.paths import read_path
+from smfix.values import Extent, Reason, Refusal, Target
 
 MAX_READ = 1 << 30
 """Largest single read, bytes: no structure of a VHD comes near, so no hostile length may."""
@@ -122,7 +120,7 @@ class OpenImage:
     @property
     def growable(self) -> bool:
         """True for a file; a device has the size it has."""
-        return self.target.backing is Backing.FILE
+        return not self.target.is_device
 
     @property
     def links(self) -> int:
@@ -304,7 +302,7 @@ class Folders:
     def known(self, target: Target, sr_root: str | None) -> tuple[kernel_path.Place, str] | None:
         """The folder, and the name in it; None where the folder is another than the last one."""
         folder, name = _parted(target.path)
-        if self._asked != (folder, sr_root) or target.backing is Backing.BLOCK or name in _NO_NAMES:
+        if self._asked != (folder, sr_root) or target.is_device or name in _NO_NAMES:
             return None
         return self._place, name
 
@@ -314,7 +312,7 @@ class Folders:
             self._forget()
             self._fd = _walk(place.resolved)
         self._place = place
-        self._asked = None if target.backing is Backing.BLOCK else (_parted(target.path)[0], sr_root)
+        self._asked = None if target.is_device else (_parted(target.path)[0], sr_root)
         return self._fd
 
     def _forget(self) -> None:
@@ -379,7 +377,7 @@ def open_image(
         if refusal is None and known is None and not _is_what_the_kernel_opens(target, fd):
             refusal = Refusal(Reason.STALE, f"{target.path} was replaced while it was opened")
         true_target = refusal or _named(target, place, identity)
-        if not isinstance(true_target, Refusal) and target.backing is Backing.BLOCK:
+        if not isinstance(true_target, Refusal) and target.is_device:
             # An earlier buffered read may have left pages that a tapdisk (O_DIRECT, or one on
             # another host) has since made old.
             _drop_buffers(fd)
@@ -398,7 +396,7 @@ def _locate(target: Target, sr_root: str | None) -> tuple[kernel_path.Place, str
     if name in _NO_NAMES:
         return Refusal(Reason.NOT_A_VHD, f"{target.path} is a folder")
     place = kernel_path.place_of(folder)
-    if target.backing is Backing.BLOCK and _is_below(place.kept, DEVICES):
+    if target.is_device and _is_below(place.kept, DEVICES):
         # Its link leads to a node that it is not named by.
         resolved, name = os.path.split(os.path.realpath(os.path.join(place.kept, name), strict=True))
         return kernel_path.Place(place.kept, resolved), name
@@ -408,7 +406,7 @@ def _locate(target: Target, sr_root: str | None) -> tuple[kernel_path.Place, str
 
 
 def _is_what_the_kernel_opens(target: Target, fd: int) -> bool:
-    if target.backing is Backing.BLOCK:
+    if target.is_device:
         try:
             return os.stat(target.path).st_rdev == os.fstat(fd).st_rdev
         except OSError:
@@ -432,41 +430,6 @@ def _named(target: Target, place: kernel_path.Place, opened: Identity) -> Target
     return target._replace(path=kept)
 
 
-def named_device(target: Target, rdev: int) -> Target | Refusal:
-    """The target of the block device `rdev` by its volume's name, if it is a volume, and whose disk that is.
-
-    A Refusal where the path is named as another disk's volume: SM's locks would be the wrong ones.
-    """
-    path, mapped = target.path, _mapper_name(rdev)
-    if mapped is None:
-        return target
-    given, real = read_path(path), read_path(mapped)
-    if given.life is not Life.FOREIGN:
-        if (given.sr, given.vdi) == (real.sr, real.vdi):
-            return target
-        return Refusal(Reason.UNSAFE_PATH, f"{path} leads to another volume, {mapped}; name that one")
-    if real.life is Life.FOREIGN and path.startswith(f"{DEVICES}/") and not _is_dm_node(path):
-        return target
-    return target._replace(path=mapped, vdi=target.vdi or real.vdi, sr=target.sr or real.sr)
-
-
-def _mapper_name(rdev: int, sys: str = "/sys") -> str | None:
-    """The name below ``/dev/mapper`` of a device of device-mapper, if it leads there; None for any other device.
-
-    Source: Documentation/ABI/testing/sysfs-block-dm.
-    """
-    try:
-        with open(f"{sys}/dev/block/{os.major(rdev)}:{os.minor(rdev)}/dm/name", encoding="utf-8") as file:
-            path = f"{DEVICES}/mapper/{file.read().strip()}"
-        return path if os.stat(path).st_rdev == rdev else None
-    except OSError:
-        return None
-
-
-def _is_dm_node(path: str) -> bool:
-    return os.path.basename(path).startswith("dm-") and os.path.dirname(path) == DEVICES
-
-
 def _is_below(path: str, folder: str) -> bool:
     return os.path.commonpath((path, folder)) == folder
 
@@ -486,7 +449,7 @@ def _walk(folder: str) -> int:
 
 def _wrong_kind(target: Target, found: os.stat_result) -> Refusal | None:
     kind = stat.S_IFMT(found.st_mode)
-    wanted = stat.S_IFREG if target.backing is Backing.FILE else stat.S_IFBLK
+    wanted = stat.S_IFBLK if target.is_device else stat.S_IFREG
     if kind == wanted:
         return None
     if kind in _KINDS:
@@ -502,7 +465,7 @@ def _wrong_kind(target: Target, found: os.stat_result) -> Refusal | None:
 
 def _open(target: Target, name: str, below: int, *, write: bool) -> int:
     flags = _OPEN | (os.O_RDWR if write else os.O_RDONLY)
-    if write and target.backing is Backing.BLOCK:
+    if write and target.is_device:
         # The kernel refuses a device that is mounted or part of another one (EBUSY).
         flags |= os.O_EXCL
     return os.open(name, flags, dir_fd=below)

@@ -19,7 +19,6 @@ from functools import partial
 
 from smfix.errors import UsageError
 from smfix.host import wait_notice
-from smfix.values import Backing, Target
 
 PATIENCE = "SMFIX_PATIENCE"
 """The variable of the environment that says for how many seconds storage may be silent."""
@@ -86,13 +85,12 @@ def told(questions: Mapping[str, Callable[[], bytes]], say: wait_notice.Say | No
     return heard
 
 
-def silent_volumes(targets: Iterable[Target]) -> frozenset[str]:
-    """The paths of those of `targets` that are volumes whose storage does not answer in time. Raises UsageError.
+def silent_devices(paths: Iterable[str]) -> frozenset[str]:
+    """Return those of `paths` (devices) whose storage does not answer in time. Raises UsageError.
 
-    A file's storage is asked by its folder, before the file is looked for; a volume is known by its name alone.
     One that has just answered is not asked again: each question is a process, and an SR has hundreds of volumes.
     """
-    return silent(one.path for one in targets if one.backing is Backing.BLOCK and not _has_just_answered(one.path))
+    return silent(path for path in paths if not _has_just_answered(path))
 
 
 def is_silent(path: str) -> bool:

@@ -156,9 +156,9 @@ class Journal:
             raise ValueError("the identity is impossible")
         if not 0 <= self.old_size <= self.new_size < _MAX_OFFSET:
             raise ValueError("the sizes are impossible")
-        if (self.target.backing is Backing.BLOCK) != (self.rdev is not None):
+        if self.target.is_device != (self.rdev is not None):
             raise ValueError("a device has a device number, a file has none")
-        if self.target.backing is Backing.BLOCK and self.old_size != self.new_size:
+        if self.target.is_device and self.old_size != self.new_size:
             raise ValueError("a device cannot be resized")
         self._check_steps()
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection, Iterable
 
 from smfix.sm.paths import UUID, Life, read_path
-from smfix.sm.sr_types import lvm_volumes
-from smfix.values import Backing, Reason, Refusal, Target
+from smfix.sm.sr_types.registry import sr_type_of
+from smfix.values import Reason, Refusal, Target
 
 # fjournaler.py names a file, journaler.py an LV: <type>_<vdi>[_<value>]. `coalesce`, `relink`,
 # `leaf`, `clone`, `zero`: cleanup.py; `inflate`, `jvhd`: lvhdutil.py.
@@ -61,23 +61,9 @@ def pending(why: str, sr: str | None) -> Refusal:
     )
 
 
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder or os.curdir)
-    except OSError:
-        return []
-
-
 def names_beside(target: Target, folder: str) -> list[str]:
-    """The names beside an image in `folder`: of a volume the SR's other volumes, for most have no node.
-
-    A folder that cannot be listed has none. Raises Unreadable where ``lvs`` fails.
-    """
-    if target.backing is Backing.BLOCK and target.sr is not None:
-        names = [volume.name for volume in lvm_volumes.volumes(target.sr)]
-        if names:
-            return sorted(names)
-    return sorted(_names(folder))
+    """Return the names beside an image in `folder`, its SR's journals among them. Raises Unreadable if LVM fails."""
+    return sr_type_of(target).names_beside(target, folder)
 
 
 def _journal_of(target: Target, vdi: str, children: Collection[str], beside: Iterable[str]) -> str | None:
@@ -95,20 +81,7 @@ def _journal_of(target: Target, vdi: str, children: Collection[str], beside: Ite
         # A leaf-coalesce concerns the parent as well: it is un-hidden, then renamed. A volume's name is too
         # short for the parent's, which is inside, behind its length, where an inactive one cannot be read.
         if kind == "leaf":
-            parent = match["value"] or _first_line(os.path.join(folder, name)).rpartition(" ")[2]
-            if vdi == parent or owner in children or (not parent and target.backing is Backing.BLOCK):
+            parent = match["value"] or sr_type_of(target).journal_value(os.path.join(folder, name))
+            if parent in (None, vdi) or owner in children:
                 return name
     return None
-
-
-def _first_line(path: str) -> str:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 128).decode("ascii", "replace").split("\n")[0].strip()
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)

@@ -19,8 +19,6 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from smfix.values import Backing
-
 GROUP = "VG_XenStorage-"
 """What the name of an LVM SR's volume group begins with; the SR's UUID follows."""
 MAPPER = "/dev/mapper"
@@ -62,10 +60,10 @@ class ImageName(NamedTuple):
     """
 
     life: Life
-    backing: Backing
     sr: str | None = None
     vdi: str | None = None
     rest: str | None = None
+    is_device: bool = False
 
 
 class VolumeName(NamedTuple):
@@ -126,29 +124,29 @@ def read_path(path: str) -> ImageName:
         return _read_device(path)
     parts = [part for part in path.split("/") if part]
     if not parts or "." in parts or ".." in parts:
-        return ImageName(Life.FOREIGN, Backing.FILE)
+        return ImageName(Life.FOREIGN)
     file = _FILE.fullmatch(parts[-1])
     vdi = file["vdi"] if file else None
     if len(parts) >= 2 and is_uuid(parts[-2]):
         if file:
-            return ImageName(_life(file), Backing.FILE, parts[-2], vdi, parts[-1])
+            return ImageName(_life(file), parts[-2], vdi, parts[-1])
         if _TEMPORARY.match(parts[-1]):
-            return ImageName(Life.COPY, Backing.FILE, parts[-2], None, parts[-1])
+            return ImageName(Life.COPY, parts[-2], None, parts[-1])
     if len(parts) >= 3 and is_uuid(parts[-3]) and _TEMPORARY.fullmatch(parts[-2]):
-        return ImageName(Life.COPY, Backing.FILE, parts[-3], vdi, "/".join(parts[-2:]))
+        return ImageName(Life.COPY, parts[-3], vdi, "/".join(parts[-2:]))
     if file:
-        return ImageName(_life(file), Backing.FILE, None, vdi)
-    return ImageName(Life.FOREIGN, Backing.FILE)
+        return ImageName(_life(file), None, vdi)
+    return ImageName(Life.FOREIGN)
 
 
 def _read_device(path: str) -> ImageName:
     volume = volume_at(path)
     disk = None if volume is None else _DISK.fullmatch(volume.name)
     if volume is not None and disk is not None:
-        return ImageName(_life(disk), Backing.BLOCK, volume.sr, disk["vdi"])
+        return ImageName(_life(disk), volume.sr, disk["vdi"], is_device=True)
     if _LINSTOR.fullmatch(path):
-        return ImageName(Life.PLAIN, Backing.BLOCK)
-    return ImageName(Life.FOREIGN, Backing.BLOCK)
+        return ImageName(Life.PLAIN, is_device=True)
+    return ImageName(Life.FOREIGN, is_device=True)
 
 
 def _life(match: re.Match[str]) -> Life:

@@ -4,34 +4,28 @@ Theory. A name is resolved, never guessed: exactly one image, or all candidates,
 looked. What a log says becomes part of a path only after it has been read as a UUID, a prefix of
 one, or a path of the storage manager's own making (:mod:`smfix.sm.paths`), and then only its
 part below the SR's folder: the mount point is this host's.
-
-An SR type is a row of `SR_TYPES`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from smfix.errors import Unanswered, Unreadable, UsageError
-from smfix.host import image_file, kernel_path
-from smfix.sm.paths import GROUP, Life, is_prefix, is_uuid, read_path, volume_at
-from smfix.sm.sr_types import lvm_volumes
-from smfix.values import Backing, Log, Refusal, Target, VdiRef
+from smfix.host import kernel_path
+from smfix.sm.paths import Life, is_prefix, is_uuid, read_path
+from smfix.sm.sr_types.base import Found, image_at
+from smfix.sm.sr_types.file import files_in
+from smfix.sm.sr_types.registry import SR_TYPES, node_at, place_of, sr_type_of, target_named
+from smfix.values import Log, VdiRef
+
+__all__ = ["Ambiguous", "Found", "NotFound", "locate", "resolve", "sr_mounts"]
 
 _log = Log(__name__)
 
 DEFAULT_MOUNTS = ("/run/sr-mount", "/var/run/sr-mount")
-
-
-class Found(NamedTuple):
-    """The one image. `root`: the SR's folder (for ``open_image(sr_root=...)``), None if unknown."""
-
-    target: Target
-    root: str | None = None
 
 
 class Ambiguous(NamedTuple):
@@ -44,18 +38,6 @@ class NotFound(NamedTuple):
     """No image fits. `looked`: the paths and patterns that were looked at, for people."""
 
     looked: tuple[str, ...]
-
-
-class SrType(NamedTuple):
-    """How one kind of SR names its images.
-
-    `find(ref, sr, mounts)` gives every image of the named VDI: `ref` is a UUID or a prefix, `sr` a
-    UUID or None for every SR. `patterns` says where it looks.
-    """
-
-    name: str
-    find: Callable[[str, str | None, Sequence[str]], Iterator[Found]]
-    patterns: Callable[[str, str | None, Sequence[str]], Iterator[str]]
 
 
 def sr_mounts(given: Sequence[str] = ()) -> tuple[str, ...]:
@@ -96,11 +78,11 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
     """
     if "\0" in text or not text:
         raise UsageError("an image's name is empty, or holds a NUL character")
-    group = text.rstrip("/").removeprefix(f"{image_file.DEVICES}/{GROUP}")
-    if is_uuid(group) and group != text:
-        return _all_volumes(group, text)
+    images = _images_in(text)
+    if images is not None:
+        return images
     if not os.path.lexists(text):
-        if read_path(text).backing is Backing.BLOCK and read_path(text).vdi is not None:
+        if sr_type_of(target_named(text)).is_without_node(target_named(text)):
             found = _locate_path(text, mounts)
             return (found,) if isinstance(found, Found) else found
         sr, _, vdi = text.rpartition("/")
@@ -119,7 +101,7 @@ def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous |
         is_folder = False
     # From here on by the name that the kernel gives it: the text may name another SR, or another disk.
     path = kernel_path.named(text)
-    return _all_in(path) if is_folder else (_at_path(path),)
+    return (_images_in(path) or files_in(path)) if is_folder else (_at_path(path),)
 
 
 def _as_on_disk(ref: str) -> str:
@@ -128,22 +110,14 @@ def _as_on_disk(ref: str) -> str:
     return mark + ref[4:].lower() if mark == "OLD_" else ref.lower()
 
 
+def _images_in(folder: str) -> tuple[Found, ...] | None:
+    """Return the images of the SR that is named by its folder; None if no SR type knows `folder`."""
+    return next((images for each in SR_TYPES if (images := each.images_in(folder)) is not None), None)
+
+
 def _locate_path(path: str, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
-    name = read_path(path)
-    if name.backing is Backing.BLOCK and name.life is not Life.FOREIGN:
-        if os.path.exists(path) or name.vdi is None or name.sr is None:
-            return _at_path(path) if os.path.exists(path) else NotFound((path,))
-        # Its volume is not active, so that it has no node.
-        return next(_find_volumes(name.vdi, name.sr, mounts), None) or NotFound((path,))
-    if name.sr is None or name.rest is None:
-        return NotFound((f"{path} (not a path in a storage repository)",))
-    places = [(os.path.join(mount, name.sr), name.rest) for mount in mounts]
-    found = [
-        Found(Target(place, Backing.FILE, name.vdi, name.sr), root)
-        for root, rest in places
-        if _is_there(place := os.path.join(root, rest))
-    ]
-    return _verdict(found, [os.path.join(*place) for place in places])
+    found, looked = sr_type_of(target_named(path)).locate(path, mounts)
+    return _verdict(found, looked)
 
 
 def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
@@ -163,7 +137,7 @@ def _locate_vdi(ref: str, sr: str | None, mounts: Sequence[str]) -> Found | Ambi
 
 def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous | NotFound:
     """One, several or none; a file that is reached by two mounts is one."""
-    by_inode = {lvm_volumes.place_of(image.target.path): image for image in reversed(found)}
+    by_inode = {place_of(image.target.path): image for image in reversed(found)}
     _log.debug("looked at %s, found %s", looked, list(by_inode))
     if not by_inode:
         return NotFound(tuple(looked))
@@ -173,108 +147,8 @@ def _verdict(found: Sequence[Found], looked: Sequence[str]) -> Found | Ambiguous
 
 
 def _at_path(path: str) -> Found:
-    """The image at an absolute path that the operator (or a log's device path) names."""
-    below_dev = path.startswith(f"{image_file.DEVICES}/")
-    named = lvm_volumes.volume_named(path) if below_dev else None
-    if named is not None and volume_at(path) is None:
-        path = lvm_volumes.node_of(named)  # device-mapper's number for it is another one after the next activation
-    name = read_path(path)
-    try:
-        about = os.stat(path, follow_symlinks=below_dev)
-    except OSError:
-        about = None
-    if about is not None and stat.S_ISBLK(about.st_mode):
-        volume = Target(path, Backing.BLOCK, name.vdi, name.sr)
-        own = image_file.named_device(volume, about.st_rdev)
-        return Found(volume if isinstance(own, Refusal) else own)
-    root = None
-    if name.rest is not None:
-        root = path[: -len(name.rest) - 1]
-    return Found(Target(path, Backing.FILE, name.vdi, name.sr), root)
+    """Return the image at an absolute path that the operator (or a log's device path) names.
 
-
-def _all_in(folder: str) -> tuple[Found, ...]:
-    """Every VHD of a folder, by name; links and odd kinds too, so that they are refused aloud."""
-    names = sorted(name for name in _names(folder) if name.endswith(".vhd"))
-    if not names:
-        raise Unreadable(f"{folder} holds no VHD (no file named *.vhd)")
-    below = os.path.join(folder, "")
-    images = []
-    for name in names:
-        said = read_path(below + name)
-        images.append(Found(Target(below + name, Backing.FILE, said.vdi, said.sr), folder))
-    return tuple(images)
-
-
-def _all_volumes(sr: str, folder: str) -> tuple[Found, ...]:
-    """Every VHD of an LVM SR, by name, active or not."""
-    found = [volume for volume in lvm_volumes.volumes(sr) if volume.vdi is not None]
-    if not found:
-        raise Unreadable(f"{folder} holds no VHD (no volume named {lvm_volumes.DISK}*)")
-    return tuple(Found(lvm_volumes.as_target(volume)) for volume in sorted(found, key=lambda volume: volume.name))
-
-
-def _is_there(path: str) -> bool:
-    """Something is at `path`, a dangling link too. Raises Unreadable where that cannot be known."""
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            return False
-        raise Unreadable(f"cannot look at {path}: {error.strerror}") from error
-    return True
-
-
-def _names(folder: str) -> list[str]:
-    """The names in a folder; none where there is no such folder. Raises Unreadable."""
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise Unreadable(f"cannot list {folder}: {error.strerror}") from error
-
-
-# ------------------------------------------------------------------------------ SR types
-
-
-def sr_folders(sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
-    """Where the file SR is, or (None) every one: folders below `mounts`. Raises Unreadable."""
-    for mount in mounts:
-        for name in [sr] if sr else sorted(filter(is_uuid, _names(mount))):
-            yield os.path.join(mount, name)
-
-
-def _find_files(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[Found]:
-    for root in sr_folders(sr, mounts):
-        # A full name is asked for by name: an SR can hold tens of thousands.
-        names = [f"{ref}.vhd"] if is_uuid(ref) else sorted(_names(root))
-        for name in names:
-            path = os.path.join(root, name)
-            said = read_path(os.path.join(os.path.basename(root), name))
-            wanted = name.startswith(ref) and said.life in (Life.PLAIN, Life.OLD)
-            # Of a search through every SR, one that does not answer must not spoil the rest.
-            if wanted and (os.path.lexists(path) if sr is None else _is_there(path)):
-                yield Found(Target(path, Backing.FILE, said.vdi, said.sr), root)
-
-
-def _file_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
-    for mount in mounts:
-        yield os.path.join(mount, sr or "*", f"{ref}{'' if is_uuid(ref) else '*'}.vhd")
-
-
-def _find_volumes(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[Found]:  # noqa: ARG001 - a row's shape
-    for group in lvm_volumes.attached(sr):
-        for volume in lvm_volumes.volumes(group):
-            if volume.vdi is not None and volume.name.removeprefix(lvm_volumes.DISK).startswith(ref):
-                yield Found(lvm_volumes.as_target(volume))
-
-
-def _volume_patterns(ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:  # noqa: ARG001 - as above
-    # Only where there is such an SR: on most hosts it would be noise.
-    for group in lvm_volumes.attached(sr):
-        yield f"{image_file.DEVICES}/{GROUP}{group}/{lvm_volumes.DISK}{ref}{'' if is_uuid(ref) else '*'}"
-
-
-SR_TYPES = (SrType("file", _find_files, _file_patterns), SrType("lvm", _find_volumes, _volume_patterns))
-"""File SRs (ext, NFS, SMB, ...): ``<mount>/<sr>/<vdi>.vhd``. LVM SRs: ``VG_XenStorage-<sr>/VHD-<vdi>``."""
+    A device is called by the name that it keeps: its number is another one after the next activation.
+    """
+    return image_at((node_at(path) if read_path(path).life is Life.FOREIGN else None) or path)

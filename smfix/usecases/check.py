@@ -13,7 +13,7 @@ from smfix.formats.vhd.problems.registry import diagnose, row
 from smfix.host.image_file import Identity, open_image
 from smfix.host.open_files import OpenState, open_state, usage_of
 from smfix.sm.resolve import Found
-from smfix.sm.sr_types import lvm_volumes
+from smfix.sm.sr_types.registry import sr_type_of
 from smfix.usecases import image_relatives
 from smfix.usecases.repair import context_of, held_by, seen_by
 from smfix.usecases.run_options import RunOptions
@@ -51,7 +51,7 @@ def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> Ch
     path = found.target.path
     names = run_options.names(found.target)
     try:
-        asleep = lvm_volumes.inactive(found.target)
+        asleep = sr_type_of(found.target).inactive_refusal(found.target)
         if asleep is not None:
             return CheckedImage(path, Verdict.UNREADABLE, note=asleep.message, names=names)
         opened = open_image(found.target, sr_root=found.root)

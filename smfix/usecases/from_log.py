@@ -23,7 +23,7 @@ from smfix.host.image_file import open_image
 from smfix.host.kernel_path import typed
 from smfix.sm.paths import is_uuid
 from smfix.sm.resolve import Found, sr_mounts
-from smfix.sm.sr_types import lvm_volumes
+from smfix.sm.sr_types.registry import place_of
 from smfix.usecases.reach import unanswered, unanswered_srs
 from smfix.usecases.rescan import rescan
 from smfix.usecases.resolve import Missing, find_image, find_images, parents_first, resolved
@@ -335,7 +335,7 @@ def check(targets: Sequence[str], run_options: RunOptions, *, parents: bool = Fa
             continue
         child = None
         for found in (image, *(chain_of(image) if parents else ())):
-            path = lvm_volumes.place_of(found.target.path)
+            path = place_of(found.target.path)
             if path not in told:
                 with wait_notice.watched(found.target.path, run_options.say):
                     told[path] = checked(found, uses.get(found.target.path), run_options)

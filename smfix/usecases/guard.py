@@ -20,26 +20,19 @@ from typing import Protocol
 from smfix.errors import Unreadable
 from smfix.host.aliases import alias_refusal
 from smfix.host.image_file import OpenImage
-from smfix.host.mounts import mount_of
 from smfix.host.open_files import OpenState, open_state
 from smfix.sm import locks
 from smfix.sm.gc_lock import GcWait
 from smfix.sm.journals import coalescing, name_refusal, names_beside, pending
 from smfix.sm.locks import Clock
-from smfix.sm.paths import ImageName, Life, is_uuid, read_path
-from smfix.values import Backing, ByteView, InUse, Reason, Refusal, Target
+from smfix.sm.paths import ImageName, is_uuid, read_path
+from smfix.sm.sr_types.registry import sr_type_of
+from smfix.values import ByteView, InUse, Reason, Refusal, Target
 from smfix.xapi.attach_policy import pool_refusal
 from smfix.xapi.records import Attachment, PoolDiskState
 
 POOL_CONF = "/etc/xensource/pool.conf"
 """``master``, or ``slave:<address>``: whether this host coordinates its pool."""
-
-# What the storage manager mounts SRs with on several hosts, and its neighbours of the same nature.
-SHARED_FILE_SYSTEMS = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ocfs2", "gfs", "gfs2", "ceph", "lustre", "beegfs"),
-    *("glusterfs", "moosefs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.mfs"),
-    *("fuse.moosefs", "fuse.sshfs"),
-}
 
 
 def shared_refusal(
@@ -59,7 +52,7 @@ def shared_refusal(
     written only where no coalesce has left its journal in the SR (locks of SM are local to one host), and on
     a host of a pool only by its coordinator, whose GC is the one that coalesces.
     """
-    what = _shared(target, resolved, proc)
+    what = sr_type_of(target).shared_storage(target, resolved, proc)
     if what is None:
         return None
     if not hidden:
@@ -212,7 +205,7 @@ class HostGuard:
         return refusal
 
     def _shared_by_itself(self, image: OpenImage) -> str | None:
-        return _shared(image.target, image.identity.path, self.proc)
+        return sr_type_of(image.target).shared_storage(image.target, image.identity.path, self.proc)
 
     def _in_use(self, image: OpenImage, *, hidden: bool | None) -> Refusal | None:
         """A reader is none, as long as nothing is written where it reads, or the image is a base copy.
@@ -248,19 +241,7 @@ def _name_of(image: OpenImage) -> ImageName:
     target = image.target
     sr = target.sr if target.sr and is_uuid(target.sr) else real.sr
     vdi = target.vdi if target.vdi and is_uuid(target.vdi) else real.vdi
-    return ImageName(real.life, target.backing, sr, vdi)
-
-
-def _shared(target: Target, resolved: str, proc: str) -> str | None:
-    """What the image shares with other hosts, in words; None for what is this host's alone."""
-    if target.backing is Backing.BLOCK:
-        # An LV of an SR may lie on iSCSI or Fibre Channel, a DRBD device on another host.
-        name = read_path(os.path.abspath(target.path))
-        return "an SR's volume" if name.life is not Life.FOREIGN else None
-    mount = mount_of(resolved, proc)
-    if mount is None or mount.kind not in SHARED_FILE_SYSTEMS:
-        return None
-    return f"a shared file system ({mount.kind})"
+    return ImageName(real.life, sr, vdi)
 
 
 def _is_pool_member(pool_conf: str) -> bool:

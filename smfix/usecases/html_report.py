@@ -30,11 +30,10 @@ from smfix.report.diagram import diagram
 from smfix.report.escape import command
 from smfix.report.layout import counted
 from smfix.report.page_model import Environment, FooterBytes, Portrait, Relative, Side
-from smfix.sm.paths import read_path
-from smfix.usecases import image_relatives, scan
+from smfix.sm.sr_types.registry import sr_type_of, target_at
+from smfix.usecases import scan
 from smfix.usecases.run_options import RunOptions
 from smfix.values import (
-    Backing,
     ByteView,
     CheckedImage,
     Damaged,
@@ -47,7 +46,6 @@ from smfix.values import (
     Severity,
     Sound,
     Status,
-    Target,
     TreatedImage,
     TreatedIncident,
     Verdict,
@@ -218,7 +216,7 @@ class _Lens:
 
     def _portrait(self, path: str, sr: str | None, views: Callable[[ByteView], list[tuple[str, ByteView]]]) -> Portrait:
         try:
-            opened = open_image(Target(path, image_relatives.backing_of(path), read_path(path).vdi, sr))
+            opened = open_image(target_at(path, sr))
             if isinstance(opened, Refusal):
                 return Portrait(note=f"There is no picture of it: {opened.message}.")
             with opened:
@@ -243,7 +241,7 @@ class _Lens:
 
     def _chain(self, path: str) -> tuple[Relative, ...]:
         """The disk's ancestors, itself, and its children; empty where it has none, or its folder tells nothing."""
-        if image_relatives.backing_of(path) is Backing.BLOCK:
+        if not sr_type_of(target_at(path)).has_folder:
             return ()
         here = self._folder(os.path.dirname(path))
         image = here.get(path)

@@ -9,7 +9,6 @@ of all images in its folder.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -21,17 +20,15 @@ from smfix.formats.vhd.image import VhdImage, inspect
 from smfix.formats.vhd.problems.problem import Context, Parent, Sibling
 from smfix.formats.vhd.problems.witness import is_rival
 from smfix.formats.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
-from smfix.host import storage_probe
 from smfix.host.image_file import OpenImage, open_image
-from smfix.sm.paths import MAPPER, read_path
+from smfix.sm.paths import read_path
 from smfix.sm.resolve import Found
-from smfix.sm.sr_types import lvm_volumes
-from smfix.values import Backing, ByteView, Extent, Refusal, Sound, Target
+from smfix.sm.sr_types.registry import is_silent, node_at, place_of, sr_type_of, target_at, target_named
+from smfix.values import ByteView, Extent, Refusal, Sound
 
 LONGEST = 64
 """Images of one chain that are walked at most; the storage manager stops at 30."""
 MOST_CHILDREN = 64
-_ENDINGS = (".vhd", ".vhd.new")
 Family = tuple[tuple[str, VhdImage], ...]
 """The children of an image: path and structures of each."""
 
@@ -64,14 +61,11 @@ def _own_places(text: str | None, path: str) -> tuple[str, ...]:
     Others are not looked at: a guest may have written the locator, and any file or device of the host could be named.
     Outside of every SR a relative path is followed wherever it leads.
     """
-    led = _led_to(text, path)
-    volume, sr = lvm_volumes.volume_named(path), read_path(path).sr
-    if volume is not None:  # beside it, in /dev and /dev/mapper, is every device of the host
-        return tuple(p for p in led if (named := lvm_volumes.volume_named(p)) is not None and named.sr == volume.sr)
-    if sr is None and not (text or "").startswith("/"):
+    led, sr_type = _led_to(text, path), sr_type_of(target_named(path))
+    is_in_sr = read_path(path).sr is not None or sr_type.place_at(path) is not None
+    if not is_in_sr and not (text or "").startswith("/"):
         return led
-    folders = {*_folders(path), os.path.dirname(os.path.abspath(path))}
-    return tuple(p for p in led if os.path.dirname(p) in folders or (sr is not None and read_path(p).sr == sr))
+    return tuple(place for place in led if sr_type.may_have_relative(path, place))
 
 
 def _outside(image: VhdImage, path: str) -> tuple[str, ...]:
@@ -88,22 +82,11 @@ def _led_to(text: str | None, path: str) -> tuple[str, ...]:
         return ()
     beside = [os.path.normpath(f"{folder}/{text}") for folder in _folders(path)]
     places = dict.fromkeys([os.path.normpath(text), *beside] if text.startswith("/") else beside)
-    named = dict.fromkeys(filter(None, map(lvm_volumes.volume_named, places)))
-    return tuple(map(lvm_volumes.node_of, named)) or tuple(places)
+    return tuple(dict.fromkeys(filter(None, map(node_at, places)))) or tuple(places)
 
 
 def _folders(path: str) -> tuple[str, ...]:
-    """The folders beside which relative paths are: of a volume's names, not only of the one that was given.
-
-    libvhd takes a volume's name in ``/dev/mapper``, else its real path. Source: blktap vhd/lib/canonpath.c.
-    """
-    path = os.path.abspath(path)
-    real = os.path.dirname(os.path.realpath(path))
-    if read_path(path).backing is not Backing.BLOCK:
-        return (real,)
-    volume = lvm_volumes.volume_named(path)
-    own = os.path.dirname(path) if volume is None else lvm_volumes.folder_of(volume.sr)
-    return tuple(dict.fromkeys((own, MAPPER, real)))
+    return sr_type_of(target_named(path)).folders_beside(path)
 
 
 def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
@@ -116,8 +99,8 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
         return None, None
     places = parent_places(image, path)
     for place in places:
-        found = Found(Target(place, backing_of(place), read_path(place).vdi, read_path(place).sr))
-        if found.target.backing is Backing.BLOCK and storage_probe.is_silent(place):
+        found = Found(target_at(place))
+        if is_silent(found.target):
             return None, None  # it is there; what it holds cannot be read now
         with suppress(Unreadable):
             opened = open_image(found.target)
@@ -141,29 +124,21 @@ def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
 
 def _may_be_asleep(place: str) -> bool:
     """True for a volume that is not active, and for one of which LVM does not say: that is no missing parent."""
-    name = read_path(place)
+    target = target_named(place)
     try:
-        return lvm_volumes.inactive(Target(place, name.backing, name.vdi, name.sr)) is not None
+        return sr_type_of(target).inactive_refusal(target) is not None
     except Unreadable:
         return True
 
 
-def backing_of(path: str) -> Backing:
-    """By what is there, not by its name: /dev/shm holds files. What is missing counts as a file."""
-    try:
-        return Backing.BLOCK if stat.S_ISBLK(os.stat(path).st_mode) else Backing.FILE
-    except OSError:
-        return Backing.FILE
-
-
 def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
     """The parents of `image`, nearest first, as far as they can be followed; no loop, no end."""
-    seen = {lvm_volumes.place_of(found.target.path)}
+    seen = {place_of(found.target.path)}
     for _ in range(LONGEST):
         _, above = parent_of(image, found.target.path)
-        if above is None or lvm_volumes.place_of(above.target.path) in seen:
+        if above is None or place_of(above.target.path) in seen:
             return
-        seen.add(lvm_volumes.place_of(above.target.path))
+        seen.add(place_of(above.target.path))
         yield above
         with suppress(Unreadable):
             opened = open_image(above.target)
@@ -190,8 +165,8 @@ def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
     # Where footers disagree, a child names the right one's UUID: it must be found by either.
     sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
     uuids = frozenset(footer.value.uuid for footer in sound) - {structs.NULL_UUID}
-    own = lvm_volumes.place_of(found.target.path)
-    neighbours = [other for other in _neighbours(found.target) if other.path != own]
+    own = place_of(found.target.path)
+    neighbours = [other for other in sr_type_of(found.target).neighbours(found.target) if other.path != own]
     places = frozenset(other.path for other in neighbours)
     children: list[tuple[str, VhdImage]] = []
     siblings: list[Sibling] = []
@@ -222,29 +197,6 @@ def with_relatives(context: Context, relatives: Relatives) -> Context:
     )
 
 
-def _neighbours(target: Target) -> list[Target]:
-    """The images beside `target`, by name: files of its folder, active volumes of its SR."""
-    if target.backing is Backing.BLOCK:
-        volume = lvm_volumes.volume_named(target.path)
-        with suppress(Unreadable):
-            every = () if volume is None else lvm_volumes.volumes(volume.sr)
-            active = [lvm_volumes.as_target(one) for one in every if one.vdi is not None and one.is_active]
-            silent = storage_probe.silent_volumes(active)
-            return [one for one in active if one.path not in silent]
-        return []
-    folder, name = os.path.split(os.path.realpath(target.path))
-    return [Target(os.path.join(folder, other), Backing.FILE) for other in sorted(_images_in(folder, name))]
-
-
-def _images_in(folder: str, name: str) -> frozenset[str]:
-    """The images in the folder but `name`, and the files whose names begin with it: its copies."""
-    try:
-        found = {other for other in os.listdir(folder) if other.endswith(_ENDINGS) or other.startswith(name)}
-    except OSError:
-        return frozenset()
-    return frozenset(found - {name})
-
-
 def _uuid_of(view: OpenImage) -> bytes:
     """The UUID of the footer that ``vhd_open`` would choose; the null UUID where none is sound."""
     for at in (view.size - FOOTER_SIZE, 0):
@@ -265,14 +217,14 @@ def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str, other
     named = _named_place(header, view.target.path)
     if not named and any(locator.code for locator in header.locators):
         led = parent_places(inspect(view), view.target.path)  # the header has no name: its locators have one
-        named = next((at for at in map(lvm_volumes.place_of, led) if at == place or at in others), "")
+        named = next((at for at in map(place_of, led) if at == place or at in others), "")
     return named == place or (header.parent_uuid in uuids and named not in others)
 
 
 def _named_place(header: Header | None, path: str) -> str:
     """Where the image is that the `header` of the image at `path` names as its parent; empty: it names none."""
     name = None if header is None else header.parent_name_text()
-    return lvm_volumes.place_of(_led_to(os.path.basename(name), path)[0]) if name and os.path.basename(name) else ""
+    return place_of(_led_to(os.path.basename(name), path)[0]) if name and os.path.basename(name) else ""
 
 
 def parents_first(founds: Sequence[Found | None]) -> list[int]:
@@ -281,7 +233,7 @@ def parents_first(founds: Sequence[Found | None]) -> list[int]:
     Otherwise the order stays. A parent is known by the name that the child's header has, in the child's folder;
     what cannot be read has none. None stands for what was not found.
     """
-    place = {lvm_volumes.place_of(found.target.path): index for index, found in enumerate(founds) if found is not None}
+    place = {place_of(found.target.path): index for index, found in enumerate(founds) if found is not None}
     above = {index: place.get(_parent_place(found)) for index, found in enumerate(founds) if found is not None}
     order: dict[int, None] = {}
     for index in range(len(founds)):

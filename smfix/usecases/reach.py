@@ -14,7 +14,7 @@ from typing import TypeVar
 from smfix.host import storage_probe
 from smfix.host.wait_notice import Say
 from smfix.sm.paths import is_uuid
-from smfix.sm.resolve import sr_folders
+from smfix.sm.sr_types.registry import sr_folders
 
 Name = TypeVar("Name")
 

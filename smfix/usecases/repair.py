@@ -27,15 +27,13 @@ from smfix.repair.journal_store import JournalEntry
 from smfix.repair.plan import Planned, plan
 from smfix.report.escape import command
 from smfix.sm import locks
-from smfix.sm.paths import read_path
 from smfix.sm.resolve import Found
-from smfix.sm.sr_types import lvm_volumes
 from smfix.sm.sr_types.lvm_activation import Volumes
+from smfix.sm.sr_types.registry import sr_type_of, target_named
 from smfix.usecases import image_relatives
 from smfix.usecases.guard import with_attachments
 from smfix.usecases.run_options import Decide, Declined, RunOptions
 from smfix.values import (
-    Backing,
     ByteView,
     Finding,
     InUse,
@@ -94,7 +92,7 @@ def _opened(found: Found, run_options: RunOptions, volumes: Volumes) -> Outcome:
     if isinstance(image, Refusal):
         return refused(image)
     with image, ExitStack() as parents:
-        if run_options.decide is not None and found.target.backing is Backing.BLOCK:
+        if run_options.decide is not None and sr_type_of(found.target).can_be_inactive:
             _wake_parents(image, volumes, parents)
         settled = _recovered(image, found, run_options, volumes)
         return _told_recovery(
@@ -109,10 +107,10 @@ def volume_active(target: Target, volumes: Volumes, *, change: bool) -> Iterator
     `change` False: nothing may be changed, so an inactive volume stays as it is. Raises Unreadable.
     """
     if not change:
-        yield lvm_volumes.inactive(target)
+        yield sr_type_of(target).inactive_refusal(target)
         return
-    was_asleep = lvm_volumes.is_without_node(target)
-    with volumes.active(target) as refusal:
+    was_asleep = sr_type_of(target).is_without_node(target)
+    with sr_type_of(target).active(target, volumes) as refusal:
         # Only now it has a node: nothing was asked of its storage before.
         if refusal is None and was_asleep and storage_probe.silent([target.path]):
             raise Unanswered(storage_probe.words(target.path))
@@ -122,7 +120,7 @@ def volume_active(target: Target, volumes: Volumes, *, change: bool) -> Iterator
 @contextmanager
 def writing(image: OpenImage, volumes: Volumes) -> Iterator[OpenImage | Refusal]:
     """The image opened anew for writing, its volume made writable meanwhile; or why not. Raises SmfixError."""
-    with volumes.writable(image.target) as refusal:
+    with sr_type_of(image.target).writable(image.target, volumes) as refusal:
         writable = refusal or image.reopen(write=True)
         if isinstance(writable, Refusal):
             yield writable
@@ -134,9 +132,9 @@ def writing(image: OpenImage, volumes: Volumes) -> Iterator[OpenImage | Refusal]
 def _wake_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
     """A volume's parent is looked at too: asleep, it would seem to be missing."""
     for place in image_relatives.parent_places(inspect(image), image.target.path):
-        name = read_path(place)
+        parent = target_named(place)
         with suppress(Unreadable):  # then it is missing indeed
-            held.enter_context(volumes.active(Target(place, name.backing, name.vdi, name.sr)))
+            held.enter_context(sr_type_of(parent).active(parent, volumes))
 
 
 def with_leftovers(outcome: Outcome, target: Target, volumes: Volumes, run_options: RunOptions) -> Outcome:

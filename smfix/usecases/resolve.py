@@ -5,7 +5,6 @@ Either the one image, or what to say of it: several fit, none is there, a copy i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -15,10 +14,10 @@ from smfix.host.kernel_path import UnsafePath, typed
 from smfix.report.escape import command
 from smfix.sm.paths import Life, is_uuid, read_path
 from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
-from smfix.sm.sr_types import lvm_volumes
+from smfix.sm.sr_types.registry import listed_place, root_of, silent_targets
 from smfix.usecases.reach import unanswered
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Backing, Incident, Log, Outcome, Reason, Status
+from smfix.values import Incident, Log, Outcome, Reason, Status
 
 _NAMED = 8
 """Candidates and places that a message names."""
@@ -94,7 +93,7 @@ def _look_up(vdi: str, sr: str | None) -> str:
 
 
 def _is_attached(sr: str, mounts: Sequence[str]) -> bool:
-    return any(os.path.isdir(os.path.join(mount, sr)) for mount in mounts) or bool(lvm_volumes.attached(sr))
+    return root_of(sr, mounts) is not None
 
 
 class Missing(NamedTuple):
@@ -134,13 +133,13 @@ def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Mi
             for image in found:
                 # A volume has several names; under which it was asked for first it is told of.
                 path = image.target.path
-                images.setdefault(lvm_volumes.place_of(path) if image.target.backing is Backing.BLOCK else path, image)
+                images.setdefault(listed_place(path), image)
     return _answering(list(images.values()))
 
 
 def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
     """The images, without the volumes whose storage is silent: nobody may wait for these."""
-    silent = storage_probe.silent_volumes(image.target for image in images if isinstance(image, Found))
+    silent = silent_targets(image.target for image in images if isinstance(image, Found))
     return [
         Missing(image.target.path, _silent(image), is_missing=True)
         if isinstance(image, Found) and image.target.path in silent
@@ -152,7 +151,7 @@ def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
 def find_images(incidents: Iterable[Incident], find: Callable[[Incident], Found | Outcome]) -> list[Found | Outcome]:
     """Where the image of each incident is, as `find` says; of a volume whose storage is silent, that it is."""
     places = [find(one) for one in incidents]
-    silent = storage_probe.silent_volumes(place.target for place in places if isinstance(place, Found))
+    silent = silent_targets(place.target for place in places if isinstance(place, Found))
     return [_silent(place) if isinstance(place, Found) and place.target.path in silent else place for place in places]
 
 

@@ -20,18 +20,17 @@ from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import diagnose
 from smfix.formats.vhd.structs import NULL_UUID, uuid_text
 from smfix.host import forked, storage_probe
-from smfix.host.image_file import DEVICES, Folders, Identity, open_image
+from smfix.host.image_file import Folders, Identity, open_image
 from smfix.host.open_files import OpenState, usage_of
 from smfix.host.wait_notice import Say
-from smfix.sm.paths import is_uuid, volume_at
-from smfix.sm.resolve import Ambiguous, Found, NotFound, resolve, sr_folders, sr_mounts
-from smfix.sm.sr_types import lvm_volumes
+from smfix.sm.paths import is_uuid
+from smfix.sm.resolve import Ambiguous, Found, NotFound, resolve, sr_mounts
+from smfix.sm.sr_types.registry import SR_TYPES, listed_place, place_of, root_of, silent_targets, sr_folders, sr_type_of
 from smfix.usecases import image_relatives
 from smfix.usecases.guard import with_attachments
 from smfix.usecases.reach import unanswered
 from smfix.values import (
     SECTOR,
-    Backing,
     CheckedImage,
     Finding,
     InUse,
@@ -67,7 +66,7 @@ def scan(
     folders = sr_mounts(mounts)
     silent = unanswered(targets or list(sr_folders(None, folders)), folders, say)
     found = list(_images(targets, folders, silent))
-    dumb = storage_probe.silent_volumes(each.target for each in found)
+    dumb = silent_targets(each.target for each in found)
     silent |= {path: storage_probe.words(path) for path in sorted(dumb)}
     found = [each for each in found if each.target.path not in dumb]
     told = [_told(each, pool) for each in found]
@@ -114,7 +113,7 @@ def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str
             raise UsageError(f"{target} names {len(place.candidates)} images; give a path or more digits")
         for each in place:
             path = each.target.path
-            spelled = lvm_volumes.place_of(path) if each.target.backing is Backing.BLOCK else path
+            spelled = listed_place(path)
             if spelled not in seen:
                 seen.add(spelled)
                 yield each
@@ -123,45 +122,26 @@ def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str
 def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
     """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
     count = len(silent)
-    for mount in mounts:
-        try:
-            names = sorted(filter(is_uuid, os.listdir(mount)))
-        except OSError as error:
-            raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point with --sr-mount") from error
-        for name in names:
-            folder = os.path.join(mount, name)
-            if folder not in silent and any(entry.endswith(".vhd") for entry in _entries(folder)):
-                count += 1
-                yield folder
-    for sr in lvm_volumes.attached():
-        try:
-            holds_any = any(volume.vdi is not None for volume in lvm_volumes.volumes(sr))
-        except Unanswered as error:
-            silent[lvm_volumes.folder_of(sr)] = str(error)
+    for each in SR_TYPES:
+        for root in each.roots(mounts):
+            if root in silent:
+                continue
+            try:
+                if not each.holds_image(root):
+                    continue
+                yield root
+            except Unanswered as error:
+                silent[root] = str(error)
             count += 1
-            continue
-        if holds_any:
-            count += 1
-            yield lvm_volumes.folder_of(sr)
     if not count:
         raise Unreadable(f"no SR with a VHD below {', '.join(mounts)}; name an SR, a folder, or --sr-mount")
-
-
-def _entries(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError as error:
-        raise Unreadable(f"cannot list {folder}: {error.strerror}") from error
 
 
 def _sr_folder(target: str, mounts: Sequence[str]) -> str | None:
     """The folder of an SR that is named by its UUID."""
     if not is_uuid(target.lower()) or os.path.lexists(target):
         return None
-    if lvm_volumes.attached(target.lower()):
-        return lvm_volumes.folder_of(target.lower())
-    folders = (os.path.join(mount, target.lower()) for mount in mounts)
-    return next((folder for folder in folders if os.path.isdir(folder)), None)
+    return root_of(target.lower(), mounts)
 
 
 def _uses(founds: Sequence[Found]) -> tuple[OpenState, ...]:
@@ -195,7 +175,7 @@ def _looked_at(jobs: Sequence[_Job]) -> Iterator[list[ScannedImage]]:
 
 def _look_at(found: Found, use: OpenState, now: datetime, folders: Folders) -> ScannedImage:
     path, target = found.target.path, found.target
-    if lvm_volumes.is_without_node(target):
+    if sr_type_of(target).is_without_node(target):
         checked = CheckedImage(path, Verdict.UNREADABLE, note="the volume is not active, so it was not looked at")
         return ScannedImage(checked, target.vdi, target.sr)
     try:
@@ -223,8 +203,8 @@ def _placed(
         target.path, verdict, image.size, image.end_of_data if is_vhd else None, findings, "; ".join(notes) or None
     )
     place = (
-        next(map(lvm_volumes.place_of, image_relatives.parent_places(image, target.path)), None)
-        if volume_at(target.path)
+        next(map(place_of, image_relatives.parent_places(image, target.path)), None)
+        if sr_type_of(target).can_be_inactive
         else None
     )
     parent = header.parent_uuid if header is not None and footer is not None and footer.is_differencing else NULL_UUID
@@ -251,7 +231,7 @@ def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
     folders: dict[str, list[tuple[str, ScannedImage]]] = {}
     for image in scanned:
         path = image.checked.path
-        place = lvm_volumes.place_of(path) if path.startswith(f"{DEVICES}/") else path
+        place = listed_place(path)
         folders.setdefault(os.path.dirname(place), []).append((place, image))
     for some in folders.values():
         for at in forest(_links(some)):

@@ -463,12 +463,13 @@ def numbers(host, tmp_path, monkeypatch):
 
     def tell(name: str) -> Path:
         node = Path(os.path.realpath(host.node / name))
-        said = tmp_path / "block" / node.name / "dm"
+        number = os.stat(node).st_rdev
+        said = tmp_path / "block" / f"{os.major(number)}:{os.minor(number)}" / "dm"
         said.mkdir(parents=True)
         (said / "name").write_text(f"{host.mapped(name).name}\n")
         return node
 
-    monkeypatch.setattr("smfix.sm.sr_types.lvm_volumes.BLOCK_DEVICES", str(tmp_path / "block"))
+    monkeypatch.setattr("smfix.host.device_mapper.BLOCK_DEVICES", str(tmp_path / "block"))
     return tell
 
 

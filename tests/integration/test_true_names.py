@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from smfix.host import aliases, image_file, kernel_path
-from smfix.host.image_file import Identity, named_device, open_image
+from smfix.host import aliases, device_mapper, image_file, kernel_path
+from smfix.host.device_mapper import named_device
+from smfix.host.image_file import Identity, open_image
+from smfix.sm.paths import read_path
 from smfix.values import Backing, Reason, Refusal, Target
 from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
@@ -331,15 +333,15 @@ MAPPED = f"/dev/mapper/VG_XenStorage--{SR.replace('-', '--')}-VHD--{BASE.replace
     ],
 )
 def test_a_volume_has_the_name_of_its_group_and_never_its_nodes(monkeypatch, given, mapped, expected):
-    monkeypatch.setattr(image_file, "_mapper_name", lambda _rdev: mapped)
-    name = image_file.read_path(given)
+    monkeypatch.setattr(device_mapper, "mapper_path", lambda _rdev: mapped)
+    name = read_path(given)
     target = named_device(Target(given, Backing.BLOCK, name.vdi, name.sr), 5)
     assert isinstance(target, Target)
     assert (target.path, target.vdi, target.sr) == expected
 
 
 def test_a_volumes_link_that_leads_to_another_volume_is_refused(monkeypatch):
-    monkeypatch.setattr(image_file, "_mapper_name", lambda _rdev: MAPPED)
+    monkeypatch.setattr(device_mapper, "mapper_path", lambda _rdev: MAPPED)
     refusal = named_device(Target(VOLUME.replace(BASE, LEAF), Backing.BLOCK, LEAF, SR), 5)
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.UNSAFE_PATH
@@ -347,18 +349,19 @@ def test_a_volumes_link_that_leads_to_another_volume_is_refused(monkeypatch):
 
 
 def test_a_device_of_device_mapper_is_asked_for_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_file, "DEVICES", str(tmp_path))
+    monkeypatch.setattr(device_mapper, "DEVICES", str(tmp_path))
+    monkeypatch.setattr(device_mapper, "BLOCK_DEVICES", str(tmp_path / "block"))
     (tmp_path / "mapper").mkdir()
-    folder = tmp_path / "dev" / "block" / "252:3" / "dm"
+    folder = tmp_path / "block" / "252:3" / "dm"
     folder.mkdir(parents=True)
     (folder / "name").write_text("vg-lv\n", encoding="utf-8")
     rdev = os.makedev(252, 3)
-    assert image_file._mapper_name(rdev, str(tmp_path)) is None  # no such node
+    assert device_mapper.mapper_path(rdev) is None  # no such node
     (tmp_path / "mapper" / "vg-lv").write_bytes(b"")
-    assert image_file._mapper_name(rdev, str(tmp_path)) is None  # it is another device
-    assert image_file._mapper_name(os.makedev(252, 4), str(tmp_path)) is None
+    assert device_mapper.mapper_path(rdev) is None  # it is another device
+    assert device_mapper.mapper_path(os.makedev(252, 4)) is None
     monkeypatch.setattr(os, "stat", lambda _path: os.stat_result((0o60600, *[0] * 9), {"st_rdev": rdev}))
-    assert image_file._mapper_name(rdev, str(tmp_path)) == f"{tmp_path}/mapper/vg-lv"
+    assert device_mapper.mapper_path(rdev) == f"{tmp_path}/mapper/vg-lv"
 
 
 # ------------------------------------------------------------------------------ no current directory

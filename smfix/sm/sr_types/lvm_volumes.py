@@ -12,15 +12,11 @@ import os
 from typing import NamedTuple
 
 from smfix.errors import Unanswered, Unreadable
-from smfix.host import storage_probe, subprocesses
-from smfix.host.image_file import DEVICES
+from smfix.host import device_mapper, storage_probe, subprocesses
 from smfix.sm.paths import GROUP, MAPPER, VolumeName, is_uuid, read_path, volume_at
 from smfix.values import Backing, Reason, Refusal, Target
 
 DISK = "VHD-"
-
-BLOCK_DEVICES = "/sys/class/block"
-"""Where the kernel says which device-mapper name a node has."""
 
 LIMIT = 30.0
 """Seconds for one command of LVM, or as long as storage may be silent, if that is less."""
@@ -57,15 +53,15 @@ def attached(sr: str | None = None) -> tuple[str, ...]:
     if sr is not None:
         return (sr,) if is_uuid(sr) and os.path.isdir(folder_of(sr)) else ()
     try:
-        groups = [name.removeprefix(GROUP) for name in sorted(os.listdir(DEVICES)) if name.startswith(GROUP)]
+        names = sorted(os.listdir(device_mapper.DEVICES))
     except OSError:
         return ()
-    return tuple(filter(is_uuid, groups))
+    return tuple(filter(is_uuid, (name.removeprefix(GROUP) for name in names if name.startswith(GROUP))))
 
 
 def folder_of(sr: str) -> str:
     """Where the nodes of an SR's active volumes are."""
-    return f"{DEVICES}/{GROUP}{sr}"
+    return f"{device_mapper.DEVICES}/{GROUP}{sr}"
 
 
 def volume_named(path: str) -> VolumeName | None:
@@ -75,30 +71,15 @@ def volume_named(path: str) -> VolumeName | None:
     """
     path = os.path.abspath(path)
     named = volume_at(path)
-    if named is not None or not path.startswith(f"{DEVICES}/"):
+    if named is not None or not path.startswith(f"{device_mapper.DEVICES}/"):
         return named
-    node = os.path.realpath(path)
-    try:
-        with open(f"{BLOCK_DEVICES}/{os.path.basename(node)}/dm/name", encoding="utf-8", errors="replace") as name:
-            return volume_at(f"{MAPPER}/{name.read(256).strip()}")
-    except OSError:
-        return volume_at(node)
-
-
-def place_of(path: str) -> str:
-    """Where `path` leads to, spelled one way: a volume of an SR as LVM names it, everything else by its real path."""
-    named = volume_named(path)
-    return os.path.realpath(path) if named is None else named.path
+    name = device_mapper.name_at(path)
+    return volume_at(os.path.realpath(path) if name is None else f"{MAPPER}/{name}")
 
 
 def node_of(volume: VolumeName) -> str:
     """The path at which a volume's node is; LVM's spelling if there is none."""
     return next((path for path in (volume.path, volume.mapped) if os.path.lexists(path)), volume.path)
-
-
-def is_without_node(target: Target) -> bool:
-    """True for an SR's volume that is not active, as far as can be told without asking LVM."""
-    return target.backing is Backing.BLOCK and target.vdi is not None and not os.path.exists(target.path)
 
 
 def volumes(sr: str) -> tuple[Volume, ...]:
@@ -144,7 +125,7 @@ def volume_of(target: Target) -> Volume | None:
 
     Raises Unreadable.
     """
-    if target.backing is not Backing.BLOCK or target.sr is None or target.vdi is None:
+    if not target.is_device or target.sr is None or target.vdi is None:
         return None
     named = volume_at(os.path.abspath(target.path))
     name = DISK + target.vdi if named is None else named.name

@@ -9,7 +9,6 @@ import pytest
 from smfix.errors import UsageError
 from smfix.host import statx, storage_probe
 from smfix.host.statx import file_id
-from smfix.values import Backing, Target
 
 
 def test_everything_that_is_there_or_not_answers(tmp_path):
@@ -44,9 +43,8 @@ def test_a_volume_that_has_just_answered_is_not_asked_again(tmp_path, monkeypatc
     monkeypatch.setattr(storage_probe, "_sent", lambda ask: asked.append(ask.args[0]) or sent(ask))
     there, asleep = str(tmp_path / "there"), str(tmp_path / "asleep")
     (tmp_path / "there").write_bytes(b"x")
-    volumes = [Target(path, Backing.BLOCK) for path in (there, asleep)]
     for _ in range(3):
-        assert storage_probe.silent_volumes(volumes) == frozenset()
+        assert storage_probe.silent_devices((there, asleep)) == frozenset()
         assert not any(map(storage_probe.is_silent, (there, asleep)))
     assert asked == [there, *[asleep] * 6]
     assert storage_probe.silent([there]) == frozenset()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable
-from smfix.sm import journals
 from smfix.sm.journals import coalescing, name_refusal, names_beside
+from smfix.sm.sr_types import lvm_volumes
 from smfix.sm.sr_types.lvm_volumes import Volume
 from smfix.values import Backing, Reason, Target
 
@@ -120,7 +120,7 @@ def volumes(monkeypatch):
     """The names of the SR's volumes; none is active."""
     names: list[str] = []
     monkeypatch.setattr(
-        journals.lvm_volumes,
+        lvm_volumes,
         "volumes",
         lambda sr: tuple(Volume(sr, name, 4 << 20, False, False, False) for name in names),
     )
@@ -158,6 +158,6 @@ def test_an_lvm_that_fails_is_no_empty_folder(monkeypatch):
     def fails(sr):
         raise Unreadable("lvs failed")
 
-    monkeypatch.setattr(journals.lvm_volumes, "volumes", fails)
+    monkeypatch.setattr(lvm_volumes, "volumes", fails)
     with pytest.raises(Unreadable):
         name_refusal(DEVICE)

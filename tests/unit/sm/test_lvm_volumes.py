@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable
+from smfix.host import device_mapper
 from smfix.sm import locks
 from smfix.sm.locks import Clock
-from smfix.sm.sr_types import lvm_activation, lvm_volumes
+from smfix.sm.sr_types import lvm_activation, lvm_volumes, registry
 from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.sm.sr_types.lvm_volumes import Volume, as_target, inactive, parse, volume_of
 from smfix.values import Backing, Reason, Target
@@ -42,22 +43,22 @@ def test_what_lvs_says():
 
 
 def test_a_place_has_one_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(lvm_volumes, "BLOCK_DEVICES", str(tmp_path))
+    names: dict[str, str] = {}
+    monkeypatch.setattr(device_mapper, "name_at", names.get)
     mapped = lvm_volumes.VolumeName(SR, f"VHD-{VDI}").mapped
     assert (
-        lvm_volumes.place_of(DISK.path)
-        == lvm_volumes.place_of(mapped)
-        == lvm_volumes.place_of(f"/dev/../dev/./{mapped[5:]}")
+        registry.place_of(DISK.path)
+        == registry.place_of(mapped)
+        == registry.place_of(f"/dev/../dev/./{mapped[5:]}")
         == DISK.path
     )
-    assert lvm_volumes.place_of("/dev/null") == "/dev/null"
-    (tmp_path / "null" / "dm").mkdir(parents=True)
-    (tmp_path / "null" / "dm" / "name").write_text(f"{os.path.basename(mapped)}\n")
-    assert lvm_volumes.place_of("/dev/null") == DISK.path
-    (tmp_path / "null" / "dm" / "name").write_text("vg0-root\n")
-    assert lvm_volumes.place_of("/dev/null") == "/dev/null"
+    assert registry.place_of("/dev/null") == "/dev/null"
+    names["/dev/null"] = os.path.basename(mapped)
+    assert registry.place_of("/dev/null") == DISK.path
+    names["/dev/null"] = "vg0-root"
+    assert registry.place_of("/dev/null") == "/dev/null"
     (tmp_path / "link.vhd").symlink_to(tmp_path / "x.vhd")
-    assert lvm_volumes.place_of(str(tmp_path / "link.vhd")) == str(tmp_path / "x.vhd")
+    assert registry.place_of(str(tmp_path / "link.vhd")) == str(tmp_path / "x.vhd")
 
 
 @pytest.mark.parametrize("text", ["rubbish", f"{GROUP}|x|-wi|5", f"{GROUP}|x|-wi-a-----|many", "a|b|c|d|e"])
@@ -89,7 +90,7 @@ class Stub:
             (bin_folder / name).write_text(f"#!/bin/bash\n{body}\n")
             (bin_folder / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
-        monkeypatch.setattr(lvm_volumes, "DEVICES", str(self.dev))
+        monkeypatch.setattr(device_mapper, "DEVICES", str(self.dev))
         monkeypatch.setattr(lvm_activation, "REFCOUNTS", str(folder / "refcount"))
         self.fail = folder / "fail"
         self.bin = bin_folder
@@ -169,7 +170,7 @@ def test_what_is_no_volume_is_left(stub, volumes, target):
 def test_without_lvm_there_are_no_volumes(stub, monkeypatch):
     monkeypatch.setattr(lvm_volumes.subprocesses, "program", lambda name: None)
     assert lvm_volumes.volumes(SR) == ()
-    monkeypatch.setattr(lvm_volumes, "DEVICES", "/nonexistent")
+    monkeypatch.setattr(device_mapper, "DEVICES", "/nonexistent")
     assert lvm_volumes.attached() == ()
 
 

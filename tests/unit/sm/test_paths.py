@@ -9,14 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smfix.sm.paths import ImageName, Life, VolumeName, is_prefix, is_uuid, read_path, volume_at
-from smfix.values import Backing
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
 VDI = "1d994938-058e-102f-80dc-001ec95cb0b6"
-FILE, BLOCK = Backing.FILE, Backing.BLOCK
 SR_DM = SR.replace("-", "--")
 VDI_DM = VDI.replace("-", "--")
-FOREIGN = ImageName(Life.FOREIGN, FILE)
+FOREIGN = ImageName(Life.FOREIGN)
 
 
 @pytest.mark.parametrize("mount", ["/run/sr-mount", "/var/run/sr-mount", "/srv/a b", ""])
@@ -33,23 +31,23 @@ FOREIGN = ImageName(Life.FOREIGN, FILE)
     ],
 )
 def test_the_forms_of_a_file_sr(mount, rest, life, vdi):
-    assert read_path(f"{mount}/{SR}/{rest}") == ImageName(life, FILE, SR, vdi, rest)
+    assert read_path(f"{mount}/{SR}/{rest}") == ImageName(life, SR, vdi, rest)
 
 
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [
-        (f"/dev/VG_XenStorage-{SR}/VHD-{VDI}", ImageName(Life.PLAIN, BLOCK, SR, VDI)),
-        (f"/dev/VG_XenStorage-{SR}/VHD-OLD_{VDI}", ImageName(Life.OLD, BLOCK, SR, VDI)),
+        (f"/dev/VG_XenStorage-{SR}/VHD-{VDI}", ImageName(Life.PLAIN, SR, VDI, is_device=True)),
+        (f"/dev/VG_XenStorage-{SR}/VHD-OLD_{VDI}", ImageName(Life.OLD, SR, VDI, is_device=True)),
         (
             f"/dev/mapper/VG_XenStorage--{SR_DM}-VHD--{VDI_DM}",
-            ImageName(Life.PLAIN, BLOCK, SR, VDI),
+            ImageName(Life.PLAIN, SR, VDI, is_device=True),
         ),
-        (f"/dev/drbd/by-res/xcp-volume-{VDI}/0", ImageName(Life.PLAIN, BLOCK)),
-        (f"/dev/VG_XenStorage-{SR}/LV-{VDI}", ImageName(Life.FOREIGN, BLOCK)),
-        (f"/dev/VG_XenStorage-{SR}/VHD-{VDI}/..", ImageName(Life.FOREIGN, BLOCK)),
-        ("/dev/mapper/a--b", ImageName(Life.FOREIGN, BLOCK)),
-        ("/dev/sda", ImageName(Life.FOREIGN, BLOCK)),
+        (f"/dev/drbd/by-res/xcp-volume-{VDI}/0", ImageName(Life.PLAIN, is_device=True)),
+        (f"/dev/VG_XenStorage-{SR}/LV-{VDI}", ImageName(Life.FOREIGN, is_device=True)),
+        (f"/dev/VG_XenStorage-{SR}/VHD-{VDI}/..", ImageName(Life.FOREIGN, is_device=True)),
+        ("/dev/mapper/a--b", ImageName(Life.FOREIGN, is_device=True)),
+        ("/dev/sda", ImageName(Life.FOREIGN, is_device=True)),
     ],
 )
 def test_the_forms_of_devices(path, wanted):
@@ -106,8 +104,8 @@ def test_near_misses_say_nothing(path):
 
 
 def test_a_disk_outside_of_an_sr_still_says_its_name():
-    assert read_path(f"/root/{VDI}.vhd") == ImageName(Life.PLAIN, FILE, None, VDI)
-    assert read_path(f"/tmp/tmpab12cd34/OLD_{VDI}.vhd") == ImageName(Life.OLD, FILE, None, VDI)
+    assert read_path(f"/root/{VDI}.vhd") == ImageName(Life.PLAIN, None, VDI)
+    assert read_path(f"/tmp/tmpab12cd34/OLD_{VDI}.vhd") == ImageName(Life.OLD, None, VDI)
 
 
 def test_a_uuid_is_lower_case_and_whole():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smfix.errors import Unreadable, UsageError
-from smfix.host import image_file
+from smfix.host import device_mapper
 from smfix.host.image_file import OpenImage, open_image
 from smfix.sm import resolve as sr_module
 from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
@@ -264,5 +264,5 @@ def test_a_target_is_a_block_device(tmp_path, loop_device, monkeypatch):
     link = tmp_path / "link"
     link.symlink_to(device)
     assert resolve(str(link), [])[0].target.backing is Backing.FILE
-    monkeypatch.setattr(image_file, "DEVICES", str(tmp_path))
+    monkeypatch.setattr(device_mapper, "DEVICES", str(tmp_path))
     assert resolve(str(link), [])[0].target.backing is Backing.BLOCK

@@ -13,7 +13,7 @@ from smfix.formats.vhd import build
 from smfix.report import page_model
 from smfix.usecases import html_report
 from smfix.usecases.run_options import RunOptions
-from smfix.values import CheckedImage, Verdict
+from smfix.values import Backing, CheckedImage, Target, Verdict
 from world import BASE, LEAF, OTHER, SIZE, SR, exception, failed, make_world, uuid_of
 
 
@@ -135,7 +135,7 @@ def test_bytes_that_were_overwritten_are_shown_as_they_were(world, file):
 
 def test_a_folder_that_cannot_be_listed_and_a_device_tell_no_chain(world, monkeypatch):
     assert html_report._scanned(str(world.folder / "missing")) == ()
-    monkeypatch.setattr(html_report.image_relatives, "backing_of", lambda _: html_report.Backing.BLOCK)
+    monkeypatch.setattr(html_report, "target_at", lambda path: Target(path, Backing.BLOCK))
     assert html_report._Lens(RunOptions())._chain(str(world.put(world.image()))) == ()
 
 

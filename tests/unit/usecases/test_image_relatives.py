@@ -14,6 +14,7 @@ from smfix.formats.vhd.problems.registry import diagnose
 from smfix.formats.vhd.structs import parse_footer, parse_header
 from smfix.host.image_file import open_image
 from smfix.sm.resolve import Found
+from smfix.sm.sr_types import registry
 from smfix.usecases import image_relatives
 from smfix.values import Backing, Target
 from world import BASE, LEAF, OTHER, make_world, uuid_of
@@ -191,9 +192,9 @@ def test_a_header_behind_the_end_is_none():
 
 def test_a_parents_backing_is_what_it_is_not_where_it_lies(tmp_path):
     (tmp_path / "disk.vhd").write_bytes(b"")
-    assert image_relatives.backing_of(str(tmp_path / "disk.vhd")) is Backing.FILE
-    assert image_relatives.backing_of("/dev/null") is Backing.FILE
-    assert image_relatives.backing_of(str(tmp_path / "missing")) is Backing.FILE
+    assert registry.target_at(str(tmp_path / "disk.vhd")).backing is Backing.FILE
+    assert registry.target_at("/dev/null").backing is Backing.FILE
+    assert registry.target_at(str(tmp_path / "missing")).backing is Backing.FILE
 
 
 def test_a_locator_that_leads_nowhere_is_told_beside_the_parent(world):
