@@ -18,8 +18,10 @@ class LinstorSr(BlockDevice):
 
     def keeps(self, target: Target) -> bool:
         """True for a device that has a name of the storage manager's, but names no SR."""
+        if not target.is_device:
+            return False
         name = read_path(target.path)
-        return target.is_device and name.life is not Life.FOREIGN and name.sr is None
+        return name.life is not Life.FOREIGN and name.sr is None
 
 
 LINSTOR = LinstorSr()

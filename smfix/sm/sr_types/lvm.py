@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from smfix.errors import Unreadable
 from smfix.host import device_mapper, storage_probe
-from smfix.sm.paths import GROUP, is_uuid, read_path
+from smfix.sm.paths import GROUP, MAPPER, is_uuid, read_path
 from smfix.sm.sr_types import lvm_volumes
-from smfix.sm.sr_types.base import Found
+from smfix.sm.sr_types.base import Found, SrType
 from smfix.sm.sr_types.device import BlockDevice
 from smfix.values import Refusal, Target
 
@@ -87,9 +87,10 @@ class LvmSr(BlockDevice):
 
     def folders_beside(self, path: str) -> tuple[str, ...]:
         """Return the folder of the group as well, by whichever name the volume was given."""
-        volume = lvm_volumes.volume_named(os.path.abspath(path))
-        known = super().folders_beside(path)
-        return known if volume is None else (lvm_volumes.folder_of(volume.sr), *known[1:])
+        volume = lvm_volumes.volume_named(path)
+        if volume is None:
+            return super().folders_beside(path)
+        return tuple(dict.fromkeys((lvm_volumes.folder_of(volume.sr), MAPPER, *SrType.folders_beside(self, path))))
 
     def may_have_relative(self, path: str, place: str) -> bool:
         """True for a volume of the same group: in ``/dev`` and ``/dev/mapper`` is every device of the host."""

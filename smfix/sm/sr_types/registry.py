@@ -60,7 +60,8 @@ def node_at(path: str) -> str | None:
 
 def root_of(sr: str, mounts: Sequence[str]) -> str | None:
     """Return the folder of the SR with the UUID `sr`; None if it is not attached to this host."""
-    return next((root for each in SR_TYPES if (root := each.root_of(sr, mounts))), None)
+    # FILE comes last here: of an SR of another type an empty folder may be left below `mounts`.
+    return next((root for each in reversed(SR_TYPES) if (root := each.root_of(sr, mounts))), None)
 
 
 def sr_folders(sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
