@@ -1,1 +1,1 @@
-"""The storage manager, said once: its paths, locks, journals, and kinds of SR."""
+"""The storage manager (SM): its paths, locks and journals, and its types of SR."""

@@ -1,7 +1,7 @@
-"""Whether the names at and around an image say that the storage manager is not done with it.
+"""Read from the names at and around an image whether the storage manager (SM) is not done with it.
 
 Theory. SM leaves its journals beside the image: a file of a file SR, a volume of an LVM SR. A journal that
-concerns this disk, a temporary name, a downloaded copy: in each case somebody else means to go on here.
+concerns this disk, a temporary name, a downloaded copy: in each case SM means to go on here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _SCAN = "xe sr-scan uuid="
 
 
 def name_refusal(target: Target, children: Collection[str] = (), beside: Iterable[str] | None = None) -> Refusal | None:
-    """Why the names around an image forbid to write it, or None.
+    """Return why the names around an image forbid to write it, or None.
 
     image-copy: a downloaded or uploaded copy. sm-pending: a temporary name, or a journal of SM's
     beside the image that concerns this VDI, or the coalesce of one of its `children` (UUIDs) into
-    it. `beside`: the :func:`names_beside` it, None: they are listed. Raises Unreadable where ``lvs`` fails.
+    it. `beside`: its :func:`names_beside`, None to list them here. Raises Unreadable if ``lvs`` fails.
     """
     name = read_path(os.path.abspath(target.path))
     sr = target.sr or name.sr
@@ -47,7 +47,7 @@ def name_refusal(target: Target, children: Collection[str] = (), beside: Iterabl
 
 
 def coalescing(beside: Iterable[str]) -> str | None:
-    """The journal among the :func:`names_beside` an image that says that a coalesce is at work in its SR."""
+    """Return the journal of a coalesce at work in an image's SR, among its :func:`names_beside`."""
     journals = map(_JOURNAL.fullmatch, beside)
     return next((match[0] for match in journals if match and match["type"] == "coalesce"), None)
 
@@ -67,7 +67,7 @@ def names_beside(target: Target, folder: str) -> list[str]:
 
 
 def _journal_of(target: Target, vdi: str, children: Collection[str], beside: Iterable[str]) -> str | None:
-    """The name of a journal beside the image that concerns `vdi`, if there is one."""
+    """Return the name of a journal beside the image that concerns `vdi`, if there is one."""
     folder = os.path.dirname(target.path)
     for name in beside:
         if name == _RESIZE_JOURNAL + vdi:
@@ -78,8 +78,8 @@ def _journal_of(target: Target, vdi: str, children: Collection[str], beside: Ite
         kind, owner = match["type"], match["vdi"]
         if owner == vdi or (kind == "coalesce" and owner in children):
             return name
-        # A leaf-coalesce concerns the parent as well: it is un-hidden, then renamed. A volume's name is too
-        # short for the parent's, which is inside, behind its length, where an inactive one cannot be read.
+        # A leaf-coalesce concerns the parent as well: SM un-hides it, then renames it. A volume's name is too short
+        # to name the parent, so SM writes it into the volume, which cannot be read while it is inactive.
         if kind == "leaf":
             parent = match["value"] or sr_type_of(target).journal_value(os.path.join(folder, name))
             if parent in (None, vdi) or owner in children:

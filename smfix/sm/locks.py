@@ -33,7 +33,7 @@ from smfix.values import Log, Reason, Refusal
 _log = Log(__name__)
 
 INVENTORY = "/etc/xensource-inventory"
-"""Where this file is, a storage manager may be at work."""
+"""A storage manager may be at work on a host that has this file."""
 
 SM_LOCKS = "/var/lock/sm"
 
@@ -42,7 +42,7 @@ SM_LOCKS = "/var/lock/sm"
 RUNNING_WAIT, SR_WAIT, VDI_WAIT = 5.0, 20.0, 1.0
 _PAUSE = 0.05
 
-_PID_WIDTH = 20  # as wide as any pid: a shorter one leaves nothing of a longer one behind
+_PID_WIDTH = 20  # as wide as any pid, so that a shorter one overwrites all of a longer one
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,7 +62,7 @@ class Clock:
 
 
 def sm_lock_folder(given: str | None = None, *, inventory: str = INVENTORY) -> str | None:
-    """Where SM's locks are: `given`, else its own place on a host of its own, else None."""
+    """Return the folder of SM's locks: `given`, else SM's own on a host that has a storage manager, else None."""
     if given is not None:
         return given
     return SM_LOCKS if os.path.exists(inventory) else None
@@ -75,8 +75,8 @@ def sm_locks(
     """Hold SM's locks ``<sr>/running``, ``<sr>/sr`` and ``<vdi>/vdi`` while the block runs.
 
     `sr`, `vdi`: UUIDs, for they become names of files; without a `vdi` the first two. `gc`: how long GC's end is
-    waited for first (None: as a run of its own). Gives a Refusal (locked) where GC is at work or a lock is busy
-    after its wait, or cannot be opened; then none is held. Raises ValueError for what is no UUID.
+    waited for first (None: as a run of its own). Gives a Refusal (locked) if GC is at work or a lock is busy
+    after its wait, or cannot be opened; then none is held. Raises ValueError for anything but a UUID.
     """
     if not is_uuid(sr) or not (vdi is None or is_uuid(vdi)):
         raise ValueError(f"no UUIDs: {sr} {vdi}")
@@ -216,9 +216,9 @@ def _close(fd: int) -> None:
 
 
 def state_folder() -> str:
-    """Where smfix's own locks lie: ``/run/smfix`` for root, else in the user's own folders.
+    """Return the folder of smfix's own locks: ``/run/smfix`` for root, else one of the user's own folders.
 
-    They name device numbers, which are good until the next boot, so ``/run`` is their place.
+    Their names hold device numbers, which are valid until the next boot, so they are below ``/run``.
     """
     if os.geteuid() == 0:
         return "/run/smfix"
@@ -233,9 +233,9 @@ def state_folder() -> str:
 def own_lock(identity: Identity, folder: str) -> Iterator[Refusal | None]:
     """Exclude every other smfix (that uses `folder`) from one image while the block runs.
 
-    Gives a Refusal (locked) where another has it. The file is removed by its last holder while it
-    still holds it, so whoever locks a file looks whether the name still leads to it. Raises
-    WriteFailed where `folder` cannot be made, or belongs to others.
+    Gives a Refusal (locked) if another process has it. The last holder removes the file while it still
+    holds the lock, so each process that has locked a file looks whether the name still leads to it. Raises
+    WriteFailed if `folder` cannot be made, or belongs to others.
     """
     name = f"{identity.key}.lock"
     with ExitStack() as held:

@@ -1,4 +1,4 @@
-"""What an image's path says: its SR, its VDI, and where it stands in its life. Pure.
+"""Read an image's path: its SR, its VDI, and its stage of life. Pure.
 
 The forms are the storage manager's (FileSR.py, LVHDSR.py, LinstorSR.py, cleanup.py):
 
@@ -20,9 +20,9 @@ from enum import Enum
 from typing import NamedTuple
 
 GROUP = "VG_XenStorage-"
-"""What the name of an LVM SR's volume group begins with; the SR's UUID follows."""
+"""The name of an LVM SR's volume group begins with this; the SR's UUID follows."""
 MAPPER = "/dev/mapper"
-"""Where device-mapper has the node of every active volume, whichever group it is of."""
+"""The folder in which device-mapper has the node of every active volume of every group."""
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -42,7 +42,7 @@ SHORTEST_OLD = 4
 
 
 class Life(Enum):
-    """Where in its life a name says that an image is."""
+    """The stage of an image's life, by its name."""
 
     PLAIN = "plain"
     OLD = "old"
@@ -53,10 +53,10 @@ class Life(Enum):
 
 
 class ImageName(NamedTuple):
-    """What a path says. `vdi`, `sr`: lower-case UUIDs, None where it names none.
+    """The parts of a path. `vdi`, `sr`: lower-case UUIDs, None if it names none.
 
-    `rest` is the part below the SR's folder, one or two components; None where the path is not of
-    the storage manager's making (FOREIGN) or names a device.
+    `rest` is the part below the SR's folder, one or two components; None if the storage
+    manager makes no such path (FOREIGN) or the path names a device (`is_device`).
     """
 
     life: Life
@@ -114,12 +114,12 @@ def is_prefix(text: str) -> bool:
     digits = match["hex"]
     if len(digits.replace("-", "")) < (SHORTEST_OLD if match["mark"] else SHORTEST):
         return False
-    # The dashes stand where a UUID has them: it is a prefix of a real name.
+    # Only with the dashes of a UUID is it a prefix of a real name.
     return all((char == "-") == (at in (8, 13, 18, 23)) for at, char in enumerate(digits))
 
 
 def read_path(path: str) -> ImageName:
-    """What `path` says; it is not touched, and every text is taken. FOREIGN: nothing."""
+    """Read any text as a path, without a look at the machine; FOREIGN if no part is known."""
     if path.startswith("/dev/"):
         return _read_device(path)
     parts = [part for part in path.split("/") if part]

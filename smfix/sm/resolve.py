@@ -1,8 +1,8 @@
-"""Where a VDI lives on this host: a name from a log or from the command line -> the image's path.
+"""Find a VDI on this host: a name from a log or from the command line -> the image's path.
 
-Theory. A name is resolved, never guessed: exactly one image, or all candidates, or where was
-looked. What a log says becomes part of a path only after it has been read as a UUID, a prefix of
-one, or a path of the storage manager's own making (:mod:`smfix.sm.paths`), and then only its
+Theory. A name is resolved, never guessed: the result is exactly one image, or all candidates, or the places that were
+searched. A name from a log becomes part of a path only after it has been read as a UUID, a prefix of
+one, or a path that the storage manager makes (:mod:`smfix.sm.paths`), and then only its
 part below the SR's folder: the mount point is this host's.
 """
 
@@ -41,7 +41,7 @@ class NotFound(NamedTuple):
 
 
 def sr_mounts(given: Sequence[str] = ()) -> tuple[str, ...]:
-    """Where file SRs are mounted: `given`, else the first default that exists.
+    """Return the folders in which file SRs are mounted: `given`, else the first default that exists.
 
     Raises UsageError for a given folder that does not exist.
     """
@@ -54,7 +54,7 @@ def sr_mounts(given: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def locate(vdi: VdiRef, sr: str | None, path: str | None, mounts: Sequence[str]) -> Found | Ambiguous | NotFound:
-    """Where the image of an incident is: `vdi`, `sr` and `path` as the log has them.
+    """Find the image of an incident: `vdi`, `sr` and `path` as the log has them.
 
     The path is exact and wins; of a file's path the mount point is replaced by `mounts`. Without a
     path the VDI is looked for in `sr`, or in every SR. Raises Unreadable for a folder that cannot
@@ -66,14 +66,14 @@ def locate(vdi: VdiRef, sr: str | None, path: str | None, mounts: Sequence[str])
 
 
 def resolve(text: str, mounts: Sequence[str]) -> tuple[Found, ...] | Ambiguous | NotFound:
-    """The images that a TARGET of the command line names (contract.md, Commands).
+    """Return the images that a TARGET of the command line names (contract.md, Commands).
 
     A path (also when it looks like a UUID, where such a file exists), a block device, a VDI's UUID
     or a prefix of at least 8 hex digits, ``SR-UUID/VDI-UUID``, or a folder: all its VHDs.
 
     A path becomes the one that the kernel resolves it to (:mod:`smfix.host.kernel_path`).
 
-    Raises UsageError for what cannot be a name, UnsafePath where no path leads to it, Unreadable for a path that
+    Raises UsageError for a text that cannot be a name, UnsafePath if no path leads to it, Unreadable for a path that
     is missing or may not be read, and for a folder without any VHD.
     """
     if "\0" in text or not text:

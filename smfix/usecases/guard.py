@@ -1,12 +1,14 @@
-"""Whether this host lets an image be written **now**: in use, not SM's to give, or out of sight.
+"""Decide whether an image may be written **now**: not in use, no work of SM on it, all users seen.
 
 Theory. Four questions, asked under the locks and again after every wait. Does the path still lead
-to the inode that was examined? Does anybody hold it read-write (:mod:`smfix.host.open_files`)? Is the
-storage manager in the middle of something with it: a temporary name, or a journal beside it? And
-can this host see all of its users: on a shared file system another host may run a VM on it, so
-there only hidden disks (which no VM writes) are touched, unless XAPI, which knows all hosts, says
-otherwise (:mod:`smfix.xapi.attach_policy`). A leaf on shared storage is then kept from being attached by
+to the inode that was examined? Does a process hold it read-write (:mod:`smfix.host.open_files`)? Is the
+storage manager (SM) at work on it, as a temporary name or a journal beside it shows? Can
+this host see all of its users? On a shared file system another host may run a VM on it, so
+there smfix writes only hidden disks (which no VM writes), unless XAPI, which knows all hosts, allows
+more (:mod:`smfix.xapi.attach_policy`). A leaf on shared storage is then kept from being attached by
 any host while it is written: SM's locks are local to one. Each "no" is a :class:`smfix.values.Refusal`.
+
+Here the packages host, sm and xapi meet, so the guard is in none of them but among the use cases.
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ def shared_refusal(
     proc: str = "/proc",
     pool_conf: str = POOL_CONF,
 ) -> Refusal | None:
-    """Why an image on storage that other hosts share must not be written from here, or None.
+    """Return why an image on storage that other hosts share must not be written from here, or None.
 
-    `resolved`: the image's real path. `hidden`: the footer's mark, None where nobody knows. `beside`: the
-    names beside the image, None: they are listed. The rule holds on every machine, not only on one with an
+    `resolved`: the image's real path. `hidden`: the footer's mark, None if it is unknown. `beside`: the
+    names beside the image, None to list them here. The rule holds on every machine, not only on one with an
     inventory: an NFS server's admin sees even less of the VMs than a host of the pool does. A hidden disk is
-    written only where no coalesce has left its journal in the SR (locks of SM are local to one host), and on
+    written only if no coalesce has left its journal in the SR (locks of SM are local to one host), and on
     a host of a pool only by its coordinator, whose GC is the one that coalesces.
     """
     what = sr_type_of(target).shared_storage(target, resolved, proc)
@@ -73,7 +75,7 @@ def shared_refusal(
 
 
 def with_attachments(uses: OpenState, attached: Sequence[Attachment]) -> OpenState:
-    """How an image is held when other hosts of its pool, as XAPI names them, are counted too."""
+    """Return how an image is held, with the other hosts of its pool as XAPI names them."""
     others = [one for one in attached if not one.is_here]
     if not others or uses.state is InUse.READ_WRITE:
         return uses
@@ -83,13 +85,13 @@ def with_attachments(uses: OpenState, attached: Sequence[Attachment]) -> OpenSta
 
 
 class Pool(Protocol):
-    """What the guard asks of XAPI (:class:`smfix.xapi.client.Pool`). All raise Unreadable."""
+    """The questions that the guard asks XAPI (:class:`smfix.xapi.client.Pool`). All raise Unreadable."""
 
     def warm(self, sr: str) -> None:
-        """Ask beforehand what takes long."""
+        """Fetch the records that take long, before any lock is taken."""
 
     def disk_state(self, vdi: str, sr: str) -> PoolDiskState:
-        """What XAPI says of a disk now."""
+        """Return the state of a disk in XAPI now."""
 
     def paused(self, vdi: str) -> AbstractContextManager[None]:
         """Keep every host from attaching a disk while the block runs."""
@@ -97,14 +99,14 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HostGuard:
-    """The host's say on images (what ``smfix.repair.apply`` calls its guard).
+    """The checks of this host before a write (``smfix.repair.apply`` calls it the guard).
 
-    `hidden(view)` reads the footer's mark of an image: True, False, or None where no footer is
+    `hidden(view)` reads the footer's mark of an image: True, False, or None if no footer is
     sound. `children`: UUIDs of the image's children. `sm_locks`: the folder of SM's locks, None on
     a machine without a storage manager (:func:`smfix.sm.locks.sm_lock_folder`). `state`: the
-    folder of smfix's own locks (:func:`smfix.sm.locks.state_folder`). `pool`: XAPI, None where there is
-    none. `only_appends`: what is to be written lies behind the data: nothing that a reader of the image reads.
-    `gc`: how long the end of GC is waited for, None as a run of its own does.
+    folder of smfix's own locks (:func:`smfix.sm.locks.state_folder`). `pool`: XAPI, None without
+    one. `only_appends`: all edits are after the data, so no reader of the image reads them.
+    `gc`: how long to wait for the end of GC; None as a one-shot run does.
     """
 
     hidden: Callable[[ByteView], bool | None]
@@ -125,16 +127,16 @@ class HostGuard:
 
     @contextmanager
     def host_locks(self, image: OpenImage) -> Iterator[Refusal | None]:
-        """SM's locks for `image`, where there is a storage manager and the image is in an SR; first GC's end.
+        """Wait for the end of GC, then hold SM's locks for `image`, if the host has SM and the image is in an SR.
 
-        On a shared SR a leaf is paused as well, so that no other host attaches it meanwhile.
+        Pauses a leaf on a shared SR as well, so that no other host attaches it meanwhile.
         """
         name = _name_of(image)
         if self.sm_locks is None or name.sr is None:
             yield None
             return
         if self.pool is not None:
-            with suppress(Unreadable):  # then it is said by who asks behind the locks
+            with suppress(Unreadable):  # the question under the locks reports it
                 self.pool.warm(name.sr)
         # SM's locks are released before the pause ends: a VM that starts here waits for them.
         theirs = locks.sm_locks(self.sm_locks, name.sr, name.vdi, clock=self.clock, gc=self.gc)
@@ -150,31 +152,33 @@ class HostGuard:
                 held.enter_context(self.pool.paused(name.vdi))
         except Unreadable as error:
             if self._shared_by_itself(image) is None:
-                return None  # nobody but this host has it
+                return None  # only this host can use it
             return Refusal(Reason.SHARED_SR_UNKNOWN, f"{image.target.path} is on a shared SR: {error}")
         return None
 
     def objection(self, image: OpenImage) -> Refusal | None:
-        """Why `image` must not be written now, or None. Ask under the locks, or for a forecast.
+        """Return why `image` must not be written now, or None. Ask under the locks, or for a dry run.
 
         stale, in-use, unsafe-path, image-copy, sm-pending, shared-sr-unknown. Raises Unreadable.
         """
         if not image.is_in_place():
             return Refusal(Reason.STALE, f"{image.target.path} now leads to another file")
         hidden = self.hidden(image)
-        standing = self._standing(image)
+        pool_state = self._pool_state(image)
         children = self.children
-        if isinstance(standing, PoolDiskState):
-            children += standing.children
+        if isinstance(pool_state, PoolDiskState):
+            children += pool_state.children
         refusal = self._in_use(image, hidden=hidden) or alias_refusal(image, self.proc)
         if refusal is not None:
             return refusal
-        # Once for both: of a volume, it takes an ``lvs``, and SM may wait for the locks that are held meanwhile.
+        # List the names once for both: for a volume that takes an ``lvs``, and SM may wait for the locks meanwhile.
         beside = names_beside(image.target, os.path.dirname(image.target.path))
-        return name_refusal(image.target, children, beside) or self._elsewhere(image, standing, beside, hidden=hidden)
+        return name_refusal(image.target, children, beside) or self._other_hosts_refusal(
+            image, pool_state, beside, hidden=hidden
+        )
 
-    def _standing(self, image: OpenImage) -> PoolDiskState | Unreadable | None:
-        """What XAPI says of the image; why it says nothing; None where there is no XAPI, or no SR."""
+    def _pool_state(self, image: OpenImage) -> PoolDiskState | Unreadable | None:
+        """Return the image's state in XAPI; the error if XAPI does not answer; None without XAPI or an SR."""
         name = _name_of(image)
         if self.pool is None or name.vdi is None or name.sr is None:
             return None
@@ -183,34 +187,35 @@ class HostGuard:
         except Unreadable as error:
             return error
 
-    def _elsewhere(
+    def _other_hosts_refusal(
         self,
         image: OpenImage,
-        standing: PoolDiskState | Unreadable | None,
+        pool_state: PoolDiskState | Unreadable | None,
         beside: Iterable[str],
         *,
         hidden: bool | None,
     ) -> Refusal | None:
-        """What other hosts forbid: as XAPI knows it, else by what cannot be seen."""
-        if isinstance(standing, PoolDiskState):
-            refusal = pool_refusal(image.target, standing, hidden=hidden, only_appends=self.only_appends)
-            # Away from the hosts nobody's locks can be had: there what XAPI allows is not enough.
+        """Return the refusal because of other hosts: by XAPI's records, else because they cannot be seen."""
+        if isinstance(pool_state, PoolDiskState):
+            refusal = pool_refusal(image.target, pool_state, hidden=hidden, only_appends=self.only_appends)
+            # On a machine outside of the pool no locks of SM can be taken: there XAPI's consent is not enough.
             if self.sm_locks is not None or (refusal is not None and refusal.reason is not Reason.SHARED_SR_UNKNOWN):
                 return refusal
         refusal = shared_refusal(
             image.target, image.identity.path, hidden=hidden, beside=beside, proc=self.proc, pool_conf=self.pool_conf
         )
-        if refusal is not None and isinstance(standing, Unreadable):
-            return Refusal(refusal.reason, f"{refusal.message} ({standing})", refusal.next)
+        if refusal is not None and isinstance(pool_state, Unreadable):
+            return Refusal(refusal.reason, f"{refusal.message} ({pool_state})", refusal.next)
         return refusal
 
     def _shared_by_itself(self, image: OpenImage) -> str | None:
         return sr_type_of(image.target).shared_storage(image.target, image.identity.path, self.proc)
 
     def _in_use(self, image: OpenImage, *, hidden: bool | None) -> Refusal | None:
-        """A reader is none, as long as nothing is written where it reads, or the image is a base copy.
+        """Return the refusal because of a process that has the image open.
 
-        A read-only tapdisk reads footer, header and BAT once, and writes nothing.
+        A read-only holder is no obstacle if the edits are after the data, or the image is a base copy: a read-only
+        tapdisk reads footer, header and BAT once, and writes nothing.
         """
         seen = open_state(image.identity, proc=self.proc, sys=self.sys)
         path = image.target.path
@@ -221,7 +226,7 @@ class HostGuard:
                 "then run smfix again",
             )
         if seen.state is InUse.UNKNOWN and self.sm_locks is not None:
-            # Elsewhere it is only said: a guess would refuse every repair that is not root's.
+            # Without SM it is only reported: a refusal would stop every repair that is not root's.
             return Refusal(
                 Reason.IN_USE,
                 f"{path} may be in use: {seen.blind} cannot be seen; run smfix as root",
@@ -229,14 +234,14 @@ class HostGuard:
         if seen.holders and not hidden and not self.only_appends and self.sm_locks is not None:
             return Refusal(
                 Reason.IN_USE,
-                f"{path} is read by {', '.join(seen.holders)}, and what is to be written lies where a reader "
-                "looks; run smfix again when it is detached",
+                f"{path} is read by {', '.join(seen.holders)}, and this repair changes metadata that a reader "
+                "uses; detach it, then run smfix again",
             )
         return None
 
 
 def _name_of(image: OpenImage) -> ImageName:
-    """SR and VDI of an open image, each a UUID: as it was found, else as its real path says."""
+    """Return SR and VDI of an open image, each a UUID: as it was found, else by its real path."""
     real = read_path(image.identity.path)
     target = image.target
     sr = target.sr if target.sr and is_uuid(target.sr) else real.sr

@@ -1,7 +1,7 @@
-"""Who is whose parent, among the images of this host. Reads only.
+"""Find the parents and children of an image among the images of this host. Reads only.
 
 Theory. A differencing image names its parent by UUID, by file name, and by locators that hold a path
-relative to itself. What the locators lead to is looked at, never believed: the diagnosis compares
+relative to itself. A locator is a hint, not a proof: the diagnosis compares
 UUIDs. The other direction has no pointer at all: an image's children are found by asking the headers
 of all images in its folder.
 """
@@ -34,14 +34,14 @@ Family = tuple[tuple[str, VhdImage], ...]
 
 
 class Relatives(NamedTuple):
-    """What is beside an image: its children, and the files that have one of its UUIDs."""
+    """The images beside one: its children, and those that have one of its UUIDs."""
 
     children: Family = ()
     siblings: tuple[Sibling, ...] = ()
 
 
 def header_of(view: ByteView) -> Header | None:
-    """The header, where the backup footer says it is, else behind it; None: not sound."""
+    """Return the header at the offset that the backup footer has, else after that footer; None if it is not sound."""
     backup = structs.decode_footer(view.read(Extent(0, FOOTER_SIZE)), 0)
     at = backup.value.data_offset if isinstance(backup, Sound) else FOOTER_SIZE
     if at > view.size:
@@ -51,15 +51,15 @@ def header_of(view: ByteView) -> Header | None:
 
 
 def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
-    """Where the locators of the image at `path` say that its parent is: absolute, each once."""
+    """Return the absolute paths to which the locators of the image at `path` lead, each once."""
     return tuple(dict.fromkeys(place for locator in image.locators for place in _own_places(locator.path, path)))
 
 
 def _own_places(text: str | None, path: str) -> tuple[str, ...]:
-    """Those of :func:`_led_to` at which the SR of the image at `path` keeps its disks: the same SR, the same folder.
+    """Return those places of :func:`_led_to` that are in the SR or the folder of the image at `path`.
 
-    Others are not looked at: a guest may have written the locator, and any file or device of the host could be named.
-    Outside of every SR a relative path is followed wherever it leads.
+    Others are not opened: a guest may have written the locator, which could name any file or device of the host.
+    For an image outside of every SR a relative path is followed in any case.
     """
     led, sr_type = _led_to(text, path), sr_type_of(target_named(path))
     is_in_sr = read_path(path).sr is not None or sr_type.place_at(path) is not None
@@ -69,14 +69,14 @@ def _own_places(text: str | None, path: str) -> tuple[str, ...]:
 
 
 def _outside(image: VhdImage, path: str) -> tuple[str, ...]:
-    """The locators' paths that lead to no place of the image's SR."""
+    """Return the locators' paths that lead to no place of the image's SR."""
     return tuple(dict.fromkeys(one.path for one in image.locators if one.path and not _own_places(one.path, path)))
 
 
 def _led_to(text: str | None, path: str) -> tuple[str, ...]:
-    """As ``vhd_find_parent``: an absolute path as it is, then every path relative to the image's folder.
+    """Follow a locator as ``vhd_find_parent`` does: an absolute path as it is, then relative to the image's folder.
 
-    A volume of an SR has several names; what leads to one is given once, by the name of a node that is there.
+    A volume of an SR has several names; it is returned once, by the name of a node that is there.
     """
     if not text or "\0" in text:
         return ()
@@ -90,10 +90,10 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
-    """What stands where the parent should, and how to open it; (None, None): it has no parent.
+    """Return the image that the locators name as parent, and how to open it; (None, None) if there is no parent.
 
-    Never raises: a parent that cannot be opened is one that is not there. A volume that is not active, or whose
-    storage does not answer, is not looked at; then it is as if the image had none.
+    Never raises: a parent that cannot be opened counts as missing. A volume that is not active, or whose
+    storage does not answer, is not opened; then the result is as if the image had no parent.
     """
     if image.footer is None or not image.footer.is_differencing:
         return None, None
@@ -101,7 +101,7 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
     for place in places:
         found = Found(target_at(place))
         if is_silent(found.target):
-            return None, None  # it is there; what it holds cannot be read now
+            return None, None  # it is there, but cannot be read now
         with suppress(Unreadable):
             opened = open_image(found.target)
             if isinstance(opened, Refusal):
@@ -109,21 +109,21 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
             with opened:
                 footer = inspect(opened).footer
             return Parent(place, None if footer is None else footer.uuid, _astray(image, path)), found
-    if any(_may_be_asleep(place) for place in places):
+    if any(_may_be_inactive(place) for place in places):
         return None, None
     return Parent(", ".join(places) or None, outside=_outside(image, path)), None
 
 
 def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
-    """The locators' paths at which nothing is, not even a volume that is not active."""
+    """Return the locators' paths that lead to nothing, not even to a volume that is not active."""
     named = {locator.path: _own_places(locator.path, path) for locator in image.locators if locator.path}
     return tuple(
-        text for text, places in named.items() if not any(os.path.exists(p) or _may_be_asleep(p) for p in places)
+        text for text, places in named.items() if not any(os.path.exists(p) or _may_be_inactive(p) for p in places)
     )
 
 
-def _may_be_asleep(place: str) -> bool:
-    """True for a volume that is not active, and for one of which LVM does not say: that is no missing parent."""
+def _may_be_inactive(place: str) -> bool:
+    """True for a volume that is not active or may be so: that is no missing parent."""
     target = target_named(place)
     try:
         return sr_type_of(target).inactive_refusal(target) is not None
@@ -132,7 +132,7 @@ def _may_be_asleep(place: str) -> bool:
 
 
 def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
-    """The parents of `image`, nearest first, as far as they can be followed; no loop, no end."""
+    """Give the parents of `image`, nearest first, as far as they can be followed; a loop ends them."""
     seen = {place_of(found.target.path)}
     for _ in range(LONGEST):
         _, above = parent_of(image, found.target.path)
@@ -151,18 +151,18 @@ def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
 
 
 def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
-    """The images beside `image` that name it as their parent; see :func:`relatives_of`."""
+    """Return the images beside `image` that name it as their parent; see :func:`relatives_of`."""
     return relatives_of(image, found, stack).children
 
 
 def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
-    """The images beside `image` that name it as their parent, and those that have one of its UUIDs.
+    """Return the images beside `image` that name it as their parent, and those that have one of its UUIDs.
 
     Of each neighbour three sectors are read. The children stay open as long as `stack`. Of a volume's neighbours those
     that are active: the others cannot be read. At most :data:`MOST_CHILDREN`, and as many siblings; unreadable ones are
     neither.
     """
-    # Where footers disagree, a child names the right one's UUID: it must be found by either.
+    # If footers disagree, a child names the right one's UUID, so it must be found by either.
     sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
     uuids = frozenset(footer.value.uuid for footer in sound) - {structs.NULL_UUID}
     own = place_of(found.target.path)
@@ -188,7 +188,7 @@ def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
 
 
 def with_relatives(context: Context, relatives: Relatives) -> Context:
-    """What the image's diagnosis asks of its relatives."""
+    """Return the context of the image's diagnosis, with its relatives."""
     return replace(
         context,
         children=tuple(child for _, child in relatives.children),
@@ -198,7 +198,7 @@ def with_relatives(context: Context, relatives: Relatives) -> Context:
 
 
 def _uuid_of(view: OpenImage) -> bytes:
-    """The UUID of the footer that ``vhd_open`` would choose; the null UUID where none is sound."""
+    """Return the UUID of the footer that ``vhd_open`` would choose; the null UUID if none is sound."""
     for at in (view.size - FOOTER_SIZE, 0):
         footer = structs.decode_footer(view.read(Extent(max(0, at), FOOTER_SIZE)), at)
         if isinstance(footer, Sound):
@@ -222,7 +222,7 @@ def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str, other
 
 
 def _named_place(header: Header | None, path: str) -> str:
-    """Where the image is that the `header` of the image at `path` names as its parent; empty: it names none."""
+    """Return the place of the parent that the `header` of the image at `path` names; empty if it names none."""
     name = None if header is None else header.parent_name_text()
     return place_of(_led_to(os.path.basename(name), path)[0]) if name and os.path.basename(name) else ""
 
@@ -231,7 +231,7 @@ def parents_first(founds: Sequence[Found | None]) -> list[int]:
     """The indexes of `founds` in an order that has each parent before its children.
 
     Otherwise the order stays. A parent is known by the name that the child's header has, in the child's folder;
-    what cannot be read has none. None stands for what was not found.
+    an image that cannot be read has none. An image that was not found is None.
     """
     place = {place_of(found.target.path): index for index, found in enumerate(founds) if found is not None}
     above = {index: place.get(_parent_place(found)) for index, found in enumerate(founds) if found is not None}

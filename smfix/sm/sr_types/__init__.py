@@ -1,1 +1,1 @@
-"""What file, LVM and LINSTOR SRs do differently."""
+"""The types of SR: one module for each, and one registry."""

@@ -1,8 +1,8 @@
-"""Logical volumes of an LVM SR, activated and made writable for the time of a repair, and put back as they were.
+"""Activate logical volumes of an LVM SR, make them writable for the time of a repair, and put them back as they were.
 
-Theory. Most hidden volumes are inactive and read-only. What is needed for a repair is changed under SM's own locks and
-remembered; afterwards each is put back, unless somebody uses it by then: SM counts its activations in files, and LVM
-says whether a volume is open. SM's counts are not touched: a smfix that is killed leaves a volume active
+Theory. Most hidden volumes are inactive and read-only. A repair changes their state under SM's own locks and puts each
+back after, unless another process uses it by then: SM counts its activations in files, and LVM
+reports whether a volume is open. SM's counts are not touched: a smfix that is killed leaves a volume active
 or writable, which the storage manager's next deactivation or coalesce of it ends.
 
 ``lvchange`` is the host's. A device is never grown or shrunk here.
@@ -38,7 +38,7 @@ _OPEN_STEP = 0.25
 class Volumes:
     """Changes volumes for the time of a repair. `sm_locks`: the folder of SM's locks, None on no host of its.
 
-    `left` says, in sentences, which could not be put back.
+    `left`: one sentence for each volume that could not be put back.
     """
 
     sm_locks: str | None
@@ -47,9 +47,9 @@ class Volumes:
 
     @contextmanager
     def active(self, target: Target) -> Iterator[Refusal | None]:
-        """Have the target's volume active while the block runs; a Refusal (locked) where that must wait.
+        """Keep the target's volume active while the block runs; give a Refusal (locked) if that must wait.
 
-        Nothing happens for what is no volume, or active already. Raises Unreadable.
+        Does nothing for a target that is no volume, or is active already. Raises Unreadable.
         """
         volume = volume_of(target)
         if volume is None or volume.is_active:
@@ -69,7 +69,7 @@ class Volumes:
 
     @contextmanager
     def writable(self, target: Target) -> Iterator[Refusal | None]:
-        """Have the target's volume writable while the block runs; as :meth:`active`."""
+        """Keep the target's volume writable while the block runs; as :meth:`active`."""
         volume = volume_of(target)
         if volume is None or volume.is_writable:
             yield None
@@ -86,7 +86,7 @@ class Volumes:
             self._protect(volume)
 
     def _begin(self, volume: Volume, later: str, *words: str) -> None:
-        """Change a volume. An lvchange that waits in the kernel may still do it: that is said. Raises Unreadable."""
+        """Change a volume; note an lvchange that waits in the kernel, because it may still do it. Raises Unreadable."""
         try:
             _change(volume, *words)
         except LeftBehind:
@@ -105,7 +105,7 @@ class Volumes:
         self.left.append(f"{volume.path} was read-only before and is writable now: {why}")
 
     def _deactivate(self, volume: Volume) -> None:
-        """Unless SM, or anybody else, uses it by now: whoever only looks (udev, after a write) is waited for."""
+        """Deactivate a volume unless SM uses it by now; wait for a process that only looks at it (udev)."""
         deadline = self.clock.now() + OPEN_WAIT
         try:
             while True:
@@ -151,5 +151,5 @@ def _change(volume: Volume, *words: str) -> None:
 
 
 def _is_counted(volume: Volume) -> bool:
-    """Whether SM counts an activation of its own: the file is there while a count is not zero."""
+    """True if SM counts an activation of its own: the file is there while a count is not zero."""
     return os.path.exists(os.path.join(REFCOUNTS, f"lvm-{volume.sr}", str(volume.vdi)))

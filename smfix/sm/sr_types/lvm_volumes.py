@@ -1,7 +1,7 @@
-"""Logical volumes of an LVM SR, found: ``VG_XenStorage-<sr>/VHD-<vdi>`` is a disk of the storage manager's.
+"""Find the logical volumes of an LVM SR: ``VG_XenStorage-<sr>/VHD-<vdi>`` is a disk of the storage manager's.
 
-Most hidden ones are inactive: they have no node below ``/dev``. ``lvs`` is the host's. What changes them for the time
-of a repair is :mod:`smfix.sm.sr_types.lvm_activation`.
+Most hidden ones are inactive: they have no node below ``/dev``. ``lvs`` is the host's.
+:mod:`smfix.sm.sr_types.lvm_activation` changes volumes for the time of a repair.
 
 Source: lvs(8) on ``lv_attr``: the 2nd character is the permission, the 5th the state, the 6th whether it is open.
 """
@@ -46,7 +46,7 @@ class Volume(NamedTuple):
 
 
 def attached(sr: str | None = None) -> tuple[str, ...]:
-    """The UUIDs of the LVM SRs attached here (or of `sr`, where it is one of them).
+    """Return the UUIDs of the LVM SRs attached here; of `sr` only, if it is given.
 
     Each has the active volume ``MGT``, hence a folder below ``/dev``, whichever of its disks are active.
     """
@@ -60,12 +60,12 @@ def attached(sr: str | None = None) -> tuple[str, ...]:
 
 
 def folder_of(sr: str) -> str:
-    """Where the nodes of an SR's active volumes are."""
+    """Return the folder of the nodes of an SR's active volumes."""
     return f"{device_mapper.DEVICES}/{GROUP}{sr}"
 
 
 def volume_named(path: str) -> VolumeName | None:
-    """The SR's volume that `path` leads to: in any spelling, ``/dev/dm-<n>`` and links to it too; None: another thing.
+    """Return the SR's volume that `path` leads to: in any spelling, also by ``/dev/dm-<n>``; None if there is none.
 
     An inactive volume has no node: then only its two spellings are known.
     """
@@ -78,14 +78,14 @@ def volume_named(path: str) -> VolumeName | None:
 
 
 def node_of(volume: VolumeName) -> str:
-    """The path at which a volume's node is; LVM's spelling if there is none."""
+    """Return the path of a volume's node; LVM's spelling if there is none."""
     return next((path for path in (volume.path, volume.mapped) if os.path.lexists(path)), volume.path)
 
 
 def volumes(sr: str) -> tuple[Volume, ...]:
-    """All volumes of an SR, active or not; none where there is no LVM, or the SR is not attached here.
+    """Return all volumes of an SR, active or not; none without LVM, or if the SR is not attached here.
 
-    Raises Unanswered where ``lvs`` fails, hangs, or says what cannot be read.
+    Raises Unanswered if ``lvs`` fails, hangs, or prints something else than a table.
     """
     found = subprocesses.program("lvs")
     if found is None or not attached(sr):
@@ -100,9 +100,9 @@ def volumes(sr: str) -> tuple[Volume, ...]:
 
 
 def run(words: list[str]) -> str:
-    """What a command of LVM prints. Raises Unreadable.
+    """Run a command of LVM and return its output. Raises Unreadable.
 
-    Each one looks at the disks of all groups: while one waits for a disk that does not answer, each other would.
+    Each command reads the disks of all groups, so while one waits for a disk that does not answer, each other would.
     """
     return subprocesses.run(words, min(LIMIT, storage_probe.patience()), "LVM")
 
@@ -121,7 +121,7 @@ def parse(text: str) -> tuple[Volume, ...]:
 
 
 def volume_of(target: Target) -> Volume | None:
-    """The volume a target names; None for a file, a device of another kind, a host without LVM.
+    """Return the volume that a target names; None for a file, a device of another kind, a host without LVM.
 
     Raises Unreadable.
     """
@@ -133,7 +133,7 @@ def volume_of(target: Target) -> Volume | None:
 
 
 def inactive(target: Target) -> Refusal | None:
-    """Why a look at the target's volume must wait for somebody who may change things; None: look.
+    """Return why the target's volume cannot be read without a change of the host; None if it can.
 
     Raises Unreadable.
     """
@@ -147,5 +147,5 @@ def inactive(target: Target) -> Refusal | None:
 
 
 def as_target(volume: Volume) -> Target:
-    """The target that a volume is."""
+    """Return the volume as a target."""
     return Target(volume.path, Backing.BLOCK, volume.vdi, volume.sr)
