@@ -1,1 +1,1 @@
-"""This machine: where a VDI lives, how its image is opened, who holds it, which locks say so."""
+"""This machine: its files, devices and processes. It knows no logs, no image formats and no SR types."""

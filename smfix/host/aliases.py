@@ -1,4 +1,4 @@
-"""Whether a file has other names by which somebody may use it: hard links, and other mounts of the same storage.
+"""Find the other names by which a process may use a file: hard links, and other mounts of the same storage.
 
 Theory. SM's locks and journals go by a path, and so does an operator who looks for the disk that was changed. An image
 that has a second name may be a disk of an SR by that one: then the locks of the first name do not protect it.
@@ -17,7 +17,7 @@ from smfix.values import Reason, Refusal
 
 
 def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:
-    """Why a file must not be written by the name that it was opened by, or None. Raises Unreadable."""
+    """Return why a file must not be written by the name that it was opened by, or None. Raises Unreadable."""
     target = image.target
     if target.is_device:
         return None
@@ -72,7 +72,7 @@ def _plain(text: str) -> str:
 
 
 def _below(path: str, folder: str) -> str | None:
-    """The rest of `path` below `folder`, empty where it is `folder` itself (a file is mounted too); None: not below."""
+    """Return the rest of `path` below `folder`, empty for `folder` itself (a file can be mounted), else None."""
     folder = folder.rstrip("/")
     if path == folder:
         return ""

@@ -3,7 +3,7 @@
 Theory. Most names come from a command line that also names disk images, and some folders belong to others, so a slip
 or a swap must not cost a disk. The folder is opened once; the draft is made in it, under a random name, as a new file
 (O_EXCL, never through a link); it is synced, takes its name by one rename, and the folder is synced: a reader sees the
-old content or the new one, whatever is killed. What has the name already is replaced only if it is a regular file with
+old content or the new one, whatever is killed. An existing file is replaced only if it is a regular file with
 one name that smfix wrote itself: each kind of file begins with a mark of its own. That is looked at before any work is
 done, and again right before the rename.
 """
@@ -33,7 +33,7 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 class FileKind(NamedTuple):
     """One kind of file that smfix makes.
 
-    `words` name it in a message. `is_ours` tells from its first :data:`HEAD` bytes that smfix wrote it. `mode`: its
+    `words` name it in a message. `is_ours`: whether smfix wrote a file, by its first :data:`HEAD` bytes. `mode`: its
     permissions; 0600 for what only root may read. `option` asks for it, `example` is a name that fits.
     """
 
@@ -47,8 +47,7 @@ class FileKind(NamedTuple):
 def check(path: str, kind: FileKind) -> None:
     """Say, before any work is done, why no file of this kind could be written to `path`.
 
-    Raises UsageError where the name cannot be meant (an image's, a link's, another file's), WriteFailed where the
-    folder takes no file.
+    Raises UsageError if the name is an image's, a link's or another file's, WriteFailed if the folder takes no file.
     """
     said = f"{kind.option} {path}".strip()
     name = os.path.basename(path)
@@ -132,7 +131,7 @@ def is_draft(name: str) -> bool:
 
 
 def read_own(path: str, most: int) -> bytes | None:
-    """The first `most` bytes of a regular file of ours, None where there is none. Raises OSError."""
+    """Return the first `most` bytes of a regular file of ours, None if there is none. Raises OSError."""
     try:
         descriptor = os.open(path, _LOOK)
     except FileNotFoundError:

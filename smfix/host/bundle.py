@@ -1,6 +1,6 @@
 """The self-contained smfix: unpacked into a folder of its own, it runs as the child of the file that was started.
 
-What the unpacking leaves in this process is put right once, at the start: the name smfix was called by, the
+Once, at the start, it corrects the traces of the unpacking in this process: the name smfix was called by, the
 environment that programs of the host shall get, the end of both processes together, and the folders of runs
 that were killed. An smfix that was installed by pip has nothing of this.
 Sources: the bootloaders of staticx and PyInstaller; prctl(2).
@@ -25,7 +25,7 @@ LEFT_BEHIND = ("STATICX_", "_PYI_", "_MEIPASS", "PYINSTALLER_")
 """How the variables begin by which the unpacking speaks to the unpacked program."""
 
 UNPACKING = 600.0
-"""Seconds after which a folder that nobody has run from is taken for the rest of an unpacking that failed."""
+"""Seconds after which a folder that no process has run from counts as the rest of an unpacking that failed."""
 
 _FILE, _FOLDER = "STATICX_PROG_PATH", "STATICX_BUNDLE_DIR"
 _PREFIX = "staticx-"
@@ -73,7 +73,7 @@ def restore(environment: MutableMapping[str, str]) -> None:
 
 
 def manager_pids() -> frozenset[int]:
-    """The processes by which a service manager may know this smfix: itself, and where it is packed its parent."""
+    """Return the processes by which a service manager may know this smfix: itself, and its parent if it is packed."""
     return frozenset((os.getpid(), os.getppid()) if is_packed() else (os.getpid(),))
 
 
@@ -110,7 +110,7 @@ def _is_left_over(entry: os.DirEntry[str]) -> bool:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         mark = os.open(os.path.join(entry.path, MARK), flags)
     except OSError:
-        return False  # nobody's, or somebody else's
+        return False  # no process' folder, or another user's
     try:
         status = os.fstat(mark)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():

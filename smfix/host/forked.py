@@ -1,9 +1,10 @@
-"""One work on many things, in as many processes as are wanted; the results come back in order.
+"""Do one work on many things in several processes; the results come back in order.
 
-Theory. A forked process has what its parent had: nothing is imported anew, and nothing is handed to it. Each one
-takes every n-th piece, so that a stretch of difficult ones is shared, and sends its results over a pipe; where the
-pipe is full it waits, so no more is held in memory than is asked for. A process that dies (out of memory?) loses
-nothing: what it left undone is done here, and whatever was wrong is raised here.
+Theory. A forked process has its parent's memory: it imports nothing anew, and no work is sent to it. Each process
+takes every n-th piece, so that difficult neighbours are shared, and sends its results over a pipe. If the pipe is full,
+it waits, so the memory holds no more results than are taken. If a process dies (out of memory?), this one does the
+rest of its work, and raises its error. A process whose storage hangs is killed and not waited for (decision 25), as
+concurrent.futures does at its end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def in_order(work: Callable[[int], T], count: int, ways: int) -> Iterator[T]:
     ways = max(1, min(ways, count))
     try:
         if ways > 1 and threading.active_count() == 1:
-            # Where no more processes may be made, fewer do; what nobody does is done here.
+            # If no more processes may be made, fewer do the work; this process does the rest.
             with contextlib.suppress(OSError):
                 readers.extend(Reader(partial(_do, work, range(way, count, ways)), room=_PIPE) for way in range(ways))
         lost = set(range(len(readers), ways))

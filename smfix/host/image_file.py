@@ -1,13 +1,13 @@
 """Opens one image and gives its bytes: the only place where smfix touches an image's descriptor.
 
-Theory. What is checked must be what is written, so a path is resolved **once**: links that the
+Theory. The file that is checked must be the file that is written, so a path is resolved **once**: links that the
 host makes (``/var/run``, an SMB SR's folder, ``/dev/VG_*/...``) are followed, then the resolved
 folder is walked down with ``O_NOFOLLOW`` from the root, and the last component is opened below that
-folder's descriptor. What was opened must be what the kernel resolves the path to (:mod:`smfix.host.kernel_path`).
+folder's descriptor. The opened file must be the one that the path leads to (:mod:`smfix.host.kernel_path`).
 From there on only the descriptor counts: `target.path` of an open image is a name that leads to it, for
 every process of this host. If a name is swapped meanwhile, the image is refused, never written elsewhere.
 
-Reads are ``pread``, not a memory map: a file that somebody truncates while it is mapped kills the
+Reads are ``pread``, not a memory map: a file that is truncated while it is mapped kills the
 reader with SIGBUS; here it ends the read early, which the contract of ``ByteView`` allows.
 """
 
@@ -33,7 +33,7 @@ MAX_READ = 1 << 30
 
 _SMALL = 1 << 16
 _FAR = 1 << 62
-"""Offsets behind it are no offsets to the system, and no image is as long."""
+"""A larger offset is none to the system, and no image is as long."""
 
 _BLKFLSBUF = 0x1261
 """``_IO(0x12, 97)``, linux/fs.h: write back and drop the buffer cache of a block device."""
@@ -52,7 +52,7 @@ _KINDS = {
 
 
 class Identity(NamedTuple):
-    """Which inode was opened, whatever its names.
+    """The inode that was opened, by any of its names.
 
     `device`, `inode`: ``st_dev``, ``st_ino``. `rdev`: the device number of a block device, else
     None. `size`: bytes when it was opened. `path`: the resolved path, for people.
@@ -160,13 +160,13 @@ class OpenImage:
             raise self._unreadable("its times", error) from error
 
     def read(self, extent: Extent) -> bytes:
-        """The bytes of `extent` that exist; shorter only where the image ends.
+        """Return the bytes of `extent` that exist; fewer only at the end of the image.
 
         Raises Unreadable on EIO and the like, and for a piece of more than MAX_READ bytes.
         """
         length = extent.length
         if length > _SMALL or extent.offset > _FAR:
-            # A small piece is simply asked for: the system answers with less where the image ends.
+            # A small piece needs no check: at the end of the image the system returns less.
             length = min(length, self.size - extent.offset)
         if length <= 0 or extent.offset < 0:
             return b""
@@ -190,7 +190,7 @@ class OpenImage:
     def write(self, offset: int, data: bytes) -> None:
         """Put all of `data` at `offset`, however many calls it takes.
 
-        `offset` lies at or before the end of a file; on a device all of `data` must fit. Raises
+        `offset` is at or before the end of a file; on a device all of `data` must fit. Raises
         WriteFailed with the system's words; then any part of it may have been written.
         """
         end = offset + len(data)
@@ -243,7 +243,7 @@ class OpenImage:
     def reopen(self, *, write: bool = False) -> OpenImage | Refusal:
         """A fresh open of the same path, which must still be the same inode.
 
-        A Refusal (stale) where it is another: leaf-coalesce renames a parent to its leaf's path.
+        A Refusal (stale) if it is another: leaf-coalesce renames a parent to its leaf's path.
         Raises as :func:`open_image`.
         """
         return open_image(self.target, sr_root=self._sr_root, write=write, expect=self.identity)
@@ -282,8 +282,8 @@ class OpenImage:
 class Folders:
     """The folder of the image that was opened last, kept open: resolved and walked once for all images in it.
 
-    What it is asked for twice is the folder that it was the first time, whatever has been put in its place: so
-    it is for reading, and for a short while. Use it in ``with``.
+    The folder stays the one that was opened first, also if another is put in its place: so
+    use it for reading only, and for a short time. Use it in ``with``.
     """
 
     __slots__ = ("_asked", "_fd", "_place")
@@ -300,7 +300,7 @@ class Folders:
         self._forget()
 
     def known(self, target: Target, sr_root: str | None) -> tuple[kernel_path.Place, str] | None:
-        """The folder, and the name in it; None where the folder is another than the last one."""
+        """Return the folder, and the name in it; None if the folder is another than the last one."""
         folder, name = _parted(target.path)
         if self._asked != (folder, sr_root) or target.is_device or name in _NO_NAMES:
             return None
@@ -336,18 +336,18 @@ def open_image(
     expect: Identity | None = None,
     folders: Folders | None = None,
 ) -> OpenImage | Refusal:
-    """Open the image of `target`, or say why that would not be right.
+    """Open the image of `target`, or return why it must not be opened.
 
     `sr_root` is the SR's folder: a file that resolves outside of it is refused. `expect` is what an
     earlier open found: another inode is refused. `folders` keeps the image's folder open for the next
-    one: for whoever reads many.
+    one, if many are read.
 
     The open image's target has the path that its descriptor has: see :func:`_named`.
 
     Returns a Refusal: unsafe-path (a symlink, outside the SR, not what the target says it is, a path that
     only this process can follow), not-a-vhd (a folder, a FIFO, a socket), in-use (the kernel has claimed the
     device), stale (another inode than `expect`). Raises Unreadable (missing, no permission, EIO), and WriteFailed
-    where it can be read but not written (read-only file system, no permission).
+    if it can be read but not written (read-only file system, no permission).
     """
     if folders is None:
         with Folders() as own:

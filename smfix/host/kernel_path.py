@@ -29,7 +29,7 @@ class UnsafePath(UsageError):
 
 
 class Place(NamedTuple):
-    """A folder by two names: `kept`, the given one where it is plain, and `resolved`, without any link.
+    """A folder by two names: `kept`, the given one if it is plain, and `resolved`, without any link.
 
     A link that is named as one SR and leads into another is not kept: SM's locks are those of the SR of the file.
     """
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 def place_of(folder: str) -> Place:
     """The names of an existing `folder`; empty is the current one.
 
-    Raises OSError where it cannot be opened, UnsafePath where no path leads to it.
+    Raises OSError if it cannot be opened, UnsafePath if no path leads to it.
     """
     fd = os.open(folder or os.curdir, _FOLDER)
     try:
@@ -59,7 +59,7 @@ def place_of(folder: str) -> Place:
 def named(path: str) -> str:
     """The absolute path of `path`, whose last component is not followed; what does not exist yet is taken as it is.
 
-    Raises UsageError for a path that cannot be a name, and where it is relative to a folder that was deleted.
+    Raises UsageError for a path that cannot be a name, or that is relative to a folder that was deleted.
     """
     if not path or "\0" in path:
         raise UsageError(f"{path!r} is no path: it is empty, or holds a NUL character")
@@ -75,7 +75,7 @@ def named(path: str) -> str:
         return os.path.join(named(folder), "" if name == os.curdir else name)
     except OSError:
         if _is_plain(path):
-            return _tidy(path)  # whoever opens it says what is wrong
+            return _tidy(path)  # the error comes when it is opened
         raise UsageError(f"{path}: the folder it is in cannot be opened; give an absolute path") from None
 
 
@@ -98,8 +98,8 @@ def typed(path: str) -> str:
 def open_own_folder(folder: str) -> int:
     """A descriptor of `folder`, for files that root trusts.
 
-    Every link on the way must belong to root or to this user, and the last component must be no link: else somebody
-    else chooses where the files are. Raises OSError, UnsafePath.
+    Every link on the way must belong to root or to this user, and the last component must be no link: else another
+    user chooses where the files are. Raises OSError, UnsafePath.
     """
     link = _link_of_others(folder)
     if link is not None:

@@ -14,7 +14,7 @@ class Mount(NamedTuple):
 
 
 def mount_of(path: str, proc: str = "/proc") -> Mount | None:
-    """The mount that holds the resolved `path`; None if nobody can tell.
+    """The mount that holds the resolved `path`; None if it cannot be known.
 
     The longest mount point wins, then the last of them: a mount hides what was there before.
     """

@@ -2,9 +2,9 @@
 
 Theory. Every open file of every process is ``/proc/<pid>/fd/<n>``; ``stat`` of that link is the
 inode that is open, whatever it is called today, and ``fdinfo`` has the flags it was opened with.
-One pass over all processes answers for any number of images. What shows in no process is asked of
-``/sys``: the files behind loop devices, and what is stacked on a block device; of the mount table;
-and of tapdisk itself, for one that is paused has closed its image. Not seen by
+One pass over all processes answers for any number of images. No process shows the files of loop devices
+and the devices stacked on a block device: ``/sys`` does. Mounts are in the mount table. A tapdisk that is
+paused has closed its image, so tapdisk itself is asked. Not seen by
 anybody here: a memory map whose descriptor was closed (neither tapdisk nor vhd-util makes one), another
 host of the pool, the kernel's own NFS server, and whatever runs outside of the container smfix itself
 runs in.
@@ -50,8 +50,8 @@ class _Roots(NamedTuple):
 class OpenState:
     """How one image is held. `holders`: one phrase each, as ``tapdisk (pid 71) read-write``.
 
-    `state` is the strongest that was seen; UNKNOWN where nothing read-write was seen but something
-    could not be looked at, and then `blind` says what.
+    `state` is the strongest that was seen; UNKNOWN if nothing read-write was seen but something
+    could not be looked at; `blind` names it.
     """
 
     state: InUse
@@ -67,8 +67,8 @@ def open_state(identity: Identity, *, proc: str = "/proc", sys: str = "/sys") ->
 def usage_of(identities: Sequence[Identity], *, proc: str = "/proc", sys: str = "/sys") -> tuple[OpenState, ...]:
     """How each image is held by others than this process, in one pass over the host.
 
-    `proc`, `sys`: where those file systems are mounted. Never raises: what cannot be read is said
-    in `blind`.
+    `proc`, `sys`: the mount points of those file systems. Never raises: `blind` names everything that cannot be
+    read.
     """
     keys = [_key(identity) for identity in identities]
     wanted = set(keys)
@@ -234,7 +234,7 @@ def _ask_tapdisks(
 
 
 def _ask_kernel(identities: Sequence[Identity], proc: str, sys: str) -> Iterator[tuple[_Key, bool, str]]:
-    """What the kernel itself holds: (which, writes, who)."""
+    """Give the images that the kernel itself holds: (which, writes, who)."""
     devices = {identity.rdev for identity in identities if identity.rdev is not None}
     if not devices:
         return
@@ -252,11 +252,11 @@ def _ask_kernel(identities: Sequence[Identity], proc: str, sys: str) -> Iterator
                     read_only = "ro" in fields[5].split(",")
                     yield (rdev,), not read_only, f"mount {fields[4]}"
     except (OSError, ValueError, IndexError):
-        return  # no /proc at all: already said by whoever asked for the processes
+        return  # no /proc at all: the question for the processes has reported it
 
 
 def _loop_devices(sys: str) -> dict[str, tuple[str, bool]]:
-    """The attached loop devices: the path of the file behind each, and whether it may be written."""
+    """Return the attached loop devices: the path of each one's file, and whether it may be written."""
     found = {}
     for name in _list(f"{sys}/block"):
         if not name.startswith("loop"):
@@ -274,13 +274,15 @@ def _loop_devices(sys: str) -> dict[str, tuple[str, bool]]:
 def _ask_loop_devices(
     wanted: set[_Key], held: defaultdict[_Key, list[tuple[bool, str]]], identities: Sequence[Identity], roots: _Roots
 ) -> str | None:
-    """Enter the files behind loop devices (the kernel holds them, no process does); return what could not be seen.
+    """Enter the files of loop devices (the kernel holds them, no process does); return those that could not be seen.
 
     The storage of such a file may be dead, and then the kernel does not say which file it is. If it is on another
     mount than the images, it is none of them.
     """
     devices = _loop_devices(roots.sys)
-    heard = storage_probe.told({f"/dev/{name}": partial(_keys_of, name, path) for name, (path, _) in devices.items()})
+    heard = storage_probe.answers(
+        {f"/dev/{name}": partial(_keys_of, name, path) for name, (path, _) in devices.items()}
+    )
     blind = []
     for name, (path, writes) in devices.items():
         said = heard.get(f"/dev/{name}")
@@ -295,12 +297,12 @@ def _ask_loop_devices(
 
 
 def _keys_of(name: str, path: str) -> bytes:
-    """Which file is behind a loop device, as the kernel says, and as its path says."""
-    return json.dumps(list(filter(None, {_key_behind(f"/dev/{name}"), _key_at(path)}))).encode()
+    """Return the file of a loop device by the kernel's record, and by its path."""
+    return json.dumps(list(filter(None, {_key_in_kernel(f"/dev/{name}"), _key_at(path)}))).encode()
 
 
-def _key_behind(device: str) -> _Key | None:
-    """What the kernel says is behind a loop device; None for whoever may not ask."""
+def _key_in_kernel(device: str) -> _Key | None:
+    """Return the file of a loop device by the kernel's record; None without the permission to ask."""
     try:
         fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -313,7 +315,7 @@ def _key_behind(device: str) -> _Key | None:
 
 
 def _key_at(path: str) -> _Key | None:
-    """What is at the path of a loop device's file: right, if it was named in this mount namespace."""
+    """Return the file at the path of a loop device's file: the same one, if the path is of this mount namespace."""
     try:
         return _key_of(file_id(path))
     except (OSError, ValueError):

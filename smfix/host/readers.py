@@ -1,8 +1,8 @@
 """Readers: processes of our own that read, hand over what they read, and write nothing else.
 
-Theory. A reader begins with everything that this process has in memory, so nothing is handed to it. What it tells comes
-through a pipe, in order; where the pipe is full it waits, so nothing piles up. It can be asked something later, through
-a pipe of its own. An interrupt from the terminal is for us, not for it; it ends when nobody listens any more. Only for
+Theory. A reader begins with all memory of this process, so no work is sent to it. Its results come
+through a pipe, in order; if the pipe is full it waits, so few results are in memory. A second pipe takes further
+questions to it. A reader ignores an interrupt from the terminal; it ends when its pipe is closed. Only for
 a process without threads: a fork copies their locks, and not them.
 """
 
@@ -20,16 +20,16 @@ from typing import Any, BinaryIO
 _F_SETPIPE_SZ = 1031
 _PROTOCOL = 5  # of pickle
 _ENDED: list[int] = []
-"""The kernel takes some milliseconds to clear a process away, for ever where its storage hangs: nobody waits."""
+"""Not waited for: the kernel takes milliseconds to clear a process away, or for ever if its storage hangs."""
 Tell = Callable[[object], None]
 Asked = Callable[[], Any]
-"""What is asked next; raises EOFError where nobody asks any more."""
+"""Returns the next question; raises EOFError if there are no more."""
 
 
 class Reader:
     """A process that does `work`, which is given the functions to tell something with and to be asked something.
 
-    `room`: bytes that may wait. Raises OSError where no process can be made.
+    `room`: bytes that may wait. Raises OSError if no process can be made.
     """
 
     def __init__(self, work: Callable[[Tell, Asked], None], *, room: int = 0) -> None:
@@ -53,7 +53,7 @@ class Reader:
         self._pipe, self._questions = os.fdopen(receiving, "rb"), os.fdopen(asking, "wb", buffering=0)
 
     def hear(self) -> Any:
-        """What it tells next. Raises EOFError where it has ended, be it in the middle of a word."""
+        """Return its next result. Raises EOFError if it has ended, even in the middle of a result."""
         return _next(self._pipe)
 
     def ask(self, question: object) -> None:
@@ -79,7 +79,7 @@ def wait(how: int = 0) -> None:
 def _is_gone(pid: int, how: int) -> bool:
     try:
         return os.waitpid(pid, how) != (0, 0)
-    except ChildProcessError:  # somebody else has seen it go
+    except ChildProcessError:  # its end was taken note of elsewhere
         return True
 
 

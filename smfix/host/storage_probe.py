@@ -1,8 +1,8 @@
-"""Which storage answers: asked before anything waits for it in vain.
+"""Find out which storage answers before smfix touches it.
 
 A process that touches a dead NFS mount, or a volume whose paths are all gone, waits in the kernel, and no signal may
-end it. So a child of ours goes first: it lists the folder, opens an image and reads a sector. One that does not come
-back is left behind, and that storage is not touched; while it is there, its storage is not asked again.
+end it. So a child process goes first: it lists the folder, opens an image and reads a sector. If it does not come
+back, smfix abandons it and does not touch that storage; while the child exists, no other one is started for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from smfix.errors import UsageError
 from smfix.host import wait_notice
 
 PATIENCE = "SMFIX_PATIENCE"
-"""The variable of the environment that says for how many seconds storage may be silent."""
+"""The environment variable with the seconds for which storage may be silent."""
 _DEFAULT = 60.0
 _MOST_OPEN = 4096
 _AT_ONCE = 64  # children
@@ -32,11 +32,11 @@ _LEFT: dict[int, str] = {}
 """Children that did not come back, and what they touch: the kernel ends them when their storage answers."""
 _MEMORY = 5.0
 _HEARD: dict[str, float] = {}
-"""What has been read, and when: for :data:`_MEMORY` seconds a volume is not asked again, unless by :func:`silent`."""
+"""Which storage was read, and when: for :data:`_MEMORY` seconds only :func:`silent` asks it again."""
 
 
 def patience() -> float:
-    """Seconds after which storage is taken not to answer. Raises UsageError."""
+    """Return the seconds after which storage counts as silent. Raises UsageError."""
     given = os.environ.get(PATIENCE, "")
     try:
         seconds = float(given or _DEFAULT)
@@ -48,7 +48,7 @@ def patience() -> float:
 
 
 def words(what: str, seconds: float | None = None, then: str = "then run smfix again") -> str:
-    """What is said of storage that is silent: whose, for how long (None: :func:`patience`), and `then`."""
+    """Return the message on storage that is silent: whose, for how long (None: :func:`patience`), and `then`."""
     limit = patience() if seconds is None else seconds
     return (
         f"the storage of {what} has not answered for {limit:g} s: it was not looked at. See whether its server "
@@ -57,19 +57,19 @@ def words(what: str, seconds: float | None = None, then: str = "then run smfix a
 
 
 def silent(paths: Iterable[str], say: wait_notice.Say | None = None) -> frozenset[str]:
-    """Those of `paths` (folders, images, devices) whose storage does not answer in time. Raises UsageError.
+    """Return those of `paths` (folders, images, devices) whose storage does not answer in time. Raises UsageError.
 
     `say` gets a line that names them if they are silent for long, before the time is over.
     """
     touches = {path: partial(_touch, path) for path in paths}
-    heard = told(touches, say)
-    # A volume that had no node may have one soon, and then its storage has still to be asked.
-    _HEARD.update(dict.fromkeys((path for path, said in heard.items() if said), time.monotonic()))
+    heard = answers(touches, say)
+    # A volume that had no node may have one soon, and then its storage must be asked.
+    _HEARD.update(dict.fromkeys((path for path, answer in heard.items() if answer), time.monotonic()))
     return frozenset(touches) - frozenset(heard)
 
 
-def told(questions: Mapping[str, Callable[[], bytes]], say: wait_notice.Say | None = None) -> dict[str, bytes]:
-    """What each question, asked by a child of its own, is answered with; without those that are not, in time.
+def answers(questions: Mapping[str, Callable[[], bytes]], say: wait_notice.Say | None = None) -> dict[str, bytes]:
+    """Ask each question in a child process and return the answers that came in time.
 
     A question's name says what it touches. An answer has fewer than 4096 bytes; one that fails is empty. Raises
     UsageError.
@@ -81,7 +81,7 @@ def told(questions: Mapping[str, Callable[[], bytes]], say: wait_notice.Say | No
     heard: dict[str, bytes] = {}
     while left:
         some, left = left[:_AT_ONCE], left[_AT_ONCE:]
-        heard |= _told({name: questions[name] for name in some}, limit, say)
+        heard |= _ask_at_once({name: questions[name] for name in some}, limit, say)
     return heard
 
 
@@ -105,13 +105,15 @@ def _has_just_answered(path: str) -> bool:
     return time.monotonic() - _HEARD.get(path, -_MEMORY) < _MEMORY
 
 
-def _told(questions: Mapping[str, Callable[[], bytes]], limit: float, say: wait_notice.Say | None) -> dict[str, bytes]:
+def _ask_at_once(
+    questions: Mapping[str, Callable[[], bytes]], limit: float, say: wait_notice.Say | None
+) -> dict[str, bytes]:
     children: dict[str, tuple[int, int]] = {}
     heard: dict[str, bytes] = {}
     for name, ask in questions.items():
         try:
-            children[name] = _sent(ask)
-        except OSError:  # no process can be made: then this one asks, and waits as long as it takes
+            children[name] = _start_child(ask)
+        except OSError:  # no process can be made: ask in this one, and wait as long as it takes
             heard[name] = _answer(ask)
     waiting = {pipe: name for name, (_, pipe) in children.items()}
     begin = time.monotonic()
@@ -127,12 +129,12 @@ def _told(questions: Mapping[str, Callable[[], bytes]], limit: float, say: wait_
     finally:
         for name, (pid, pipe) in children.items():
             os.close(pipe)
-            _ended(pid, name, is_stuck=name not in heard)
+            _note_end(pid, name, is_stuck=name not in heard)
     return heard
 
 
-def _sent(ask: Callable[[], bytes]) -> tuple[int, int]:
-    """A child that asks: its pid, and the pipe that has its answer, and ends when it has come back."""
+def _start_child(ask: Callable[[], bytes]) -> tuple[int, int]:
+    """Start a child that asks; return its pid, and the pipe of its answer, which it closes at its end."""
     pipe, other = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()
@@ -153,14 +155,14 @@ def _sent(ask: Callable[[], bytes]) -> tuple[int, int]:
 
 
 def _answer(ask: Callable[[], bytes]) -> bytes:
-    """The answer; empty for a question that fails."""
+    """Return the answer; empty if the question fails."""
     with suppress(OSError, ValueError):
         return ask()
     return b""
 
 
 def _touch(path: str) -> bytes:
-    """As those do who look at images: list, stat, open, read. Empty if there is no image to read."""
+    """Touch storage as a look at an image does: list, stat, open, read. Empty if there is no image to read."""
     if stat.S_ISDIR(os.stat(path).st_mode):
         image = next((name for name in sorted(os.listdir(path)) if name.endswith(".vhd")), None)
         if image is None:
@@ -171,7 +173,7 @@ def _touch(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     os.pread(descriptor, _SECTOR, 0)
     if stat.S_ISBLK(os.fstat(descriptor).st_mode):
-        # Past the cache, which answers without any disk; and where the footer is, which may be on another disk.
+        # Not from the cache, which needs no disk; and at the footer too, which may be on another disk.
         last = max(0, os.lseek(descriptor, 0, os.SEEK_END) - _PAGE) // _PAGE * _PAGE
         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
         with mmap.mmap(-1, _PAGE) as page:
@@ -180,8 +182,8 @@ def _touch(path: str) -> bytes:
     return b"read"
 
 
-def _ended(pid: int, path: str, *, is_stuck: bool) -> None:
-    """Take note of a child's end. One that has answered may still wait for its storage, as it closes its files."""
+def _note_end(pid: int, path: str, *, is_stuck: bool) -> None:
+    """Take note of a child's end. A child that has answered may still wait for its storage as it closes its files."""
     until = time.monotonic() + _TO_END
     while not is_stuck and time.monotonic() < until:
         if _is_over(pid):

@@ -5,7 +5,7 @@ signal ends it: it is killed, not waited for, and holds nothing of ours. While i
 is started, so that each kind costs its time limit once.
 
 A self-contained smfix runs with the library path of its own unpacked folder; a program of the host that inherited it
-would load our libraries. What they print must be readable, whatever the locale.
+would load our libraries. Their output must be readable in every locale.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ _LEFT: list[_Left] = []
 
 
 def program(name: str) -> str | None:
-    """The path of a program of the host, or None where there is none."""
+    """Return the path of a program of the host, or None if there is none."""
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *SBIN)))
 
 
 def run(words: list[str], limit: float, kind: str | None = None) -> str:
-    """What the program ``words[0]`` (a path) prints. `limit` is in seconds; `kind` as for :func:`finished`.
+    """Run the program ``words[0]`` (a path) and return its output.
 
-    Raises Unreadable, in one line, where it cannot be run, takes longer, or ends with an error.
+    `limit` is in seconds; `kind` as for :func:`finished`. Raises Unreadable, in one line, if the program cannot be run,
+    takes longer, or ends with an error.
     """
     name = os.path.basename(words[0])
     try:
@@ -112,7 +113,7 @@ def finished(words: list[str], limit: float, kind: str | None = None) -> subproc
 def end(process: subprocess.Popen[bytes], kind: str = "", *, gently: bool = True) -> bool:
     """End a program and its children, and close what it shares with us; False if it waits in the kernel.
 
-    Then it is left behind, as one of `kind`. `gently`: SIGTERM first, so that LVM finishes what it writes. The
+    In that case smfix abandons it, as one of `kind`. `gently`: SIGTERM first, so that LVM finishes its writes. The
     program leads a session of its own.
     """
     try:
@@ -125,7 +126,7 @@ def end(process: subprocess.Popen[bytes], kind: str = "", *, gently: bool = True
         if process.returncode is not None:
             return True
         _LEFT.append(_Left(_name(process), process.pid, kind))
-        process.returncode = -signal.SIGKILL  # so that nobody waits for it any more
+        process.returncode = -signal.SIGKILL  # so that Popen does not wait for it any more
         return False
     finally:
         for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
@@ -148,7 +149,7 @@ def _is_over(pid: int) -> bool:
 def begun(words: tuple[str, ...], document: int, output: int) -> subprocess.Popen[bytes]:
     """A program that runs beside us, in a session of its own, with the descriptor `document` as its stdin.
 
-    What it prints goes to the descriptor `output`. Raises OSError.
+    Its output goes to the descriptor `output`. Raises OSError.
     """
     return subprocess.Popen(
         words,

@@ -1,9 +1,9 @@
-"""The disks that tapdisk has, as ``tap-ctl list`` tells: also those that are paused, hence open nowhere.
+"""List the disks of tapdisk with ``tap-ctl list``: also those that are paused, and so have no open descriptor.
 
 Theory. A tapdisk that SM has paused (for a snapshot, a relink, a leaf-coalesce) has **closed** its image: no
 descriptor is left in ``/proc``, yet it will open it read-write again, at any moment. Only ``tap-ctl list``
-knows. It names the leaf, never its parents, and does not say how the image is open; so whoever is listed
-and is not seen with an open descriptor counts as a writer.
+knows. It names the leaf, never its parents, and does not say how the image is open; so a disk that is listed
+and has no open descriptor counts as written to.
 
 Source: blktap control/tap-ctl.c (``tap_cli_list_dict``), drivers/tapdisk-vbd.h (the states).
 """
@@ -38,9 +38,9 @@ class Tapdisk:
 
 
 def listed() -> tuple[Tapdisk, ...]:
-    """Every disk that a tapdisk of this host has; none where there is no tap-ctl.
+    """Every disk that a tapdisk of this host has; none without tap-ctl.
 
-    Raises Unreadable where it is there and does not answer, within :data:`TIME_LIMIT` seconds.
+    Raises Unreadable if it is there and does not answer, within :data:`TIME_LIMIT` seconds.
     """
     found = subprocesses.program("tap-ctl")
     if found is None or os.geteuid() != 0:

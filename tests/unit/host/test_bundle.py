@@ -1,4 +1,4 @@
-"""host.packed: what the unpacking of a self-contained smfix leaves is put right."""
+"""host.bundle: what the unpacking of a self-contained smfix leaves is put right."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def test_a_child_that_does_not_come_back_is_left_behind(tmp_path, monkeypatch):
 def test_a_volume_that_has_just_answered_is_not_asked_again(tmp_path, monkeypatch):
     """Each question is a process. What had no node has not been asked anything yet: it may be activated meanwhile."""
     monkeypatch.setattr(storage_probe, "_HEARD", {})
-    asked, sent = [], storage_probe._sent
-    monkeypatch.setattr(storage_probe, "_sent", lambda ask: asked.append(ask.args[0]) or sent(ask))
+    asked, sent = [], storage_probe._start_child
+    monkeypatch.setattr(storage_probe, "_start_child", lambda ask: asked.append(ask.args[0]) or sent(ask))
     there, asleep = str(tmp_path / "there"), str(tmp_path / "asleep")
     (tmp_path / "there").write_bytes(b"x")
     for _ in range(3):
