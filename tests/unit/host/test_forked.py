@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
-from smfix.host import forked, readers
+from smfix.host import forked
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +17,7 @@ def nothing_is_left():
     descriptors = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == descriptors
-    readers.wait()
+    forked.wait()
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -93,3 +94,58 @@ def test_beside_threads_nothing_is_forked():
     finally:
         done.set()
         thread.join()
+
+
+class Deadly:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_in_the_middle_of_a_result_loses_nothing():
+    here = os.getpid()
+
+    def work(number):
+        return [b"x" * 300_000, Deadly()] if number == 1 and os.getpid() != here else number
+
+    assert list(forked.in_order(work, 4, 2)) == [0, 1, 2, 3]
+
+
+def test_an_interrupt_is_not_for_it():
+    def work(number):
+        if number < 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return os.getpid()
+
+    assert os.getpid() not in list(forked.in_order(work, 4, 2))
+
+
+def test_a_process_that_hangs_is_ended():
+    here = os.getpid()
+    results = forked.in_order(lambda number: os.getpid() if number < 2 else time.sleep(60), 4, 2)
+    pids = [next(results), next(results)]
+    results.close()
+    forked.wait()
+    assert here not in pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_process_whose_end_was_seen_elsewhere_is_gone():
+    results = forked.in_order(lambda _number: os.getpid(), 2, 2)
+    pids = list(results)
+    forked._ENDED.extend(pids)
+    forked.wait()
+    forked._ENDED.extend(pids)
+    forked.wait()
+    assert forked._ENDED == []
+
+
+def test_no_descriptor_is_left_if_no_process_can_be_made(monkeypatch):
+    def fail():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("os.fork", fail)
+    before = os.listdir("/proc/self/fd")
+    assert list(forked.in_order(lambda number: number, 4, 2)) == [0, 1, 2, 3]
+    assert os.listdir("/proc/self/fd") == before
