@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-from conftest import need_tool
 
+from needed_tools import need_tool
 from smfix.cli import console, prompt
 from smfix.host import storage_probe, subprocesses, wait_notice
 from smfix.host.wait_notice import watched
