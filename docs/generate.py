@@ -150,7 +150,7 @@ def _finding(row: Any) -> Iterator[str]:
     yield f"{row.severity.value}; {explain.dispositions(row)}\n"
     labelled = [
         ("Message", message),
-        ("Meaning", row.repair_context),
+        ("Meaning", row.means),
         ("Cause", row.why),
         ("Consent", explain.consent(row)),
         ("After the repair", f"{row.done}." if row.done else ""),
