@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from smfix.demo.disks import DISKS, GUEST_SIZE, SR, Disk
 from smfix.demo.traffic import smlog
 from smfix.errors import Unreadable, UsageError, WriteFailed
-from smfix.formats.vhd import external_check, structs
+from smfix.formats.vhd import structs
+from smfix.formats.vhd.format import VHD
 from smfix.formats.vhd.image import VhdImage, inspect
 from smfix.formats.vhd.libvhd import Opened, opened
 from smfix.formats.vhd.structs import BLOCK_SIZE
@@ -28,7 +29,7 @@ from smfix.host.image_file import OpenImage, open_image
 from smfix.report import journals, text
 from smfix.report.escape import command, printable
 from smfix.report.layout import INDENT, counted, wrapped
-from smfix.usecases import from_log
+from smfix.usecases import external_check, from_log
 from smfix.usecases.run_options import RunOptions
 from smfix.values import Backing, Exit, Extent, Outcome, Refusal, Status, Target, TreatedIncident, Verdict
 
@@ -245,7 +246,7 @@ def _prove_disk(stage: Stage, disk: Disk, outcome: Outcome | None) -> None:
     stage.claim(f"{name} reads as its guest wrote it, all {counted(size, 'byte')} of the disk", holds=same)
     stage.claim(f"{name} was not shortened", holds=len(now) >= len(stage.before[disk.vdi]))
     (checked,) = from_log.check([stage.path(disk)], stage.run_options(None))
-    complaint = external_check.complaint(stage.path(disk))
+    complaint = external_check.complaint(VHD.external_check(stage.path(disk)))
     both = " (vhd-util agrees)" if shutil.which("vhd-util") else ""
     stage.claim(f"{name} is a valid VHD again{both}", holds=checked.verdict is Verdict.VALID and not complaint)
 

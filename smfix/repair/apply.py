@@ -18,7 +18,7 @@ from typing import Protocol
 
 from smfix import __version__
 from smfix.errors import SmfixError, WriteFailed
-from smfix.formats.vhd.problems.registry import row
+from smfix.formats.registry import row
 from smfix.host.image_file import OpenImage
 from smfix.host.statx import Lineage
 from smfix.repair import journal_store

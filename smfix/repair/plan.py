@@ -8,13 +8,12 @@ diagnosed afresh, and so on until nothing that may be mended is left. What the l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context
-from smfix.formats.vhd.problems.registry import PROBLEMS, diagnose, row
-from smfix.formats.vhd.proof import violations
-from smfix.formats.vhd.reachable import reachable
+from smfix.formats.base import Image
+from smfix.formats.problem import Context, Problem
+from smfix.formats.registry import diagnose, inspect, prove, reachable, row, rows
 from smfix.repair.overlay import Overlay, Recorder, merged
 from smfix.values import (
     ByteView,
@@ -39,21 +38,11 @@ ROUNDS = 64
 """Rounds of mending at most; each clears at least one kind of finding."""
 
 
-REREAD = frozenset({"VHD105", "VHD106", "VHD120", "VHD201", "VHD212", "VHD307"})
-"""Repairs after which the image is read by another footer or header than before."""
-
-PROVED_AT_FIRST = frozenset({"VHD212", "VHD307"})
-"""Repairs that are proved by where the batmap stands: not by one that another repair has just put there."""
-
-PLACING = frozenset({"VHD302", "VHD303", "VHD304", "VHD404"})
-"""Repairs that find a block its place. They are decided on the file as it was: padded, it may look whole."""
-
-
 @dataclass(frozen=True, slots=True)
 class Planned:
     """An image's diagnosis, and the plan made from it."""
 
-    image: VhdImage
+    image: Image
     diagnosis: Diagnosis
     plan: RepairPlan
 
@@ -65,7 +54,7 @@ class _Mending:
     `first` is the diagnosis by the footer and the header that count: what another one showed was never there.
     """
 
-    image: VhdImage
+    image: Image
     diagnosis: Diagnosis
     edits: tuple[Edit, ...] = ()
     fixes: list[Finding] = field(default_factory=list)
@@ -107,7 +96,7 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     mending = _mend(recorder, image, diagnosis, context, consent)
     needs: tuple[str, ...] = ()
     if mending.unmended:
-        agreed = _mend(recorder, image, diagnosis, context, frozenset(problem.code for problem in PROBLEMS))
+        agreed = _mend(recorder, image, diagnosis, context, frozenset(problem.code for problem in rows()))
         if agreed.unmended:
             refusal = _no_fix(agreed, agreed.unmended)
         else:
@@ -119,8 +108,8 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     elif not mending.fixes:
         refusal = _no_fix(mending, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
     agreed_blocks = frozenset(f.facts["block"] for f in mending.fixes if f.facts.get("entry") is not None)
-    reread = any(finding.code in REREAD for finding in mending.fixes)
-    broken = violations(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks, reread=reread)
+    reread = any(problem.rereads for problem in _rows_of(mending.fixes))
+    broken = prove(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks, reread=reread)
     _log.info(
         "plan: %d edits for %s, refused: %s",
         len(mending.edits),
@@ -165,18 +154,21 @@ def lost_extents(fixes: list[Finding]) -> tuple[Extent, ...]:
     return tuple(joined)
 
 
-def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Context, consent: frozenset[str]) -> _Mending:
+def _mend(view: ByteView, image: Image, diagnosis: Diagnosis, context: Context, consent: frozenset[str]) -> _Mending:
     """Mend on an overlay, lowest turn first, until nothing that may be mended is left."""
     state = _Mending(image, diagnosis)
     tried: set[tuple[str, str]] = set()
     for _ in range(ROUNDS):
         # What needed a yes before another repair needs it after: that one may only have hidden why.
         asked = _confirms(state.first) - consent
-        asked |= PROVED_AT_FIRST - {f.code for f in state.first.findings if _may_mend(f, consent)}
-        if all(fix.facts.get("entry") is None for fix in state.fixes):
-            asked |= PLACING - {f.code for f in state.first.findings if _may_mend(f, consent)}
-        open_ = [f for f in state.diagnosis.findings if _may_mend(f, consent) and (f.code, f.message) not in tried]
-        open_ = [f for f in open_ if f.code not in asked]
+        known = {f.code for f in state.first.findings if _may_mend(f, consent)}
+        has_placed = any(fix.facts.get("entry") is not None for fix in state.fixes)
+        open_ = [
+            f
+            for f in state.diagnosis.findings
+            if _may_mend(f, consent) and (f.code, f.message) not in tried and f.code not in asked
+        ]
+        open_ = [f for f in open_ if f.code in known or not _needs_first(f, has_placed=has_placed)]
         if not open_:
             break
         turn = min(_turn(finding) for finding in open_)
@@ -191,7 +183,7 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
                 continue
             fresh.extend(made)
             state.fixes.append(finding)
-            reread = reread or finding.code in REREAD
+            reread = reread or (problem is not None and problem.rereads)
         _log.debug("turn %d: repaired so far %s, %d edits", turn, [fix.code for fix in state.fixes], len(fresh))
         if fresh:
             state.edits = merged(view.size, (*state.edits, *fresh))
@@ -199,9 +191,22 @@ def _mend(view: ByteView, image: VhdImage, diagnosis: Diagnosis, context: Contex
             state.diagnosis = diagnose(state.image, context)
             if reread:
                 # A sector lost under the end of the file stays lost, whatever the image is read by.
-                kept = tuple(f for f in state.first.findings if f.lossy and f.code.startswith("VHD1"))
+                kept = tuple(f for f in state.first.findings if f.lossy and _stays_lost(f))
                 state.first = Diagnosis(state.diagnosis.verdict, (*kept, *state.diagnosis.findings))
     return state
+
+
+def _rows_of(findings: Iterable[Finding]) -> tuple[Problem, ...]:
+    return tuple(problem for problem in map(row, dict.fromkeys(one.code for one in findings)) if problem is not None)
+
+
+def _needs_first(finding: Finding, *, has_placed: bool) -> bool:
+    """True if the finding is repaired only when the first diagnosis has it too; `has_placed`: a block got its place."""
+    return any(problem.proved_at_first or (problem.places_blocks and not has_placed) for problem in _rows_of([finding]))
+
+
+def _stays_lost(finding: Finding) -> bool:
+    return any(problem.stays_lost for problem in _rows_of([finding]))
 
 
 def _turn(finding: Finding) -> int:
@@ -218,7 +223,7 @@ def _may_mend(finding: Finding, consent: frozenset[str]) -> bool:
     return finding.disposition is Disposition.SAFE
 
 
-def _hopeless(image: VhdImage, diagnosis: Diagnosis, context: Context) -> Refusal | None:
+def _hopeless(image: Image, diagnosis: Diagnosis, context: Context) -> Refusal | None:
     """What no plan is made for."""
     if diagnosis.verdict is Verdict.NOT_A_VHD:
         what = "it is empty" if not image.size else "none of its structures carries a VHD's cookie"
@@ -227,19 +232,14 @@ def _hopeless(image: VhdImage, diagnosis: Diagnosis, context: Context) -> Refusa
         return Refusal(Reason.IN_USE, "the disk is open for writing: its footer is absent by design")
     if diagnosis.verdict is Verdict.INVALID and context.in_use is InUse.READ_WRITE:
         return Refusal(Reason.IN_USE, "the disk is open for writing: what is read now may be changed in a moment")
-    if any(finding.code == "VHD107" for finding in diagnosis.findings):
-        return Refusal(
-            Reason.SM_PENDING, "a resize by the storage manager is unfinished; the storage manager reverts it itself"
-        )
-    return None
+    return next((problem.bars for problem in _rows_of(diagnosis.findings) if problem.bars is not None), None)
 
 
 def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
     codes = sorted({finding.code for finding in left})
     why = f": {mending.refusals[0].message}" if mending.refusals else ""
     # What the operator can add: then it is no question of a proof.
-    lost = [finding for finding in left if finding.code == "VHD106"]
-    missing = [each for finding in lost if finding.facts["options"] for each in finding.facts["missing"]]
+    missing = [each for finding in left if finding.facts.get("options") for each in finding.facts["missing"]]
     if missing and not mending.refusals:
         return Refusal(Reason.NO_FIX, f"{', '.join(codes)}: not without {' and '.join(missing)}", _explained(codes))
     return Refusal(

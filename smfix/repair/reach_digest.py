@@ -10,7 +10,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from smfix.formats.vhd.reachable import MOST
+from smfix.formats.base import MOST_PLACES
 from smfix.repair.journal import Change, Reach, Step
 from smfix.values import ByteView, Extent, Placed
 
@@ -30,7 +30,7 @@ def reach_of(view: ByteView, placed: Sequence[Placed], steps: Sequence[Step]) ->
     extents = tuple(untouched((one.place for one in placed), written, view.size))
     guest = joined(one.guest for one in placed)[:_NAMED]
     total = sum(extent.length for extent in extents)
-    if total > LIMIT or len(placed) > MOST:
+    if total > LIMIT or len(placed) > MOST_PLACES:
         return Reach(total, guest, (), None)
     return Reach(total, guest, extents, digest_of(view, extents))
 

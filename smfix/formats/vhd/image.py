@@ -26,6 +26,7 @@ from smfix.formats.vhd.structs import (
     HEADER_COOKIE,
     HEADER_SIZE,
     NO_OFFSET,
+    NULL_UUID,
     POISON_COOKIE,
     SHORT_FOOTER_SIZE,
     TAP_VERSION_1_2,
@@ -40,7 +41,7 @@ from smfix.formats.vhd.structs import (
     decode_header,
     round_up,
 )
-from smfix.values import SECTOR, ByteView, Damaged, Extent, Sound
+from smfix.values import SECTOR, ByteView, Damaged, Extent, Sound, uuid_text
 
 TAIL_SCAN = 32 << 20
 """Bytes searched for a stray footer at each end of the tail."""
@@ -116,7 +117,59 @@ class VhdImage:
     def uuids(self) -> frozenset[str]:
         """The UUIDs of the sound footers at the end and at offset 0, and of the one the image is read by."""
         sound = (each.value for each in (self.end, self.backup) if isinstance(each, Sound))
-        return frozenset(structs.uuid_text(each.uuid) for each in (*sound, self.footer) if each is not None)
+        return frozenset(uuid_text(each.uuid) for each in (*sound, self.footer) if each is not None)
+
+    @property
+    def format(self) -> str:
+        """The name of the format (:class:`smfix.formats.base.Image` has this and the following ones)."""
+        return "vhd"
+
+    @property
+    def append_from(self) -> int | None:
+        """First byte after headers and blocks; None without a BAT."""
+        return self.end_of_data if isinstance(self.bat, Sound) else None
+
+    @property
+    def virtual_size(self) -> int | None:
+        """Size of the guest's disk in bytes."""
+        return None if self.footer is None else self.footer.current_size
+
+    @property
+    def allocated(self) -> int | None:
+        """Number of blocks that have a place."""
+        return self.bat.value.allocated if isinstance(self.bat, Sound) else None
+
+    @property
+    def is_hidden(self) -> bool | None:
+        """It is marked as a base copy."""
+        return None if self.footer is None else self.footer.hidden != 0
+
+    @property
+    def uuid(self) -> bytes | None:
+        """The UUID of the footer that the image is read by."""
+        return None if self.footer is None else self.footer.uuid
+
+    @property
+    def known_uuids(self) -> frozenset[bytes]:
+        """The UUIDs of all sound footers: if they differ, a child names the right one."""
+        sound = (footer.value.uuid for footer in (self.end, self.backup, *self.tail) if isinstance(footer, Sound))
+        return frozenset(sound) - {NULL_UUID}
+
+    @property
+    def has_parent(self) -> bool:
+        """It is a differencing disk."""
+        return self.footer is not None and self.footer.is_differencing
+
+    @property
+    def parent_uuid(self) -> bytes | None:
+        """The UUID of the parent that the header names."""
+        header = self.geometry if self.has_parent else None
+        return None if header is None or header.parent_uuid == NULL_UUID else header.parent_uuid
+
+    @property
+    def parent_paths(self) -> tuple[str, ...]:
+        """The paths of the parent locators, as far as they can be decoded."""
+        return tuple(locator.path for locator in self.locators if locator.path is not None)
 
     @property
     def looks_like_vhd(self) -> bool:

@@ -11,26 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from smfix.formats.base import MOST_PLACES
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.structs import Header
 from smfix.values import SECTOR, Edit, Extent, Placed, Resize, Sound
 
-MOST = 1 << 17
-"""Most places that are returned; one more shows that there are more."""
-
 
 def reachable(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
     """The places that `edits` of `before` give the guest in `after`, by place in the file, none beyond its end.
 
-    At most :data:`MOST` and one more. On a device the BAT is among them if an edit is in the room for blocks:
-    an undo would overwrite a block that is placed there later, which only the BAT shows.
+    At most :data:`~smfix.formats.base.MOST_PLACES` and one more. On a device the BAT is among them if an edit is in
+    the room for blocks: an undo would overwrite a block that is placed there later, which only the BAT shows.
     """
     found = chain(_fixed(before, after), _room(after, edits), _blocks(before, after, edits))
     size = after.size
     return tuple(
         Placed(Extent(one.place.offset, min(one.place.end, size) - one.place.offset), one.guest)
-        for one in sorted(islice(found, MOST + 1))
+        for one in sorted(islice(found, MOST_PLACES + 1))
         if one.place.offset < size
     )
 

@@ -110,12 +110,6 @@ def geometry_for(size: int) -> int:
     return (tracks // heads) << 16 | heads << 8 | spt
 
 
-def uuid_text(raw: bytes) -> str:
-    """16 bytes as a lower-case UUID with dashes."""
-    digits = raw.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
 # --------------------------------------------------------------------------- field rules
 
 S = TypeVar("S")

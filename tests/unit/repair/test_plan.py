@@ -32,8 +32,8 @@ from images import (
     with_entry,
 )
 from smfix.errors import Unreadable
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import sparse
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.formats.vhd.structs import BLOCK_SIZE, UNUSED
 from smfix.repair import plan as plan_module

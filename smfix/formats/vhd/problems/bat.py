@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, SAFE, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.bat_repair import misplaced, shifted, whole_block
 from smfix.formats.vhd.problems.footer import held_open
 from smfix.formats.vhd.problems.orphan_blocks import block_limit, clear_is_nul, written_sector
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, SAFE, Context, Detection, Problem
+from smfix.formats.vhd.problems.witness import children
 from smfix.formats.vhd.structs import Header
 from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
 
@@ -81,7 +82,7 @@ def _padded(image: VhdImage, end: int) -> int:
 
 def _held_by_child(context: Context, image: VhdImage, block: int) -> bool:
     """An intact child holds the block: an interrupted coalesce was about to copy it down."""
-    for child in context.children:
+    for child in children(context):
         header = child.geometry
         if header is None or image.footer is None or header.parent_uuid != image.footer.uuid:
             continue

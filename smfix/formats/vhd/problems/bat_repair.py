@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
@@ -29,7 +30,6 @@ from smfix.formats.vhd.problems.orphan_blocks import (
     unclear,
     unnamed,
 )
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.structs import UNUSED, Header
 from smfix.values import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
 
@@ -433,6 +433,7 @@ ROWS = (
         why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers headers, clobbers footer",
+        places_blocks=True,
     ),
     Problem(
         "VHD306",
@@ -467,6 +468,7 @@ ROWS = (
         why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers block",
+        places_blocks=True,
     ),
     Problem(
         "VHD304",
@@ -494,6 +496,7 @@ ROWS = (
         ),
         is_orphan=True,
         source="tapdisk block-vhd.c: allocate_block, schedule_bat_write",
+        places_blocks=True,
     ),
     Problem(
         "VHD310",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import BAT_LIMIT, Bat
 from smfix.formats.vhd.image import MAP_OVER_BLOCKS, Batmap, VhdImage
@@ -28,7 +29,6 @@ from smfix.formats.vhd.problems.orphan_blocks import (
     stray_bits,
     unclear,
 )
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.structs import (
     BATMAP_COOKIE,
     BATMAP_HEADER_SIZE,
@@ -318,6 +318,7 @@ ROWS = (
         why="For some sizes `vhd-util create` writes one sector less than the batmap it announces.",
         advice="There is nothing to repair: the first block that is written moves the footer.",
         source="vhd_create_batmap; vhd_write_batmap",
+        may_remain=True,
     ),
     Problem(
         "VHD404",
@@ -338,6 +339,7 @@ ROWS = (
         why="A BAT entry was lost, or the batmap is older than the BAT.",
         advice="A set bit over an empty entry can be the trace of a lost block: rescue the file before it is attached.",
         source="vhd_util_check_batmap",
+        places_blocks=True,
     ),
     Problem(
         "VHD402",

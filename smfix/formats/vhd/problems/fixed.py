@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.image import FIXED_SLACK, VhdImage
 from smfix.formats.vhd.problems.fixed_layout import proved_fixed
 from smfix.formats.vhd.problems.footer import held_open, primary_check
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.structs import FOOTER_SIZE, DiskType, Footer, geometry_for
 from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
 
@@ -132,6 +132,7 @@ ROWS = (
         why="The last sector was overwritten in part, or a write to it was cut short.",
         advice="The file without its last 512 bytes is the raw disk: it can be imported as such.",
         source='vhd_util_check_footer; specification, "Fixed Hard Disk Image"',
+        rereads=True,
     ),
     Problem(
         "VHD308",

@@ -14,10 +14,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import FIXED_SLACK, VhdImage, inspect, was_fixed
 from smfix.formats.vhd.problems.orphan_blocks import PAGE
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.witness import is_named_by_child
 from smfix.formats.vhd.structs import (
     FOOTER_COOKIE,

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from smfix.formats.problem import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import MARK, VhdImage, inspect
 from smfix.formats.vhd.problems.fixed_layout import fixed_signs, proved_fixed
 from smfix.formats.vhd.problems.orphan_blocks import is_padding, written_sector
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Detection, Problem
 from smfix.formats.vhd.problems.witness import (
     copies,
     guest_may_have_written,
@@ -28,7 +28,7 @@ from smfix.formats.vhd.problems.witness import (
     strangers,
 )
 from smfix.formats.vhd.structs import FOOTER_RULES, FOOTER_SIZE, TAP_VERSION_1_1, Footer, geometry_for
-from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
+from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write, uuid_text
 
 CLOCK_SLACK = 1800
 """Seconds that a timestamp may lie in the future (``TIMESTAMP_MAX_SLACK``)."""
@@ -221,7 +221,7 @@ def _becomes(image: VhdImage, footer: Footer) -> str:
     """What the disk would be by `footer`, in words."""
     kind = "a differencing" if footer.is_differencing else "a dynamic"
     parent = image.geometry.parent_uuid if image.geometry is not None else structs.NULL_UUID
-    named = f", with the parent {structs.uuid_text(parent)}" if parent != structs.NULL_UUID else ""
+    named = f", with the parent {uuid_text(parent)}" if parent != structs.NULL_UUID else ""
     return f"by which it is {kind} disk of {footer.current_size:,} bytes{named}"
 
 
@@ -229,7 +229,7 @@ def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
     """Why a guest may have written the footer `found`, and what the disk would be by it; empty: no guest can have."""
     footer, why = found.value, guest_may_have_written(image, found.where.offset)
     hidden = ", hidden" if footer.hidden else ""
-    what = f"{_becomes(image, footer)}{hidden}, UUID {structs.uuid_text(footer.uuid)}"
+    what = f"{_becomes(image, footer)}{hidden}, UUID {uuid_text(footer.uuid)}"
     return [] if why is None else [f"a guest may have written it: {why}; {what}"]
 
 
@@ -456,6 +456,9 @@ PRIMARY = (
         why="A journaled resize disables the disk with this cookie before it moves metadata; it was interrupted.",
         advice="Let the storage manager revert it from its journal (an SR scan does, or `vhd-util revert -j`).",
         source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
+        bars=Refusal(
+            Reason.SM_PENDING, "a resize by the storage manager is unfinished; the storage manager reverts it itself"
+        ),
     ),
     Problem(
         "VHD108",
@@ -473,6 +476,7 @@ PRIMARY = (
         why="A resumed disk had its last sector filled with 0xC7 while the last block reached to the file's end.",
         advice="Restore that sector from a backup or let the guest check its file system.",
         source="tapdisk block-vhd.c: vhd_kill_footer",
+        stays_lost=True,
     ),
     Problem(
         "VHD103",
@@ -531,6 +535,7 @@ PRIMARY = (
         why="The clock of this host or of the one that made the disk was wrong. The disk is not damaged.",
         advice="Set the clock. There is nothing to repair.",
         source="vhd_util_check_validate_footer: TIMESTAMP_MAX_SLACK",
+        may_remain=True,
     ),
     _field_row("VHD113", "creator-version", "this tap creator version"),
     Problem(
@@ -548,6 +553,7 @@ PRIMARY = (
             "disk (`xe vdi-copy uuid=VDI sr-uuid=SR`): the copy does not have this fault. Attach the copy instead."
         ),
         source="vhd_util_check_validate_footer: geometry",
+        may_remain=True,
     ),
     _field_row("VHD115", "type", "this disk type"),
     _field_row("VHD116", "saved", "this saved state"),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import islice, product
 from typing import Any, NamedTuple
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage, inspect
@@ -29,8 +30,7 @@ from smfix.formats.vhd.problems.footer import (
 )
 from smfix.formats.vhd.problems.header_restore import begins_batmap
 from smfix.formats.vhd.problems.orphan_blocks import PAGE, written_sector
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, Context, Detection, Problem
-from smfix.formats.vhd.problems.witness import is_known, owners
+from smfix.formats.vhd.problems.witness import children, is_known, named_parents, owners
 from smfix.formats.vhd.structs import (
     FOOTER_COOKIE,
     FOOTER_SIZE,
@@ -41,7 +41,7 @@ from smfix.formats.vhd.structs import (
     Header,
     geometry_for,
 )
-from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
+from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write, uuid_text
 
 COMBINATIONS = 4096
 """Combinations of two damaged copies that are tried at most."""
@@ -99,7 +99,7 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
     }
     differ = {name for name in _FIELDS if getattr(end, name) != getattr(backup, name)}
     for which, footer in (("end", end), ("backup", backup)):
-        named = [child.geometry.parent_uuid for child in context.children if child.geometry is not None]
+        named = named_parents(context)
         if "uuid" in differ and named and footer.uuid not in named:
             against[which].append("its UUID is not the one that its children name")
         if "uuid" in differ:
@@ -235,7 +235,7 @@ def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None
     ]
     if not copies:
         return None
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    named = set(named_parents(context))
     whole = header.max_bat_size * header.block_size
     open_ = {name: {getattr(copy, name) for copy in copies} for name in _FIELDS if name not in only}
     open_["hidden"] = {1} if context.children else open_["hidden"] & {0, 1} or {0}
@@ -291,7 +291,7 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     size = _size(header, image, context, origin, missing)
     hidden = int(bool(context.children))
     origin["hidden"] = f"{hidden}, the disk has {'a' if hidden else 'no'} known child"
-    stamps = [c.geometry.parent_timestamp for c in context.children if c.geometry is not None]
+    stamps = [c.geometry.parent_timestamp for c in children(context) if c.geometry is not None]
     timestamp = min([*stamps, structs.vhd_time(context.now)]) if stamps else 0
     origin["timestamp"] = "the oldest child's parent timestamp" if stamps else "2000-01-01, unknown"
     if missing or uuid is None or size is None:
@@ -335,7 +335,7 @@ def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) ->
                 footer = replace(read.value, hidden=int(bool(context.children))).sealed()
                 idle = replace(footer, timestamp=0, original_size=0, creator_os=0, saved=0)
                 seen[idle.sealed().encode()] = footer
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    named = set(named_parents(context))
     if context.given_uuid is not None:
         named |= {context.given_uuid}
     fitting = [
@@ -349,15 +349,15 @@ def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) ->
 
 
 def _uuid(context: Context, origin: dict[str, str], missing: list[_Lack]) -> bytes | None:
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None} - {NULL_UUID}
+    named = set(named_parents(context)) - {NULL_UUID}
     if context.given_uuid is not None:
-        origin["uuid"] = f"{structs.uuid_text(context.given_uuid)}, given"
+        origin["uuid"] = f"{uuid_text(context.given_uuid)}, given"
         if named - {context.given_uuid}:
             missing.append(_Lack("the UUID given is not the one that its children name"))
         return context.given_uuid
     if len(named) == 1:
         uuid = named.pop()
-        origin["uuid"] = f"{structs.uuid_text(uuid)}, named by its child"
+        origin["uuid"] = f"{uuid_text(uuid)}, named by its child"
         return uuid
     several = _Lack("its children name several UUIDs")
     missing.append(several if named else _Lack("the UUID (give it with --uuid)", "--uuid"))
@@ -373,7 +373,7 @@ def _size(
         if not 0 < context.given_size <= whole:
             missing.append(_Lack(f"the size given does not fit a BAT for {whole:,} bytes"))
         return context.given_size
-    sizes = {child.footer.current_size for child in context.children if child.footer is not None}
+    sizes = {child.footer.current_size for child in children(context) if child.footer is not None}
     if sizes == {whole}:
         origin["size"] = f"{whole:,} bytes, by the BAT and by its child"
         return whole
@@ -442,6 +442,8 @@ BEYOND = Problem(
     why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
     advice="Compare the size with XAPI's record. `vhd-util check` passes it; `vhd-util repair` cuts the block off.",
     source="vhd_read_bat (libvhd.c): only the entries for the current size are read",
+    rereads=True,
+    proved_at_first=True,
 )
 
 DIFFER = Problem(
@@ -464,6 +466,8 @@ DIFFER = Problem(
     advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
     asks_relatives=True,
     source="vhd_util_check_footer: primary and backup footers do not match",
+    rereads=True,
+    stays_lost=True,
 )
 
 BOTH_LOST = Problem(
@@ -490,4 +494,5 @@ BOTH_LOST = Problem(
     ),
     asks_relatives=True,
     source="vhd_read_footer",
+    rereads=True,
 )

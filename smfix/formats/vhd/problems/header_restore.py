@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import read_bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import BLOCKS_OF_2_TIB
 from smfix.formats.vhd.problems.orphan_blocks import block_limit, orphans
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.structs import (
     BATMAP_COOKIE,
     BLOCK_SIZE,

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import CLOCK_SLACK
 from smfix.formats.vhd.problems.header_restore import TABLE_OFFSET
 from smfix.formats.vhd.problems.orphan_blocks import PAGE, block_limit, remnant
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.structs import (
     BLOCK_SIZE,
     FOOTER_COOKIE,

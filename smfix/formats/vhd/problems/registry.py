@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from smfix.formats.problem import Context, Problem, found
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems import bat, bat_repair, batmap, chain, fixed, footer, footer_conflict, header, quiet
-from smfix.formats.vhd.problems.problem import Context, Problem, found
 from smfix.values import Damaged, Diagnosis, Finding, Log, Severity, Verdict
 
 _log = Log(__name__)

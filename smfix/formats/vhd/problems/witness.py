@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from itertools import islice, zip_longest
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.orphan_blocks import PAGE
-from smfix.formats.vhd.problems.problem import Context
-from smfix.formats.vhd.structs import FOOTER_SIZE, Footer, uuid_text
-from smfix.values import Damaged, Extent, Sound
+from smfix.formats.vhd.structs import FOOTER_SIZE, Footer
+from smfix.values import Damaged, Extent, Sound, uuid_text
 
 NAMED = 3
 """Relatives that are named one by one."""
@@ -66,7 +66,7 @@ def is_confirmed(image: VhdImage, footer: Footer, context: Context) -> bool:
             return True
     sizes = {
         child.footer.current_size
-        for child in context.children
+        for child in children(context)
         if child.geometry is not None and child.footer is not None and child.geometry.parent_uuid == footer.uuid
     }
     return sizes == {footer.current_size} and footer.hidden == 1
@@ -75,9 +75,19 @@ def is_confirmed(image: VhdImage, footer: Footer, context: Context) -> bool:
 # --------------------------------------------------------------------------- relatives
 
 
+def children(context: Context) -> tuple[VhdImage, ...]:
+    """Return the children that are VHDs."""
+    return tuple(child for child in context.children if isinstance(child, VhdImage))
+
+
+def named_parents(context: Context) -> list[bytes]:
+    """Return the UUID of the parent that each child with a sound header names."""
+    return [child.geometry.parent_uuid for child in children(context) if child.geometry is not None]
+
+
 def is_named_by_child(footer: Footer, context: Context) -> bool:
     """A child names the footer's UUID as its parent's."""
-    return any(c.geometry is not None and c.geometry.parent_uuid == footer.uuid for c in context.children)
+    return footer.uuid in named_parents(context)
 
 
 def is_known(footer: Footer, context: Context) -> bool:
