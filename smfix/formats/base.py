@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from smfix.values import ByteView, Diagnosis, Edit, Placed
+from smfix.values import ByteView, Diagnosis, Edit, Extent, Placed
 
 if TYPE_CHECKING:
     from smfix.formats.diagram import Diagram
@@ -199,6 +199,25 @@ class ImageFormat(Protocol[I]):
 
     def structures(self, image: I) -> tuple[RawStructure, ...]:
         """Return the structures that a repair most often rewrites (a VHD's footers), in a fixed order."""
+
+    def read_guest(self, image: I, extent: Extent) -> dict[int, bytes]:
+        """Return offset in the guest's disk -> 512 bytes, for every sector of `extent` that `image` itself holds."""
+
+    def build(
+        self,
+        size: int,
+        uuid: bytes,
+        sectors: Mapping[int, bytes],
+        *,
+        parent: ParentLink | None,
+        timestamp: int,
+        hidden: bool,
+    ) -> bytes:
+        """Make a new image as the storage manager does, for the demo and for tests.
+
+        `size` is the guest's disk. `sectors` are number -> 512 bytes, in the order in which the guest wrote them.
+        `parent` is in the same folder; `timestamp` counts seconds since 2000.
+        """
 
     def diagram(self, image: I) -> Diagram:
         """Return the layout of the file. Reads nothing: the image's view may be closed."""

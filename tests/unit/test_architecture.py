@@ -105,6 +105,16 @@ def test_arrows_never_turn_back(name):
     assert not wrong, f"{name} must not import {sorted(wrong)}"
 
 
+def test_no_image_format_is_named_outside_formats():
+    """Everything else gets an image's format from `formats.registry`, so that a second format needs no change there."""
+    formats = {path.name for path in (ROOT / "smfix" / "formats").iterdir() if (path / "__init__.py").exists()}
+    assert formats, "there are formats"
+    for name in MODULES:
+        if not name.startswith("smfix.formats"):
+            found = {other for other in _imports(_tree(name)) if other.startswith("smfix.formats.")}
+            assert not {other.split(".")[2] for other in found} & formats, name
+
+
 def test_nothing_lies_loose():
     """Every module is in a package but the entry point, the errors and the values that travel."""
     loose = {path.name for path in (ROOT / "smfix").glob("*.py")}

@@ -5,7 +5,7 @@ Modules that only a few commands need are imported when they are called: a run t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from smfix.formats.base import ExternalCheck, ParentLink, RawStructure, Shown
 from smfix.formats.diagram import Diagram
@@ -14,7 +14,7 @@ from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage, inspect
 from smfix.formats.vhd.problems import registry
 from smfix.formats.vhd.structs import FOOTER_SIZE, HEADER_SIZE
-from smfix.values import ByteView, Diagnosis, Edit, Extent, Placed, Sound
+from smfix.values import SECTOR, ByteView, Diagnosis, Edit, Extent, Placed, Sound
 
 
 class VhdFormat:
@@ -103,6 +103,32 @@ class VhdFormat:
         from smfix.formats.vhd.metadata import footers
 
         return footers(image)
+
+    def read_guest(self, image: VhdImage, extent: Extent) -> dict[int, bytes]:
+        """Return the sectors that the image holds."""
+        from smfix.formats.vhd.guest import read_guest
+
+        return read_guest(image, extent)
+
+    def build(
+        self,
+        size: int,
+        uuid: bytes,
+        sectors: Mapping[int, bytes],
+        *,
+        parent: ParentLink | None,
+        timestamp: int,
+        hidden: bool,
+    ) -> bytes:
+        """Make a dynamic or differencing disk, as libvhd and tapdisk lay it out."""
+        from smfix.formats.vhd import build
+
+        blocks: dict[int, dict[int, bytes]] = {}
+        for number, data in sectors.items():
+            block, index = divmod(number, structs.BLOCK_SIZE // SECTOR)
+            blocks.setdefault(block, {})[index] = data
+        above = None if parent is None else build.ParentRef(parent.uuid, parent.name or "", timestamp)
+        return build.sparse(size, uuid, blocks, parent=above, timestamp=timestamp, hidden=int(hidden)).to_bytes()
 
     def diagram(self, image: VhdImage) -> Diagram:
         """Return the layout of the file."""
