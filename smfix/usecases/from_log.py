@@ -357,8 +357,9 @@ def _no_image(missing: Missing) -> CheckedImage:
 def show(target: str, run_options: RunOptions) -> tuple[str, Image, Shown]:
     """Return the path of one image, its structures, and its metadata for a reader. Raises UsageError, Unreadable.
 
-    The image is closed afterwards: its view reads nothing.
+    The image is closed afterwards: its view still has a size, but reads nothing.
     """
+    from smfix.formats.cached_view import CachedView
     from smfix.formats.registry import format_of, inspect
 
     found = resolved([target], run_options)
@@ -371,7 +372,7 @@ def show(target: str, run_options: RunOptions) -> tuple[str, Image, Shown]:
     if isinstance(opened, Refusal):
         raise Unreadable(opened.message)
     with opened:
-        inspected = inspect(opened)
+        inspected = inspect(CachedView(opened))
         return image.target.path, inspected, format_of(inspected).show(inspected, opened, image.target.path)
 
 

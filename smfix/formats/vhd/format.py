@@ -23,7 +23,11 @@ class VhdFormat:
     name = "vhd"
     suffixes = (".vhd",)
     lv_prefix = "VHD-"
-    rows: tuple[Problem, ...] = registry.PROBLEMS
+
+    @property
+    def rows(self) -> tuple[Problem, ...]:
+        """The problem table."""
+        return registry.PROBLEMS
 
     def inspect(self, view: ByteView) -> VhdImage:
         """Read every structure of `view`."""
