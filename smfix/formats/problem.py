@@ -40,7 +40,7 @@ class Sibling:
     """A file beside the image that has the `uuid` (16 bytes) of one of its footers.
 
     `is_rival`: its name is one that the storage manager gives to disks, its metadata is sound, and its content is
-    another. Else it is a copy, or cannot be told from one.
+    another. Else it is a copy, or cannot be distinguished from one.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 Theory. Repairs depend on each other (a file that ends inside a block is extended before a footer is placed),
 so they are not planned from one list: the rows with the lowest turn are mended on an overlay, the result is
-diagnosed afresh, and so on until nothing that may be mended is left. What the last diagnosis still says is
+diagnosed afresh, and so on until nothing that may be mended is left. The findings of the last diagnosis are
 `remaining`. A plan is whole or it is none: if damage would remain, nothing is written.
 """
 
@@ -66,9 +66,9 @@ class _Mending:
 
     @property
     def unmended(self) -> list[Finding]:
-        """What must not remain: damage that is still seen, and damage of `first` that needed a decision.
+        """Damage that must not remain: still detected, or found by `first` and in need of a decision.
 
-        A footer placed behind a lost sector makes the loss invisible, not undone. So a finding that is
+        A footer placed after a lost sector makes the loss invisible, not undone. So a finding that is
         not SAFE must be among the fixes, however the result looks.
         """
         seen = [finding for finding in self.diagnosis.findings if finding.is_damage]
@@ -224,7 +224,7 @@ def _may_mend(finding: Finding, consent: frozenset[str]) -> bool:
 
 
 def _hopeless(image: Image, diagnosis: Diagnosis, context: Context) -> Refusal | None:
-    """What no plan is made for."""
+    """Refuse an image for which no plan is made."""
     if diagnosis.verdict is Verdict.NOT_A_VHD:
         what = "it is empty" if not image.size else "none of its structures carries a VHD's cookie"
         return Refusal(Reason.NOT_A_VHD, f"this is no VHD: {what}")
@@ -248,7 +248,7 @@ def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
 
 
 def _against(findings: list[Finding]) -> str:
-    """What speaks against the repair of the findings: each fact once, as the end of a sentence."""
+    """The facts against the repair of the findings, each once, as the end of a sentence."""
     said = dict.fromkeys(f.facts["contradiction"] for f in findings if f.facts.get("contradiction"))
     return f": {'; '.join(said)}" if said else ""
 

@@ -22,7 +22,7 @@ _NAMED = 64
 
 
 def reach_of(view: ByteView, placed: Sequence[Placed], steps: Sequence[Step]) -> Reach:
-    """What a journal keeps of `placed`, before `steps` are carried out on `view`.
+    """Digest `placed` for a journal, before `steps` are carried out on `view`.
 
     Raises :class:`smfix.errors.Unreadable` when the storage fails.
     """
@@ -67,7 +67,7 @@ def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 
 
 def untouched(extents: Iterable[Extent], written: Sequence[Extent], size: int) -> list[Extent]:
-    """The parts of `extents` before byte `size` that lie outside of `written`, which is in order."""
+    """The parts of `extents` before byte `size` outside of `written`, which is in order."""
     parts: list[Extent] = []
     ends = [taken.end for taken in written]
     for run in joined(extents):

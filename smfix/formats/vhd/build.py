@@ -1,4 +1,4 @@
-"""New images, as ``vhd-util create`` and tapdisk lay them out. Pure: what comes out are writes.
+"""New images, as ``vhd-util create`` and tapdisk lay them out. Pure: the result is a list of writes.
 
 For the demo and for tests: smfix never makes an image on a host's SR. Source: ``__vhd_create``,
 ``vhd_create_batmap``, ``vhd_write_parent_locators``, ``allocate_block`` (blktap ``vhd/lib/libvhd.c``).
@@ -51,7 +51,7 @@ class ParentRef:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A new image: `size` bytes, NUL where no write puts anything; `places` is block -> offset."""
+    """A new image: `size` bytes, NUL outside of the writes; `places` is block -> offset."""
 
     size: int
     writes: tuple[Write, ...]
@@ -164,7 +164,7 @@ def _bitmap(sectors: Mapping[int, bytes], header: Header) -> bytes:
 
 
 def _with_parent(header: Header, parent: ParentRef, at: int) -> tuple[Header, list[Write], int]:
-    """The header with name and locators of `parent`, the locators' data, and where it ends."""
+    """The header with name and locators of `parent`, the locators' data, and the end of it."""
     path = parent.name if parent.name.startswith("/") else f"./{parent.name}"
     url = f"file://{path}".encode()
     windows = path.replace("/", "\\").encode("utf-16-le")

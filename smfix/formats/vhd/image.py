@@ -81,8 +81,8 @@ class VhdImage:
     `end` is the footer at the end of the view, `backup` the copy at 0, `tail` further sound footers
     found between end of data and the end (searched for only where `end` is damaged). `footer` is the
     one the image is read by, as ``vhd_open`` chooses it; None: there is no sound one. `header`, `bat`
-    and `batmap` are None where the image has none (fixed disks, foreign creators). A fixed disk whose footer is not
-    at the end is told by a footer in the tail that stands right behind the disk it describes.
+    and `batmap` are None if the image has none (fixed disks, foreign creators). A fixed disk whose footer is not
+    at the end is recognised by a footer in the tail, right after the disk that it describes.
     """
 
     view: ByteView
@@ -104,9 +104,9 @@ class VhdImage:
 
     @property
     def footer_home(self) -> int:
-        """Where a footer may be written without touching a block.
+        """The offset at which a footer may be written without touching a block.
 
-        A device's last sector; in a file the first sector boundary at or behind both the end of the file
+        A device's last sector; in a file the first sector boundary at or after both the end of the file
         and the end of data.
         """
         if not self.view.growable:
@@ -185,12 +185,12 @@ class VhdImage:
 
     @property
     def was_fixed(self) -> bool:
-        """The footer is damaged, and what is left of it is a fixed disk's, right behind that disk."""
+        """The footer is damaged, and its remains are those of a fixed disk's, right after that disk."""
         return self.footer is None and self.header is None
 
     @property
     def geometry(self) -> Header | None:
-        """The header where it is sound and of a block size that libvhd opens and that holds a sector."""
+        """The header if it is sound and of a block size that libvhd opens and that holds a sector."""
         if isinstance(self.header, Sound) and SECTOR <= self.header.value.block_size <= BLOCK_SIZE:
             return self.header.value
         return None
@@ -205,14 +205,14 @@ class VhdImage:
         return isinstance(self.batmap, Sound) and structs.bit(self.batmap.value.bits, block)
 
     def bitmap(self, header: Header, offset: int) -> bytes:
-        """The sector bitmap of the block that starts at `offset`; short where the view ends."""
+        """The sector bitmap of the block that starts at `offset`; short if the view ends inside it."""
         return self.view.read(Extent(offset, -(-header.block_size // SECTOR // 8) or 1))
 
 
 def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
     """Read every structure of `view`. Any bytes will do: nothing raises but the storage itself.
 
-    `by` is the footer to read it by, whatever stands in the file: what would it mean if this one were right?
+    `by` is the footer to read it by, instead of one in the file: a test whether that footer fits.
     """
     size = view.size
     end = _end_footer(view)
@@ -257,7 +257,7 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
 
 
 def _end_footer(view: ByteView) -> Sound[Footer] | Damaged:
-    """The last 512 bytes, or 511 where the size is odd (``vhd_util_check_footer``)."""
+    """The last 512 bytes, or 511 if the size is odd (``vhd_util_check_footer``)."""
     size = view.size
     length = min(size, FOOTER_SIZE if size % SECTOR == 0 else SHORT_FOOTER_SIZE)
     at = size - length
@@ -268,13 +268,13 @@ def _end_footer(view: ByteView) -> Sound[Footer] | Damaged:
 
 
 def _is_of_fixed(footer: Sound[Footer]) -> bool:
-    """It is a fixed disk's, and stands behind that disk; padding may lie between."""
+    """It is a fixed disk's, and follows that disk; padding may be between."""
     behind = footer.where.offset - footer.value.current_size
     return footer.value.type == DiskType.FIXED and 0 <= behind <= FIXED_SLACK
 
 
 def was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
-    """What is left of the footer of a fixed disk: `end`, or the beginning of one in which the file ends.
+    """The remains of the footer of a fixed disk: `end`, or the beginning of one in which the file ends.
 
     Two of three fields say that it was one: its type, its data offset, its place. Of one that was cut short the
     checksum must be right with zeros for what is missing.
@@ -419,7 +419,7 @@ def _tail_footers(view: ByteView, start: int) -> tuple[Sound[Footer], ...]:
 
 
 def _cookies(view: ByteView, low: int, high: int) -> Iterator[int]:
-    """Where a footer cookie stands in [low, high), bytes; at most 4096 places."""
+    """The offsets of footer cookies in [low, high), bytes; at most 4096."""
     left = 4096
     at = low
     while at < high and left:

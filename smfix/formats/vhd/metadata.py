@@ -133,7 +133,7 @@ def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> dict[s
 
 
 def notes(image: VhdImage, seen: Opened) -> tuple[str, ...]:
-    """What a reader of the dump must know and the dump does not say."""
+    """Notes for a reader of the dump on facts that it does not show."""
     return tuple(filter(None, (_about_footer(image, seen), _about_header(seen))))
 
 

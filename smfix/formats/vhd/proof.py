@@ -1,6 +1,6 @@
 """The proof that a plan changes no guest sector and no live metadata. Pure.
 
-Theory. What the guest reads is a map from guest sector to place in the file: BAT, then batmap, then sector
+Theory. The guest reads through a map from guest sector to place in the file: BAT, then batmap, then sector
 bitmap (the order in which tapdisk asks). The proof is on extents: the map is the same before and after, no
 edit touches a byte that is mapped, nothing shrinks, and the diagnosis of the result shows no new error. The
 guest's data itself need not be read for that; only the bitmaps of the blocks near an edit are.
@@ -69,7 +69,7 @@ def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
 def mapped(image: VhdImage, header: Header, at: int, block: int) -> Iterator[Extent]:
     """The living bytes of the block that starts at `at`: its bitmap, and its written sectors.
 
-    What lies behind :func:`smfix.formats.vhd.problems.bat.room` is not there, so it cannot be lost.
+    Bytes after :func:`~smfix.formats.vhd.problems.orphan_blocks.block_limit` do not exist, so they cannot be lost.
     """
     end = block_limit(image)
     data = at + header.bitmap_size

@@ -2,8 +2,8 @@
 
 Theory. An edit of a footer or a checksum leaves the map from guest sector to place in the file as it was: what a
 guest writes afterwards survives an undo. An edit of the BAT, a bitmap, the batmap or the header can give the guest a
-place that it did not have. What it writes there afterwards is gone when the edit is undone, although not one edited
-byte has changed. So an undo needs to know these places.
+place that it did not have. Data that it writes there afterwards is gone when the edit is undone, although not one
+edited byte has changed. So an undo needs to know these places.
 """
 
 from __future__ import annotations

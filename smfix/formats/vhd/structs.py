@@ -1,7 +1,7 @@
 """The on-disk structures of VHD 1.0, as blktap treats them: decode, encode, checksum, field rules.
 
 Theory. A structure on disk is a run of big-endian fields with a cookie and a checksum. *Sound* means
-that both are right: these are the bytes that somebody meant to write. Whether what they meant is
+that both are right: these are the bytes that a program meant to write. Whether their meaning is
 allowed is another question, answered by the field rules (:data:`FOOTER_RULES`, :data:`HEADER_RULES`),
 each in the words and the order of ``vhd-util check``.
 
@@ -187,7 +187,7 @@ class Footer:
         return self.hidden != 0 and self.by_tap and old
 
     def encode(self) -> bytes:
-        """The 512 bytes on disk, with the checksum field as it stands."""
+        """The 512 bytes on disk, with the checksum field as it is."""
         return _FOOTER.pack(
             self.cookie,
             self.features,
@@ -214,7 +214,7 @@ class Footer:
 
 
 def _footer_sum_ok(footer: Footer, raw: bytes | None = None) -> bool:
-    """The checksum is right; `raw` are the footer's 512 bytes, where they are at hand."""
+    """The checksum is right; `raw` are the footer's 512 bytes, if they are at hand."""
     if checksum(raw or footer.encode(), 64) == footer.checksum:
         return True
     return footer.hidden_unsummed and checksum(replace(footer, hidden=0).encode(), 64) == footer.checksum
@@ -248,7 +248,7 @@ def parse_footer(raw: bytes) -> Footer:
 
 
 def decode_footer(raw: bytes, at: int) -> Sound[Footer] | Damaged:
-    """Decode the footer that stands at byte `at`; `raw` are its 511 or 512 bytes, fewer = damaged.
+    """Decode the footer at byte `at`; `raw` are its 511 or 512 bytes, fewer = damaged.
 
     The poison cookie of an interrupted journaled resize is sound if its checksum is (libvhd accepts
     it; ``vhd-util check`` does not). Never raises.
@@ -307,7 +307,7 @@ class ParentLocator:
 
     @property
     def extent(self) -> Extent:
-        """Where its data lies, in bytes."""
+        """The bytes of its data."""
         return Extent(self.data_offset, self.space)
 
     def encode(self) -> bytes:
@@ -373,7 +373,7 @@ class Header:
 
     @property
     def bat_extent(self) -> Extent:
-        """Where the BAT lies, padded to a sector, in bytes."""
+        """The bytes of the BAT, padded to a sector."""
         return Extent(self.table_offset, round_up(self.max_bat_size * 4) or SECTOR)
 
     @property
@@ -391,12 +391,12 @@ class Header:
         return -(-size // self.block_size) if self.block_size else 0
 
     def parent_name_text(self, encoding: str = "utf-16-be") -> str | None:
-        """The parent's file name; None where it is not ASCII in UTF-16BE (``vhd_header_decode_parent``)."""
+        """The parent's file name; None if it is not ASCII in UTF-16BE (``vhd_header_decode_parent``)."""
         text = _ascii(self.parent_name, encoding)
         return None if text is None else _without_drive(text.replace("\\", "/"))
 
     def encode(self) -> bytes:
-        """The 1024 bytes on disk, with the checksum field as it stands."""
+        """The 1024 bytes on disk, with the checksum field as it is."""
         return _HEADER.pack(
             self.cookie,
             self.data_offset,
@@ -451,7 +451,7 @@ def parse_header(raw: bytes) -> Header:
 
 
 def decode_header(raw: bytes, at: int) -> Sound[Header] | Damaged:
-    """Decode the header that stands at byte `at`; fewer than 1024 bytes are damaged. Never raises."""
+    """Decode the header at byte `at`; fewer than 1024 bytes are damaged. Never raises."""
     where = Extent(at, len(raw))
     if len(raw) < HEADER_SIZE:
         return Damaged(raw, ("file too short for a header",), where)
@@ -498,7 +498,7 @@ class BatmapHeader:
 
     @property
     def map_extent(self) -> Extent:
-        """Where the map lies, as the header claims."""
+        """The bytes of the map, as the header claims."""
         return Extent(self.map_offset, self.map_size)
 
 
@@ -525,13 +525,13 @@ def batmap_summed_size(current_size: int) -> int:
 
 
 def bit(bits: bytes, index: int) -> bool:
-    """Bit `index` of a bitmap or batmap, most significant first; False behind its end."""
+    """Bit `index` of a bitmap or batmap, most significant first; False after its end."""
     byte = index >> 3
     return byte < len(bits) and bool(bits[byte] & (0x80 >> (index & 7)))
 
 
 def first_bit(bits: bytes, start: int) -> int | None:
-    """The first set bit at or behind `start`; None: there is none."""
+    """The first set bit at or after `start`; None: there is none."""
     byte = start >> 3
     head = bits[byte : byte + 1]
     rest = bytes(each & 0xFF >> (start & 7) for each in head) + bits[byte + 1 :]

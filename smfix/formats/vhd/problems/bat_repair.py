@@ -2,7 +2,7 @@
 
 Theory. Of a wrong BAT entry two things are known: which block it was for, and that the block, if it is still in the
 file, is at a place that no entry points at (:func:`smfix.formats.vhd.problems.orphan_blocks.orphans`). If shape, size
-and batmap leave one assignment, that is offered for consent; where they leave several, nothing is written and the
+and batmap leave one assignment, that is offered for consent; if they leave several, nothing is written and the
 candidates are named.
 Source: ``vhd_util_check_bat``; layout rules of ``allocate_block`` (libvhd.c, tapdisk, qemu vpc.c).
 """
@@ -57,9 +57,9 @@ def layout(image: VhdImage) -> tuple[Header, Bat] | None:
 def misplaced(image: VhdImage) -> dict[int, int]:
     """Block -> offset of the entries that no writer can have made.
 
-    Over the headers; across blocks that have the shape of one, without having it; so far behind the rest that
+    Over the headers; across blocks that have the shape of one, without having it; so far after the rest that
     no file ended there; past the end, while the file holds a block that no entry names. Of the first,
-    :data:`CROWD` at most; of those past the end none where they are a crowd.
+    :data:`CROWD` at most; of those past the end none if they are a crowd.
     """
     found = layout(image)
     if found is None:
@@ -96,7 +96,7 @@ def _crowded(bat: Bat, header: Header, limit: int) -> bool:
 
 
 def _begins(image: VhdImage, header: Header, at: int, limit: int) -> bool:
-    """A block that ends behind `limit` begins at `at`: its bitmap is whole, and what is there of the data fits it.
+    """A block that ends after `limit` begins at `at`: its bitmap is whole, and the data up to there fits it.
 
     Of a bitmap without any data nothing is known: a guest's last sector would look like one.
     """
@@ -106,7 +106,7 @@ def _begins(image: VhdImage, header: Header, at: int, limit: int) -> bool:
 
 
 def _follows(image: VhdImage, header: Header, bat: Bat, at: int, places: list[Orphan]) -> bool:
-    """The very place where the block behind the last one goes: the file was cut, the entry may well be right."""
+    """The place of the block after the last one: if the file was cut, the entry may well be right."""
     found = (place.offset + header.block_space for place in places if place.offset < at)
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at), *found)
     return at in (end, structs.round_up(end + header.bitmap_size, PAGE) - header.bitmap_size)
@@ -170,9 +170,9 @@ _WRITTEN = (
 
 
 def _written_over(image: VhdImage, at: int) -> bool:
-    """A block has been written at `at`, behind the BAT, over a batmap that is none any more.
+    """A block has been written at `at`, after the BAT, over a batmap that is none any more.
 
-    Source: qemu's vpc.c puts a disk's first block right behind the BAT.
+    Source: qemu's vpc.c puts a disk's first block right after the BAT.
     """
     header = image.geometry
     if header is None or isinstance(image.batmap, Sound) or not header.bat_extent.end <= at < image.end_of_headers:
@@ -220,11 +220,11 @@ def _fix_entry(image: VhdImage, finding: Finding, context: Context) -> tuple[Edi
 
 
 def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
-    """Block -> (entry, right place) of the few entries that stand some sectors beside their block.
+    """Block -> (entry, right place) of the few entries that are some sectors off their block.
 
     An image's blocks all begin by one rule: on page boundaries (tap) or back to back (qemu). An entry that
-    breaks the rule, where no block begins, while one begins a few sectors beside it by the rule, is off. So is
-    one that begins somewhere inside the block that stands in the gap before it.
+    breaks the rule, and at which no block begins, is off if one begins a few sectors beside it by the rule. So is
+    one that begins somewhere inside the block in the gap before it.
     """
     found = layout(image)
     if found is None or image.footer is None or found[0].block_size < PAGE:
@@ -247,7 +247,7 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
 
 
 def _behind_gaps(image: VhdImage, header: Header, bat: Bat, *, by_page: bool) -> Iterator[tuple[int, int, int]]:
-    """(block, entry, right place) of entries behind a gap in which a block begins, and reaches across the entry."""
+    """(block, entry, right place) of entries after a gap in which a block begins, and reaches across the entry."""
     for gap, block in bat.narrow(header.block_space, PAGE + SECTOR, image.end_of_headers):
         at, spot = gap.end, gap.offset
         if by_page:
@@ -353,10 +353,10 @@ def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int,
 
 
 def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
-    """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block.
+    """Block -> offset of each lost entry that the batmap's set bits determine, or that is the only free block.
 
-    A new block goes behind all others, and its entry is written before the next one. So only where another one lies
-    behind it was the entry once there; the last of all may be one that was never promised to the guest.
+    A new block goes after all others, and its entry is written before the next one. So only if another one
+    follows was the entry once there; the last of all may be one that was never promised to the guest.
     """
     found = layout(image)
     if found is None or not places or unclear(image, places):

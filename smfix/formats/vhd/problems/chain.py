@@ -1,4 +1,4 @@
-"""The chain: VHD5xx. What a differencing image says of its parent, and what is there.
+"""The chain: VHD5xx. The parent that a differencing image names, compared with the one that is found.
 
 A finding here is no damage of this image: it may remain after a repair.
 

@@ -42,7 +42,7 @@ BLOCKS_OF_2_TIB = (2 << 40) // structs.BLOCK_SIZE
 
 
 def contradictions(image: VhdImage) -> list[str]:
-    """What in the image speaks against the footer it is read by; empty: nothing does.
+    """The evidence in the image against the footer it is read by; empty: none.
 
     Each is a sentence. Used before that footer is copied anywhere.
     """
@@ -78,7 +78,7 @@ def contradictions(image: VhdImage) -> list[str]:
 
 
 def _not_allowed(footer: Footer) -> list[str]:
-    """What a sound footer's own fields must not say."""
+    """Values that the fields of a sound footer must not have."""
     return [
         f"its own fields are not allowed: {rule.why}"
         for rule in FOOTER_RULES[2:]
@@ -87,7 +87,7 @@ def _not_allowed(footer: Footer) -> list[str]:
 
 
 def held_open(context: Context) -> bool:
-    """Somebody writes to the disk: its footer is absent by design."""
+    """The disk is open for writing: its footer is absent by design."""
     return context.in_use is InUse.READ_WRITE
 
 
@@ -173,7 +173,7 @@ def cut_block(image: VhdImage) -> Refusal | None:
 
 
 def append_footer(image: VhdImage, footer: Footer) -> tuple[Edit, ...] | Refusal:
-    """The edits that put `footer` where it belongs, touching no block and shrinking nothing."""
+    """The edits that put `footer` into its place, touching no block and shrinking nothing."""
     home = image.footer_home
     cut = cut_block(image)
     if cut is not None:
@@ -201,13 +201,13 @@ def _others(image: VhdImage, footer: Footer) -> list[Sound[Footer]]:
 
 
 def _objections(image: VhdImage, footer: Footer, context: Context) -> list[str]:
-    """What denies `footer` altogether: the image it is read by, and relatives, unless the operator gave this UUID."""
+    """The evidence that `footer` is another disk's: the image, and relatives unless the operator gave this UUID."""
     told = [] if context.given_uuid == footer.uuid else strangers(footer, context)
     return [*contradictions(image), *told]
 
 
 def _doubts(image: VhdImage, footer: Footer, context: Context) -> list[str]:
-    """What a guest may have made of the disk: what is at offset 0, or a footer in the tail. Consent decides."""
+    """The structures that a guest may have written: those at offset 0, or a footer in the tail. Consent decides."""
     said = [] if is_named_by_child(footer, context) else fixed_signs(image)
     if said:
         said.append(f"a guest of that disk may have written what is at offset 0, {_becomes(image, footer)}")
@@ -218,7 +218,7 @@ def _doubts(image: VhdImage, footer: Footer, context: Context) -> list[str]:
 
 
 def _becomes(image: VhdImage, footer: Footer) -> str:
-    """What the disk would be by `footer`, in words."""
+    """The disk that `footer` describes, in words."""
     kind = "a differencing" if footer.is_differencing else "a dynamic"
     parent = image.geometry.parent_uuid if image.geometry is not None else structs.NULL_UUID
     named = f", with the parent {uuid_text(parent)}" if parent != structs.NULL_UUID else ""
@@ -262,7 +262,7 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _not_fixed(image: VhdImage, stray: Sound[Footer]) -> list[str]:
-    """What denies that the footer of a fixed disk, in the tail, is this file's own."""
+    """The evidence that the footer of a fixed disk, in the tail, is not this file's own."""
     said = _not_allowed(stray.value)
     at = stray.where.end
     rest = image.view.read(Extent(at, SECTOR + 1)).rstrip(b"\0")

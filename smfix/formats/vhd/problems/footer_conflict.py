@@ -143,7 +143,7 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _covered(image: VhdImage, backup: Footer) -> int | None:
-    """Where on the guest's disk the written sector begins over which the footer at the end stands; None: none."""
+    """The guest offset of the written sector that the footer at the end overlays; None: none."""
     spot = written_sector(inspect(image.view, by=backup), image.end.where.offset)
     return None if spot is None else spot[1]
 
@@ -166,7 +166,7 @@ def _fix_differ(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
 
 
 def _put_behind(image: VhdImage, backup: Footer) -> tuple[Edit, ...] | Refusal:
-    """Leave the bytes at the end as they are: they may be the guest's. The backup footer goes behind them."""
+    """Leave the bytes at the end as they are: they may be the guest's. The backup footer goes after them."""
     if not image.view.growable:
         return Refusal(Reason.NO_FIX, "the footer at the end of the volume is inside a block")
     if cut_block(image) is None:
@@ -187,7 +187,7 @@ def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Detection]:
         "backup": image.backup.reasons[0],
         "origin": origin,
         "missing": [lack.words for lack in missing],
-        # What finishes it, where the operator can: empty where that is not enough.
+        # The options by which the operator completes it: empty if they are not enough.
         "options": [lack.option for lack in missing if lack.option] if all(lack.option for lack in missing) else [],
         "state": _state(footer, origin, missing),
     }
@@ -195,7 +195,7 @@ def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 class _Lack(NamedTuple):
-    """What no evidence fixes; `option`: with what the operator can give it."""
+    """A field that no evidence determines; `option`: the one by which the operator can give it."""
 
     words: str
     option: str | None = None
@@ -206,7 +206,7 @@ def _state(footer: Footer | None, origin: dict[str, str], missing: list[_Lack]) 
         return "Rebuilt from: " + "; ".join(f"{name} = {why}" for name, why in origin.items()) + "."
     given = [lack.option for lack in missing if lack.option]
     said = "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
-    # Nobody shall give what does not finish it.
+    # Ask for no fact that would not complete it.
     return said if len(given) in (0, len(missing)) else f"{said} {' and '.join(given)} alone do not finish it."
 
 
@@ -258,7 +258,7 @@ def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None
 def _agrees(footer: Footer, copies: list[Footer], whole: int) -> bool:
     """The size and the geometry of `footer` say the same, and not one of them alone.
 
-    Both stand in a copy, or the size is that of the `whole` BAT; or all that is not fixed anyway is as in one copy.
+    Both are in one copy, or the size is that of the `whole` BAT; or every open field is as in one copy.
     """
     if any(all(getattr(footer, name) == getattr(copy, name) for name in _FREE) for copy in copies):
         return True
@@ -321,9 +321,9 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
 
 
 def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) -> Footer | None:
-    """The one footer that stands in the gaps between blocks and that nothing contradicts; None: none, or several.
+    """The one footer in the gaps between blocks that nothing contradicts; None: none, or several.
 
-    libvhd aligns a block's data and leaves what stood at the previous end where it was: the footer of then. No guest
+    libvhd aligns a block's data and leaves the former footer at the previous end. No guest
     can write there. Whether the disk is hidden may have changed since: its children tell.
     """
     seen: dict[bytes, Footer] = {}
@@ -393,7 +393,7 @@ def _fix_no_footer(image: VhdImage, finding: Finding, context: Context) -> tuple
 
 
 def _larger(image: VhdImage) -> Footer | None:
-    """The footer with the size that the BAT was made for, where that is a disk's own size and nothing denies it."""
+    """The footer with the size that the BAT was made for, if that is a disk's own size and nothing denies it."""
     header, footer = image.geometry, image.footer
     if header is None or footer is None or not footer.by_tap or header.max_bat_size == BLOCKS_OF_2_TIB:
         return None

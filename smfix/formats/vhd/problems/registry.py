@@ -38,7 +38,7 @@ def row(code: str) -> Problem | None:
 def diagnose(image: VhdImage, context: Context) -> Diagnosis:
     """Every finding of `image`, and the verdict they amount to. Never raises.
 
-    Once the footers are lost to view (neither is sound) nothing behind them is judged: the rest of the
+    If neither footer is sound, no structure after them is judged: the rest of the
     rows would only repeat that.
     """
     if not image.looks_like_vhd:

@@ -1,4 +1,4 @@
-"""What confirms or denies a footer besides the header and the BAT: its place, the other footer, its relatives. Pure.
+"""Evidence for and against a footer besides the header and the BAT: its place, the other footer, its relatives. Pure.
 
 Theory. A guest writes every sector of its own disk, so bytes that may once have been guest data prove nothing. The
 sectors of a dynamic disk are in blocks: what is exactly at the end of data, or at offset 0, no guest has written.
@@ -39,8 +39,8 @@ def guest_may_have_written(image: VhdImage, at: int) -> str | None:
     """Why a guest may have written the footer at byte `at`, at the end or in the tail; None: no guest can have.
 
     The image has a header and a BAT. tapdisk writes a new block before its BAT entry, so that a crash leaves the
-    guest's own sectors behind the end of data. In a file only a footer exactly there is beyond its reach, on a volume
-    one behind the block that would follow.
+    guest's own sectors after the end of data. In a file only a footer exactly there is beyond its reach, on a volume
+    one after the block that would follow.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
@@ -59,7 +59,7 @@ def guest_may_have_written(image: VhdImage, at: int) -> str | None:
 
 
 def is_confirmed(image: VhdImage, footer: Footer, context: Context) -> bool:
-    """What no guest writes says the same of UUID, type, size and hidden: the damaged backup footer, or a child."""
+    """Bytes that no guest writes have the same UUID, type, size and hidden: the damaged backup footer, or a child."""
     if isinstance(image.backup, Damaged) and len(image.backup.raw) == FOOTER_SIZE:
         left = structs.parse_footer(image.backup.raw)
         if all(getattr(left, name) == getattr(footer, name) for name in _CONFIRMED):
