@@ -189,7 +189,9 @@ def relatives_of(image: Image, found: Found, stack: ExitStack) -> Relatives:
                 closing.enter_context(opened)
                 if len(siblings) < MOST_CHILDREN and (uuid := image_format.identity(opened)) in uuids:
                     # By any name that the storage manager gives a disk: OLD_<vdi>, <vdi>.vhd.new.
-                    is_another = read_path(other.path).vdi is not None and _is_rival(image_format, image, inspect(opened))
+                    is_another = read_path(other.path).vdi is not None and _is_rival(
+                        image_format, image, inspect(opened)
+                    )
                     siblings.append(Sibling(os.path.basename(other.path), uuid, is_another))
                 if len(children) < MOST_CHILDREN and _names_as_parent(opened, uuids, own, places):
                     children.append((other.path, inspect(opened)))
