@@ -1,8 +1,8 @@
 """Diagnosis -> RepairPlan: what will be done, what will not and why, proved on an overlay. Pure.
 
 Theory. Repairs depend on each other (a file that ends inside a block is extended before a footer is placed),
-so they are not planned from one list: the rows with the lowest turn are mended on an overlay, the result is
-diagnosed afresh, and so on until nothing that may be mended is left. The findings of the last diagnosis are
+so they are not planned from one list: the rows with the lowest turn are repaired on an overlay, the result is
+diagnosed afresh, and so on until nothing that may be repaired is left. The findings of the last diagnosis are
 `remaining`. A plan is whole or it is none: if damage would remain, nothing is written.
 """
 
@@ -35,7 +35,7 @@ from smfix.values import (
 _log = Log(__name__)
 
 ROUNDS = 64
-"""Rounds of mending at most; each clears at least one kind of finding."""
+"""Rounds of repairs at most; each clears at least one kind of finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Planned:
 
 
 @dataclass(slots=True)
-class _Mending:
+class _Draft:
     """A plan in the making: the image as the edits so far would leave it.
 
     `first` is the diagnosis by the footer and the header that count: what another one showed was never there.
@@ -65,7 +65,7 @@ class _Mending:
         self.first = self.diagnosis
 
     @property
-    def unmended(self) -> list[Finding]:
+    def unrepaired(self) -> list[Finding]:
         """Damage that must not remain: still detected, or found by `first` and in need of a decision.
 
         A footer placed after a lost sector makes the loss invisible, not undone. So a finding that is
@@ -93,46 +93,46 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
     if refusal is not None or diagnosis.verdict is Verdict.VALID:
         nothing = RepairPlan((), (), diagnosis.findings, (), refusal, recorder.fingerprint())
         return Planned(image, diagnosis, nothing)
-    mending = _mend(recorder, image, diagnosis, context, consent)
+    draft = _repair(recorder, image, diagnosis, context, consent)
     needs: tuple[str, ...] = ()
-    if mending.unmended:
-        agreed = _mend(recorder, image, diagnosis, context, frozenset(problem.code for problem in rows()))
-        if agreed.unmended:
-            refusal = _no_fix(agreed, agreed.unmended)
+    if draft.unrepaired:
+        agreed = _repair(recorder, image, diagnosis, context, frozenset(problem.code for problem in rows()))
+        if agreed.unrepaired:
+            refusal = _no_fix(agreed, agreed.unrepaired)
         else:
             asked = {f.code for f in agreed.fixes if f.disposition is Disposition.CONFIRM}
             asked |= {f.code for f in agreed.fixes} & _confirms(agreed.first)
             needs = tuple(sorted(asked - consent))
             refusal = _needs_confirm(agreed, needs)
-        mending = agreed
-    elif not mending.fixes:
-        refusal = _no_fix(mending, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
-    agreed_blocks = frozenset(f.facts["block"] for f in mending.fixes if f.facts.get("entry") is not None)
-    reread = any(problem.rereads for problem in _rows_of(mending.fixes))
-    broken = prove(image, mending.image, mending.edits, diagnosis, mending.diagnosis, agreed_blocks, reread=reread)
+        draft = agreed
+    elif not draft.fixes:
+        refusal = _no_fix(draft, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
+    agreed_blocks = frozenset(f.facts["block"] for f in draft.fixes if f.facts.get("entry") is not None)
+    reread = any(problem.rereads for problem in _rows_of(draft.fixes))
+    broken = prove(image, draft.image, draft.edits, diagnosis, draft.diagnosis, agreed_blocks, reread=reread)
     _log.info(
         "plan: %d edits for %s, refused: %s",
-        len(mending.edits),
-        [f.code for f in mending.fixes],
+        len(draft.edits),
+        [f.code for f in draft.fixes],
         refusal and refusal.message,
     )
     if broken and (refusal is None or needs):
         refusal, needs = Refusal(Reason.NO_FIX, f"the repair could not be proved safe: {'; '.join(broken)}"), ()
     if refusal is not None and not needs:
-        mending = _Mending(image, diagnosis)
-    for edit in mending.edits:
+        draft = _Draft(image, diagnosis)
+    for edit in draft.edits:
         recorder.read(Extent(image.size, 0) if isinstance(edit, Resize) else edit.extent)
-    reached = reachable(image, mending.image, mending.edits) if mending.edits else ()
+    reached = reachable(image, draft.image, draft.edits) if draft.edits else ()
     made = RepairPlan(
-        mending.edits,
-        tuple(mending.fixes),
-        mending.diagnosis.findings,
-        lost_extents(mending.fixes),
+        draft.edits,
+        tuple(draft.fixes),
+        draft.diagnosis.findings,
+        lost_extents(draft.fixes),
         refusal,
         recorder.fingerprint(),
         needs,
         reached,
-        image.uuids | mending.image.uuids,
+        image.uuids | draft.image.uuids,
     )
     return Planned(image, diagnosis, made)
 
@@ -154,19 +154,19 @@ def lost_extents(fixes: list[Finding]) -> tuple[Extent, ...]:
     return tuple(joined)
 
 
-def _mend(view: ByteView, image: Image, diagnosis: Diagnosis, context: Context, consent: frozenset[str]) -> _Mending:
-    """Mend on an overlay, lowest turn first, until nothing that may be mended is left."""
-    state = _Mending(image, diagnosis)
+def _repair(view: ByteView, image: Image, diagnosis: Diagnosis, context: Context, consent: frozenset[str]) -> _Draft:
+    """Repair on an overlay, lowest turn first, until nothing that may be repaired is left."""
+    state = _Draft(image, diagnosis)
     tried: set[tuple[str, str]] = set()
     for _ in range(ROUNDS):
         # What needed a yes before another repair needs it after: that one may only have hidden why.
         asked = _confirms(state.first) - consent
-        known = {f.code for f in state.first.findings if _may_mend(f, consent)}
+        known = {f.code for f in state.first.findings if _may_repair(f, consent)}
         has_placed = any(fix.facts.get("entry") is not None for fix in state.fixes)
         open_ = [
             f
             for f in state.diagnosis.findings
-            if _may_mend(f, consent) and (f.code, f.message) not in tried and f.code not in asked
+            if _may_repair(f, consent) and (f.code, f.message) not in tried and f.code not in asked
         ]
         open_ = [f for f in open_ if f.code in known or not _needs_first(f, has_placed=has_placed)]
         if not open_:
@@ -214,7 +214,7 @@ def _turn(finding: Finding) -> int:
     return problem.turn if problem is not None else 99
 
 
-def _may_mend(finding: Finding, consent: frozenset[str]) -> bool:
+def _may_repair(finding: Finding, consent: frozenset[str]) -> bool:
     problem = row(finding.code)
     if problem is None or problem.fix is None or finding.severity is not Severity.ERROR:
         return False
@@ -235,12 +235,12 @@ def _hopeless(image: Image, diagnosis: Diagnosis, context: Context) -> Refusal |
     return next((problem.bars for problem in _rows_of(diagnosis.findings) if problem.bars is not None), None)
 
 
-def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
+def _no_fix(draft: _Draft, left: list[Finding]) -> Refusal:
     codes = sorted({finding.code for finding in left})
-    why = f": {mending.refusals[0].message}" if mending.refusals else ""
+    why = f": {draft.refusals[0].message}" if draft.refusals else ""
     # What the operator can add: then it is no question of a proof.
     missing = [each for finding in left if finding.facts.get("options") for each in finding.facts["missing"]]
-    if missing and not mending.refusals:
+    if missing and not draft.refusals:
         return Refusal(Reason.NO_FIX, f"{', '.join(codes)}: not without {' and '.join(missing)}", _explained(codes))
     return Refusal(
         Reason.NO_FIX, f"there is no proved repair for {', '.join(codes)}{why}{_against(left)}", _explained(codes)
@@ -249,16 +249,16 @@ def _no_fix(mending: _Mending, left: list[Finding]) -> Refusal:
 
 def _against(findings: list[Finding]) -> str:
     """The facts against the repair of the findings, each once, as the end of a sentence."""
-    said = dict.fromkeys(f.facts["contradiction"] for f in findings if f.facts.get("contradiction"))
-    return f": {'; '.join(said)}" if said else ""
+    reasons = dict.fromkeys(f.facts["contradiction"] for f in findings if f.facts.get("contradiction"))
+    return f": {'; '.join(reasons)}" if reasons else ""
 
 
 def _explained(codes: list[str]) -> tuple[str, ...]:
     return tuple(f"smfix explain {code}" for code in codes)
 
 
-def _needs_confirm(mending: _Mending, needs: tuple[str, ...]) -> Refusal:
-    lost = sum(extent.length for extent in lost_extents(mending.fixes)) // 512
+def _needs_confirm(draft: _Draft, needs: tuple[str, ...]) -> Refusal:
+    lost = sum(extent.length for extent in lost_extents(draft.fixes)) // 512
     loss = f" ({lost:,} guest sectors are lost)" if lost else ""
-    doubted = [f for f in (*mending.first.findings, *mending.fixes) if f.code in needs]
+    doubted = [f for f in (*draft.first.findings, *draft.fixes) if f.code in needs]
     return Refusal(Reason.NEEDS_CONFIRM, f"needs consent to {', '.join(needs)}{loss}{_against(doubted)}")

@@ -35,7 +35,6 @@ from smfix.formats.vhd.structs import (
 )
 from smfix.values import SECTOR, Write
 
-PAGE = 4096
 Blocks = Mapping[int, Mapping[int, bytes]]
 """Guest data: block number -> sector in the block -> its 512 bytes."""
 
@@ -126,7 +125,7 @@ def sparse(
     bits = bytearray(map_size)
     places: dict[int, int] = {}
     for block, sectors in blocks.items():
-        at = round_up(at + header.bitmap_size, PAGE) - header.bitmap_size
+        at = header.next_block(at)
         places[block] = at
         bat[block] = at // SECTOR
         writes.append(Write(at, _bitmap(sectors, header)))

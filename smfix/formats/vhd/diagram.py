@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from smfix.formats.diagram import Diagram, Part, Piece
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import MARK, Batmap, VhdImage
-from smfix.formats.vhd.structs import FOOTER_SIZE, Footer, Header
+from smfix.formats.vhd.structs import FOOTER_SIZE, PAGE, Footer, Header
 from smfix.values import Damaged, Extent, Sound
 
 RUNS = 4096
 """Runs of blocks that are separate pieces; all further blocks are one piece."""
-PAGE = 4096
-"""Writers align a block's data to a page, so a smaller gap between two pieces is padding."""
 _NAMED = 8
 """Block numbers that are named one by one."""
 

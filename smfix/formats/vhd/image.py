@@ -195,6 +195,13 @@ class VhdImage:
             return self.header.value
         return None
 
+    @property
+    def layout(self) -> tuple[Header, Bat] | None:
+        """The header and the BAT by which blocks are found; None if one of them is not sound."""
+        if self.geometry is None or not isinstance(self.bat, Sound):
+            return None
+        return self.geometry, self.bat.value
+
     def blocks(self) -> Iterator[tuple[int, int]]:
         """(offset, block) of every allocated block, by place in the file; nothing without a BAT."""
         if isinstance(self.bat, Sound):
@@ -288,8 +295,8 @@ def was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
     if len(end.raw) < SHORT_FOOTER_SIZE:
         return None
     was = structs.parse_footer(end.raw)
-    said = (was.type == DiskType.FIXED, was.data_offset == NO_OFFSET, was.current_size == end.where.offset)
-    return end if sum(said) > 1 else None
+    signs = (was.type == DiskType.FIXED, was.data_offset == NO_OFFSET, was.current_size == end.where.offset)
+    return end if sum(signs) > 1 else None
 
 
 def _chosen(end: Sound[Footer] | Damaged, backup: Sound[Footer] | Damaged) -> Footer | None:

@@ -143,12 +143,12 @@ def _about_footer(image: VhdImage, seen: Opened) -> str:
     why = "; ".join(image.end.reasons)
     if isinstance(image.backup, Sound):
         return f"the footer at the end is damaged ({why}); what is shown is the backup footer"
-    told = f"the footer at the end is damaged ({why}), and so is the backup footer"
+    both = f"the footer at the end is damaged ({why}), and so is the backup footer"
     if seen.blank_footer:
-        return f"{told}; the fields that are shown as 0 stand nowhere in the image; what does, --layout shows"
+        return f"{both}; the fields that are shown as 0 are nowhere in the image; --layout shows what is there"
     if image.tail:
-        return f"{told}; a sound one stands at byte {image.tail[-1].where.offset:,}, see --layout"
-    return told
+        return f"{both}; a sound one is at byte {image.tail[-1].where.offset:,}, see --layout"
+    return both
 
 
 def _about_header(seen: Opened) -> str:

@@ -15,7 +15,7 @@ from smfix.formats.base import MOST_PLACES
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.structs import Header
-from smfix.values import SECTOR, Edit, Extent, Placed, Resize, Sound
+from smfix.values import SECTOR, Edit, Extent, Placed, Resize
 
 
 def reachable(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
@@ -43,15 +43,9 @@ def _fixed(before: VhdImage, after: VhdImage) -> Iterator[Placed]:
         yield Placed(run, run)
 
 
-def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
-
-
 def _blocks(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> Iterator[Placed]:
     """Of a sparse disk: blocks that are placed or moved, and sectors that become readable in those that stay."""
-    old, new = _layout(before), _layout(after)
+    old, new = before.layout, after.layout
     if new is None:
         return
     header, bat = new
@@ -118,7 +112,7 @@ def _readable(image: VhdImage, header: Header, at: int, block: int, count: int) 
 
 def _room(after: VhdImage, edits: Sequence[Edit]) -> Iterator[Placed]:
     """Yield the BAT, if an edit of a device is in free room for blocks."""
-    layout = _layout(after)
+    layout = after.layout
     if after.view.growable or layout is None:
         return
     header, bat = layout

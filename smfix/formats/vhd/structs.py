@@ -35,6 +35,8 @@ BATMAP_COOKIE = b"tdbatmap"
 
 BLOCK_SIZE = 2 << 20
 """Default block size in bytes; also the largest that libvhd opens."""
+PAGE = 4096
+"""Bytes. libvhd and tapdisk place a block so that its data begins a page."""
 UNUSED = 0xFFFFFFFF
 """A BAT entry without a block."""
 NO_OFFSET = 0xFFFFFFFFFFFFFFFF
@@ -385,6 +387,10 @@ class Header:
     def block_space(self) -> int:
         """Bytes of one block in the file: its sector bitmap and its data."""
         return self.bitmap_size + self.block_size
+
+    def next_block(self, end: int) -> int:
+        """The offset of a block that libvhd or tapdisk places after byte `end`: its data begins a page."""
+        return round_up(end + self.bitmap_size, PAGE) - self.bitmap_size
 
     def blocks_of(self, size: int) -> int:
         """Blocks of a guest disk of `size` bytes, the partial last one counted."""

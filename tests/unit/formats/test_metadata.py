@@ -211,10 +211,10 @@ def test_notes():
     both = b"x" * 512 + raw[512:-512]
     assert notes(image(both))[0].endswith("and so is the backup footer")
     assert notes(image(b"x" * 512 + raw[512:] + bytes(512)))[0].endswith(
-        f"so is the backup footer; a sound one stands at byte {len(raw) - 512:,}, see --layout"
+        f"so is the backup footer; a sound one is at byte {len(raw) - 512:,}, see --layout"
     )
     assert notes(image(b""))[0].endswith(
-        "the fields that are shown as 0 stand nowhere in the image; what does, --layout shows"
+        "the fields that are shown as 0 are nowhere in the image; --layout shows what is there"
     )
     astray = replace(structs.parse_footer(raw[:512]), data_offset=1 << 40).sealed().encode()
     (note,) = notes(image(astray + raw[512:-512] + astray))

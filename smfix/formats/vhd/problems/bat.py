@@ -19,19 +19,11 @@ from smfix.formats.vhd.problems.bat_repair import misplaced, shifted, whole_bloc
 from smfix.formats.vhd.problems.footer import held_open
 from smfix.formats.vhd.problems.orphan_blocks import block_limit, clear_is_nul, written_sector
 from smfix.formats.vhd.problems.witness import children
-from smfix.formats.vhd.structs import Header
+from smfix.formats.vhd.structs import PAGE, Header
 from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
 
-ALIGNMENT = 4096
-"""libvhd and tapdisk start a block so that its data lies on a page boundary."""
 NAMED = 64
 """Blocks that are named one by one at most; where there are more, nothing is repaired."""
-
-
-def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
 
 
 # --------------------------------------------------------------------------- VHD305
@@ -102,7 +94,7 @@ def _interrupted(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
     """
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
     stands = isinstance(image.end, Sound) and image.end.where.offset == end
-    return stands and end <= at < end + ALIGNMENT and at + header.bitmap_size > block_limit(image)
+    return stands and end <= at < end + PAGE and at + header.bitmap_size > block_limit(image)
 
 
 def _next_in_line(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
@@ -111,12 +103,12 @@ def _next_in_line(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
     Then its entry is right, and what its bitmap calls unwritten is what an interrupted coalesce had copied so far.
     """
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
-    page = structs.round_up(end + header.bitmap_size, ALIGNMENT) - header.bitmap_size
+    page = header.next_block(end)
     return at == (page if image.footer is not None and image.footer.by_tap else end)
 
 
 def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Detection]:
-    layout = _layout(image)
+    layout = image.layout
     if layout is None or held_open(context):
         return
     header, bat = layout

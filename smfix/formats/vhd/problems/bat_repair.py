@@ -18,7 +18,6 @@ from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import held_open
 from smfix.formats.vhd.problems.orphan_blocks import (
-    PAGE,
     Orphan,
     block_limit,
     block_shaped,
@@ -30,7 +29,7 @@ from smfix.formats.vhd.problems.orphan_blocks import (
     unclear,
     unnamed,
 )
-from smfix.formats.vhd.structs import UNUSED, Header
+from smfix.formats.vhd.structs import PAGE, UNUSED, Header
 from smfix.values import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
 
 NAMED = 64
@@ -44,13 +43,6 @@ DOUBTED = 16
 """Misaligned blocks that are judged at most: where there are more, the image simply is not aligned."""
 
 
-def layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    """The header and the BAT where both can be worked with."""
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
-
-
 # --------------------------------------------------------------------------- VHD302
 
 
@@ -61,7 +53,7 @@ def misplaced(image: VhdImage) -> dict[int, int]:
     no file ended there; past the end, while the file holds a block that no entry names. Of the first,
     :data:`CROWD` at most; of those past the end none if they are a crowd.
     """
-    found = layout(image)
+    found = image.layout
     if found is None:
         return {}
     header, bat = found
@@ -109,7 +101,7 @@ def _follows(image: VhdImage, header: Header, bat: Bat, at: int, places: list[Or
     """The place of the block after the last one: if the file was cut, the entry may well be right."""
     found = (place.offset + header.block_space for place in places if place.offset < at)
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at), *found)
-    return at in (end, structs.round_up(end + header.bitmap_size, PAGE) - header.bitmap_size)
+    return at in (end, header.next_block(end))
 
 
 def _across(image: VhdImage, header: Header, bat: Bat) -> dict[int, int]:
@@ -131,7 +123,7 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Detection]
     wrong = misplaced(image)
     off = shifted(image) if wrong else {}
     wrong = {block: at for block, at in wrong.items() if block not in off}
-    found = layout(image)
+    found = image.layout
     if not wrong or found is None:
         return
     header, bat = found
@@ -208,7 +200,7 @@ def _found(entry: int | None, places: list[Orphan], *, doubt: bool) -> str:
 
 def _fix_entry(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
     """Point the block's BAT entry at `entry` (bytes; that of no block clears it)."""
-    found = layout(image)
+    found = image.layout
     entry = finding.facts["entry"]
     if found is None or entry is None:
         return Refusal(Reason.NO_FIX, "the evidence leaves no single place for the block")
@@ -226,7 +218,7 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
     breaks the rule, and at which no block begins, is off if one begins a few sectors beside it by the rule. So is
     one that begins somewhere inside the block in the gap before it.
     """
-    found = layout(image)
+    found = image.layout
     if found is None or image.footer is None or found[0].block_size < PAGE:
         return {}
     header, bat = found
@@ -251,7 +243,7 @@ def _behind_gaps(image: VhdImage, header: Header, bat: Bat, *, by_page: bool) ->
     for gap, block in bat.narrow(header.block_space, PAGE + SECTOR, image.end_of_headers):
         at, spot = gap.end, gap.offset
         if by_page:
-            spot = structs.round_up(spot + header.bitmap_size, PAGE) - header.bitmap_size
+            spot = header.next_block(spot)
         others = bat.covering(Extent(spot, header.block_space), header.block_space)
         if others != [(at, block)] or not any(image.bitmap(header, at)) or block_shaped(image, header, at):
             continue
@@ -269,7 +261,7 @@ def _may_hold(image: VhdImage, header: Header, spot: int, block: int) -> bool:
 
 def _beside(image: VhdImage, header: Header, bat: Bat, at: int) -> list[int]:
     """Places by the rule within a page of `at` that hold no other block."""
-    low = structs.round_up(max(image.end_of_headers, at - PAGE) + header.bitmap_size, PAGE) - header.bitmap_size
+    low = header.next_block(max(image.end_of_headers, at - PAGE))
     spots = {low, low + PAGE, max([image.end_of_headers, *(end for end in _ends(header, bat, at))])}
     return [
         spot
@@ -301,7 +293,7 @@ def _detect_shifted(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Detection]:
-    found = layout(image)
+    found = image.layout
     if found is None:
         return
     header, bat = found
@@ -358,7 +350,7 @@ def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
     A new block goes after all others, and its entry is written before the next one. So only if another one
     follows was the entry once there; the last of all may be one that was never promised to the guest.
     """
-    found = layout(image)
+    found = image.layout
     if found is None or not places or unclear(image, places):
         return {}
     header, bat = found
@@ -398,7 +390,7 @@ def _detect_orphans(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _detect_unnamed(image: VhdImage, context: Context) -> Iterator[Detection]:
-    if held_open(context) or layout(image) is None or misplaced(image) or overlapping(image):
+    if held_open(context) or image.layout is None or misplaced(image) or overlapping(image):
         return
     found = unnamed(image, orphans(image), most=GLANCE)
     if found is not None and found[1]:
@@ -407,7 +399,7 @@ def _detect_unnamed(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 def overlapping(image: VhdImage) -> bool:
     """Two BAT entries share bytes."""
-    found = layout(image)
+    found = image.layout
     return found is not None and found[1].overlaps(found[0].block_space)[1] > 0
 
 

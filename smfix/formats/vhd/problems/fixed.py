@@ -72,9 +72,9 @@ def _detect_cut(image: VhdImage, context: Context) -> Iterator[Detection]:
     size, there = end.value.current_size, end.where.offset
     # Size and geometry are two fields: if they disagree, it may be the size that is wrong. From some size on
     # all geometries are one. And a dynamic disk's footer at offset 0 says that this one is a guest's (VHD105).
-    told = size % SECTOR == 0 and end.value.geometry == geometry_for(size) and size < LARGEST_GEOMETRY
+    fits = size % SECTOR == 0 and end.value.geometry == geometry_for(size) and size < LARGEST_GEOMETRY
     dynamic = isinstance(image.backup, Sound) and image.backup.value.is_sparse
-    believed = image.view.growable and told and not dynamic
+    believed = image.view.growable and fits and not dynamic
     first = there // SECTOR * SECTOR
     facts = {
         "size": size,

@@ -17,13 +17,13 @@ from typing import Any
 from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import FIXED_SLACK, VhdImage, inspect, was_fixed
-from smfix.formats.vhd.problems.orphan_blocks import PAGE
 from smfix.formats.vhd.problems.witness import is_named_by_child
 from smfix.formats.vhd.structs import (
     FOOTER_COOKIE,
     FOOTER_RULES,
     FOOTER_SIZE,
     NO_OFFSET,
+    PAGE,
     DiskType,
     Footer,
     geometry_for,
@@ -64,8 +64,8 @@ def _says_fixed(raw: bytes, at: int) -> bool:
     if not raw.startswith(FOOTER_COOKIE) and len(raw) < FOOTER_SIZE - 1:
         return False  # the end of a file that does not end with a sector
     footer = structs.parse_footer(raw.ljust(FOOTER_SIZE, b"\0"))
-    said = (footer.type == DiskType.FIXED, footer.data_offset == NO_OFFSET, footer.current_size == at > 0)
-    return sum(said) > 1
+    signs = (footer.type == DiskType.FIXED, footer.data_offset == NO_OFFSET, footer.current_size == at > 0)
+    return sum(signs) > 1
 
 
 def holds_a_vhd(image: VhdImage) -> bool:

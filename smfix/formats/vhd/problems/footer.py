@@ -49,32 +49,32 @@ def contradictions(image: VhdImage) -> list[str]:
     footer, header = image.footer, image.geometry
     if footer is None:
         return ["there is no sound footer"]
-    said = _not_allowed(footer)
+    objections = _not_allowed(footer)
     if not footer.is_sparse:
-        return [*said, "it describes a fixed disk, which has no backup footer"]
+        return [*objections, "it describes a fixed disk, which has no backup footer"]
     if header is None or not isinstance(image.bat, Sound):
-        return [*said, "the header or the BAT it must agree with is damaged"]
+        return [*objections, "the header or the BAT it must agree with is damaged"]
     blocks = header.blocks_of(footer.current_size)
     if image.bat.value.beyond:
         first = image.bat.value.beyond[0]
-        said.append(f"block {first} is in use, but the disk it describes ends before block {blocks}")
+        objections.append(f"block {first} is in use, but the disk it describes ends before block {blocks}")
     if isinstance(image.batmap, Sound):
         bits = image.batmap.value.bits
         stray = structs.first_bit(bits, blocks)
         if stray is not None:
-            said.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
+            objections.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
         covered = image.batmap.value.header.map_size * 8
         if covered < blocks:
-            said.append(f"the batmap covers {covered} blocks, the disk it describes has {blocks}")
+            objections.append(f"the batmap covers {covered} blocks, the disk it describes has {blocks}")
     if footer.by_tap and footer.geometry != geometry_for(footer.current_size):
-        said.append("its geometry is not that of its size")
+        objections.append("its geometry is not that of its size")
     roomy = header.max_bat_size > blocks and header.max_bat_size != BLOCKS_OF_2_TIB
     if footer.by_tap and image.view.growable and roomy:
-        said.append(f"the BAT was made for {header.max_bat_size} blocks, the disk it describes has {blocks}")
+        objections.append(f"the BAT was made for {header.max_bat_size} blocks, the disk it describes has {blocks}")
     has_parent = header.parent_uuid != structs.NULL_UUID or any(loc.code for loc in header.locators)
     if has_parent != footer.is_differencing:
-        said.append("header and footer disagree on whether there is a parent")
-    return said
+        objections.append("header and footer disagree on whether there is a parent")
+    return objections
 
 
 def _not_allowed(footer: Footer) -> list[str]:
@@ -208,13 +208,13 @@ def _objections(image: VhdImage, footer: Footer, context: Context) -> list[str]:
 
 def _doubts(image: VhdImage, footer: Footer, context: Context) -> list[str]:
     """The structures that a guest may have written: those at offset 0, or a footer in the tail. Consent decides."""
-    said = [] if is_named_by_child(footer, context) else fixed_signs(image)
-    if said:
-        said.append(f"a guest of that disk may have written what is at offset 0, {_becomes(image, footer)}")
+    objections = [] if is_named_by_child(footer, context) else fixed_signs(image)
+    if objections:
+        objections.append(f"a guest of that disk may have written what is at offset 0, {_becomes(image, footer)}")
     others = _others(image, footer)
     if others:
-        said.append(f"a different sound footer is at byte {others[-1].where.offset:,}")
-    return said
+        objections.append(f"a different sound footer is at byte {others[-1].where.offset:,}")
+    return objections
 
 
 def _becomes(image: VhdImage, footer: Footer) -> str:
@@ -263,12 +263,12 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 def _not_fixed(image: VhdImage, stray: Sound[Footer]) -> list[str]:
     """The evidence that the footer of a fixed disk, in the tail, is not this file's own."""
-    said = _not_allowed(stray.value)
+    objections = _not_allowed(stray.value)
     at = stray.where.end
     rest = image.view.read(Extent(at, SECTOR + 1)).rstrip(b"\0")
     if (image.size - at > SECTOR or len(rest) == SECTOR) and not is_padding(image, at):
-        said.append("data is behind it: a guest of a dynamic disk may have written it into a block")
-    return said
+        objections.append("data is behind it: a guest of a dynamic disk may have written it into a block")
+    return objections
 
 
 def _fix_stray(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:

@@ -29,12 +29,13 @@ from smfix.formats.vhd.problems.footer import (
     same_footer,
 )
 from smfix.formats.vhd.problems.header_restore import begins_batmap
-from smfix.formats.vhd.problems.orphan_blocks import PAGE, written_sector
+from smfix.formats.vhd.problems.orphan_blocks import written_sector
 from smfix.formats.vhd.problems.witness import children, is_known, named_parents, owners
 from smfix.formats.vhd.structs import (
     FOOTER_COOKIE,
     FOOTER_SIZE,
     NULL_UUID,
+    PAGE,
     SHORT_FOOTER_SIZE,
     DiskType,
     Footer,
@@ -110,7 +111,7 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
             against[which].append("it is hidden, and no live child of the disk is known")
         if "hidden" in differ and not footer.hidden and context.children:
             against[which].append("it is not hidden, yet the disk has a child")
-    clean = [which for which, said in against.items() if not said]
+    clean = [which for which, reasons in against.items() if not reasons]
     if not end.is_sparse:
         # Only a child or the operator says that this is no fixed disk.
         return ("backup" if clean == ["backup"] and is_known(backup, context) else None), against
@@ -127,7 +128,9 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Detection]:
     chosen, against = _decided(image, *pair, context)
     spot = _covered(image, pair[1])
     covered = "" if spot is None else f"Guest sector {spot // SECTOR:,} is under the end footer, or is these bytes."
-    speaks = "; ".join(f"against the {which} footer: {', '.join(said)}" for which, said in against.items() if said)
+    speaks = "; ".join(
+        f"against the {which} footer: {', '.join(reasons)}" for which, reasons in against.items() if reasons
+    )
     weighed = f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image contradicts either."
     facts = {
         "fields": {name: [_shown(footer, name) for footer in pair] for name in fields},
@@ -205,9 +208,9 @@ def _state(footer: Footer | None, origin: dict[str, str], missing: list[_Lack]) 
     if footer is not None:
         return "Rebuilt from: " + "; ".join(f"{name} = {why}" for name, why in origin.items()) + "."
     given = [lack.option for lack in missing if lack.option]
-    said = "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
+    words = "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
     # Ask for no fact that would not complete it.
-    return said if len(given) in (0, len(missing)) else f"{said} {' and '.join(given)} alone do not finish it."
+    return words if len(given) in (0, len(missing)) else f"{words} {' and '.join(given)} alone do not finish it."
 
 
 def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None:
@@ -315,9 +318,9 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
         hidden=hidden,
     ).sealed()
     image = inspect(image.view, by=footer)
-    said = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
-    said += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
-    return (None, origin, [_Lack(why) for why in said]) if said else (footer, origin, [])
+    objections = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
+    objections += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
+    return (None, origin, [_Lack(why) for why in objections]) if objections else (footer, origin, [])
 
 
 def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) -> Footer | None:

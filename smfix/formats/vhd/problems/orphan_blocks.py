@@ -17,10 +17,9 @@ from itertools import islice, pairwise
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import MARK, VhdImage
-from smfix.formats.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, Header, round_up
+from smfix.formats.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, PAGE, Header
 from smfix.values import SECTOR, Extent, Sound
 
-PAGE = 4096
 SEEN = 64
 """Orphans that are looked for at most."""
 SPOTS = 4096
@@ -169,7 +168,7 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
         at = gap.offset
         while at + space <= gap.end and len(found) < SEEN and left > 0:
             left -= 1
-            aligned = round_up(at + header.bitmap_size, PAGE) - header.bitmap_size
+            aligned = header.next_block(at)
             spots = [spot for spot in dict.fromkeys((aligned, at)) if spot + space <= gap.end]
             spot = next((spot for spot in spots if block_shaped(image, header, spot)), None)
             if spot is not None:
@@ -192,7 +191,7 @@ def remnant(image: VhdImage, places: list[Orphan]) -> Orphan | None:
         end -= SECTOR  # the wiki's padding, over the rest of a sector; or tapdisk's mark, at a former end of the file
     ends = (place.offset + space for place in places)
     at = max(image.end_of_headers, image.bat.value.highest_end(space, below=image.size), *ends)
-    for spot in dict.fromkeys((round_up(at + header.bitmap_size, PAGE) - header.bitmap_size, at)):
+    for spot in dict.fromkeys((header.next_block(at), at)):
         data = spot + header.bitmap_size
         if data + SECTOR > end or spot + space <= end or not block_shaped(image, header, spot, end):
             continue

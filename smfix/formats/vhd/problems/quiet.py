@@ -17,7 +17,7 @@ from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import CLOCK_SLACK
 from smfix.formats.vhd.problems.header_restore import TABLE_OFFSET
-from smfix.formats.vhd.problems.orphan_blocks import PAGE, block_limit, remnant
+from smfix.formats.vhd.problems.orphan_blocks import block_limit, remnant
 from smfix.formats.vhd.structs import (
     BLOCK_SIZE,
     FOOTER_COOKIE,
@@ -25,6 +25,7 @@ from smfix.formats.vhd.structs import (
     HEADER_RULES,
     NO_LOCATORS,
     NULL_UUID,
+    PAGE,
     TAP_VERSION_REFUSED,
 )
 from smfix.values import SECTOR, Damaged, Sound

@@ -16,8 +16,7 @@ from itertools import islice, zip_longest
 from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
-from smfix.formats.vhd.problems.orphan_blocks import PAGE
-from smfix.formats.vhd.structs import FOOTER_SIZE, Footer
+from smfix.formats.vhd.structs import FOOTER_SIZE, PAGE, Footer
 from smfix.values import Damaged, Extent, Sound, uuid_text
 
 NAMED = 3
@@ -49,7 +48,7 @@ def guest_may_have_written(image: VhdImage, at: int) -> str | None:
     if at == end:
         return None
     if not image.view.growable:
-        following = structs.round_up(end + header.bitmap_size, PAGE) - header.bitmap_size + header.block_space
+        following = header.next_block(end) + header.block_space
         if at >= following or (at > end and image.bat.value.allocated == len(image.bat.value)):
             return None
         return f"on a volume, the block that follows the data (it ends at byte {end:,}) would reach it"
@@ -98,12 +97,12 @@ def is_known(footer: Footer, context: Context) -> bool:
 def strangers(footer: Footer, context: Context) -> list[str]:
     """The relatives that deny that the disk is the one `footer` describes, each a sentence."""
     uuid = uuid_text(footer.uuid)
-    said = [
+    objections = [
         f"its child {name}names the parent's UUID {uuid_text(child.geometry.parent_uuid)}, the footer has {uuid}"
         for name, child in zip_longest((f"{name} " for name in context.child_names), context.children, fillvalue="")
         if isinstance(child, VhdImage) and child.geometry is not None and child.geometry.parent_uuid != footer.uuid
     ]
-    return [*said[:NAMED], *owners(footer, context)]
+    return [*objections[:NAMED], *owners(footer, context)]
 
 
 def owners(footer: Footer, context: Context) -> list[str]:
