@@ -64,6 +64,11 @@ def parent_link(view: ByteView) -> ParentLink | None:
     return next(filter(None, (each.parent_link(view) for each in FORMATS.values())), None)
 
 
+def suffixes() -> tuple[str, ...]:
+    """Return the endings of the names of image files, of all formats."""
+    return tuple(suffix for each in FORMATS.values() for suffix in each.suffixes)
+
+
 def rows() -> tuple[Problem, ...]:
     """Return the rows of all formats."""
     return tuple(row for each in FORMATS.values() for row in each.rows)

@@ -17,7 +17,7 @@ from smfix.formats.base import Image
 from smfix.formats.cached_view import CachedView
 from smfix.formats.chain_links import Link, forest
 from smfix.formats.problem import Context
-from smfix.formats.registry import diagnose, inspect
+from smfix.formats.registry import diagnose, inspect, suffixes
 from smfix.host import forked, storage_probe
 from smfix.host.image_file import DEVICES, Folders, Identity, open_image
 from smfix.host.open_files import OpenState, usage_of
@@ -129,7 +129,7 @@ def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
             raise Unreadable(f"cannot list {mount}: {error.strerror}; name the mount point with --sr-mount") from error
         for name in names:
             folder = os.path.join(mount, name)
-            if folder not in silent and any(entry.endswith(".vhd") for entry in _entries(folder)):
+            if folder not in silent and any(entry.endswith(suffixes()) for entry in _entries(folder)):
                 count += 1
                 yield folder
     for sr in lvm_volumes.attached():

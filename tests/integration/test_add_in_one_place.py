@@ -240,8 +240,9 @@ def test_a_format_is_one_package(world, toy_format):
     assert "The seal is 7, not 1." in checked.out
     document = world.run("check", path, "--json").json
     assert [one["code"] for one in document["images"][0]["findings"]] == ["TOY101"]
-    scanned = world.run("scan", path, vhd).out
-    assert "TOY101" in scanned
+    scanned = world.run("scan", world.sr)
+    assert "TOY101" in scanned.out
+    assert "2 images" in scanned.out
     assert "toy seal broken" in world.run("explain", "TOY101").out
     shown = world.run("show", path)
     assert (shown.out, shown.err) == ("Toy: 000102030405060708090a0b0c0d0e0f\n", "smfix: a toy has no parent\n")

@@ -22,7 +22,7 @@ ARROWS = {
     "formats": "values errors sm.paths report.escape",
     "host": "values errors sm.paths report.escape",
     "smlog": "values errors sm.paths report.escape",
-    "sm": "host values errors sm.paths report.escape",
+    "sm": "formats host values errors sm.paths report.escape",
     "xapi": "sm host values errors sm.paths report.escape",
     "repair": "formats sm xapi host values errors sm.paths report.escape",
     "report": "repair formats values errors sm.paths report.escape",
