@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from smfix.formats.base import ParentLink
+from smfix.formats.base import NewImage, ParentLink
 from smfix.formats.registry import FORMATS
 from smfix.values import SECTOR, Reason, Status
 
@@ -76,7 +76,7 @@ class Disk:
         if self.parent is not None:
             parent = next(disk for disk in DISKS if disk.vdi == self.parent)
             above = ParentLink(parent.uuid, parent.name)
-        return FORMAT.build(GUEST_SIZE, self.uuid, self.guest_data(), parent=above, timestamp=MADE, hidden=self.hidden)
+        return FORMAT.build(NewImage(GUEST_SIZE, self.uuid, self.guest_data(), above, MADE, self.hidden))
 
 
 # --------------------------------------------------------------------------- the damage

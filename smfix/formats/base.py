@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from smfix.values import ByteView, Diagnosis, Edit, Extent, Placed
 
@@ -131,6 +131,37 @@ class Shown:
 I = TypeVar("I")  # noqa: E741 - the image
 
 
+@dataclass(frozen=True, slots=True)
+class Change(Generic[I]):
+    """A plan that is to be proved: `edits` make `after` of `before`; `first` and `second` are their diagnoses.
+
+    `agreed` are the blocks whose place the operator agreed to change. `reread`: the edits change the structures by
+    which the image is read, so only the map after them counts.
+    """
+
+    before: I
+    after: I
+    edits: tuple[Edit, ...]
+    first: Diagnosis
+    second: Diagnosis
+    agreed: frozenset[int] = frozenset()
+    reread: bool = False
+
+
+class NewImage(NamedTuple):
+    """An image that is to be made: `size` of the guest's disk, `sectors` number -> 512 bytes in the order of writing.
+
+    `parent` is in the same folder; `timestamp` counts seconds since 2000.
+    """
+
+    size: int
+    uuid: bytes
+    sectors: Mapping[int, bytes]
+    parent: ParentLink | None = None
+    timestamp: int = 0
+    hidden: bool = False
+
+
 class ImageFormat(Protocol[I]):
     """The operations of one image format; `I` is the type of its images.
 
@@ -162,22 +193,8 @@ class ImageFormat(Protocol[I]):
     def diagnose(self, image: I, context: Context) -> Diagnosis:
         """Return every finding and the verdict. Raises nothing but Unreadable."""
 
-    def prove(
-        self,
-        before: I,
-        after: I,
-        edits: tuple[Edit, ...],
-        first: Diagnosis,
-        second: Diagnosis,
-        agreed: frozenset[int],
-        *,
-        reread: bool,
-    ) -> list[str]:
-        """Return the reasons why `edits` must not be written, each a sentence; empty: they are proved.
-
-        `first` and `second` are the diagnoses of `before` and `after`. `agreed` are the blocks whose place the operator
-        agreed to change. `reread`: by another structure than before, so only the map after the edits counts.
-        """
+    def prove(self, change: Change[I]) -> list[str]:
+        """Return the reasons why the edits must not be written, each a sentence; empty: they are proved."""
 
     def reachable(self, before: I, after: I, edits: Sequence[Edit]) -> tuple[Placed, ...]:
         """Return the places that a guest can read after `edits` and could not before, which an undo takes away."""
@@ -203,21 +220,8 @@ class ImageFormat(Protocol[I]):
     def read_guest(self, image: I, extent: Extent) -> dict[int, bytes]:
         """Return offset in the guest's disk -> 512 bytes, for every sector of `extent` that `image` itself holds."""
 
-    def build(
-        self,
-        size: int,
-        uuid: bytes,
-        sectors: Mapping[int, bytes],
-        *,
-        parent: ParentLink | None,
-        timestamp: int,
-        hidden: bool,
-    ) -> bytes:
-        """Make a new image as the storage manager does, for the demo and for tests.
-
-        `size` is the guest's disk. `sectors` are number -> 512 bytes, in the order in which the guest wrote them.
-        `parent` is in the same folder; `timestamp` counts seconds since 2000.
-        """
+    def build(self, new: NewImage) -> bytes:
+        """Make a new image as the storage manager does, for the demo and for tests."""
 
     def diagram(self, image: I) -> Diagram:
         """Return the layout of the file. Reads nothing: the image's view may be closed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from smfix.formats.base import Image, ImageFormat, ParentLink
+from smfix.formats.base import Change, Image, ImageFormat, ParentLink
 from smfix.formats.problem import Context, Problem
 from smfix.formats.vhd.format import VHD
 from smfix.values import ByteView, Diagnosis, Edit, Placed
@@ -38,20 +38,11 @@ def diagnose(image: Image, context: Context) -> Diagnosis:
     return format_of(image).diagnose(image, context)
 
 
-def prove(
-    before: Image,
-    after: Image,
-    edits: tuple[Edit, ...],
-    first: Diagnosis,
-    second: Diagnosis,
-    agreed: frozenset[int],
-    *,
-    reread: bool,
-) -> list[str]:
-    """Return the reasons why `edits` must not be written (:meth:`smfix.formats.base.ImageFormat.prove`)."""
-    if before.format != after.format:
-        return [f"the image would be read as {after.format}, not as {before.format}"]
-    return format_of(before).prove(before, after, edits, first, second, agreed, reread=reread)
+def prove(change: Change[Image]) -> list[str]:
+    """Return the reasons why the edits must not be written (:meth:`smfix.formats.base.ImageFormat.prove`)."""
+    if change.before.format != change.after.format:
+        return [f"the image would be read as {change.after.format}, not as {change.before.format}"]
+    return format_of(change.before).prove(change)
 
 
 def reachable(before: Image, after: Image, edits: Sequence[Edit]) -> tuple[Placed, ...]:

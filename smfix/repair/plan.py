@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from smfix.formats.base import Image
+from smfix.formats.base import Change, Image
 from smfix.formats.problem import Context, Problem
 from smfix.formats.registry import diagnose, inspect, prove, reachable, row, rows
 from smfix.repair.overlay import Overlay, Recorder, merged
@@ -109,7 +109,7 @@ def plan(view: ByteView, context: Context, consent: frozenset[str] = frozenset()
         refusal = _no_fix(draft, [f for f in diagnosis.findings if f.severity is Severity.ERROR])
     agreed_blocks = frozenset(f.facts["block"] for f in draft.fixes if f.facts.get("entry") is not None)
     reread = any(problem.rereads for problem in _rows_of(draft.fixes))
-    broken = prove(image, draft.image, draft.edits, diagnosis, draft.diagnosis, agreed_blocks, reread=reread)
+    broken = prove(Change(image, draft.image, draft.edits, diagnosis, draft.diagnosis, agreed_blocks, reread))
     _log.info(
         "plan: %d edits for %s, refused: %s",
         len(draft.edits),

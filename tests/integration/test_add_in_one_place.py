@@ -5,13 +5,13 @@ Each toy is registered by one line of its fixture; check, scan, explain, repair 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
 from smfix.formats import registry
-from smfix.formats.base import ExternalCheck, ParentLink, RawStructure, Shown
+from smfix.formats.base import Change, ExternalCheck, NewImage, ParentLink, RawStructure, Shown
 from smfix.formats.diagram import Diagram, Part, Piece
 from smfix.formats.problem import ERROR, SAFE, Context, Detection, Problem, found
 from smfix.formats.vhd import structs
@@ -61,6 +61,7 @@ TOY_ROW = Problem(
 @pytest.fixture
 def toy_disk(world, monkeypatch):
     monkeypatch.setattr(vhd_registry, "PROBLEMS", (*vhd_registry.PROBLEMS, TOY_ROW))
+    monkeypatch.setattr(vhd_registry, "_asked", vhd_registry._asked.__wrapped__)  # it remembers the rows
     raw = world.image()
     footer = replace(structs.parse_footer(raw[:512]), creator_os=TOY_SYSTEM).sealed().encode()
     return world.put(footer + raw[512:-512] + footer), raw
@@ -167,19 +168,8 @@ class ToyFormat:
         findings = tuple(found(row, seen) for row in self.rows for seen in row.detect(image, context))
         return Diagnosis(Verdict.INVALID if findings else Verdict.VALID, findings)
 
-    def prove(
-        self,
-        before: ToyImage,
-        after: ToyImage,
-        edits: tuple[Edit, ...],
-        first: Diagnosis,
-        second: Diagnosis,
-        agreed: frozenset[int],
-        *,
-        reread: bool,
-    ) -> list[str]:
-        assert after.format == before.format
-        return [f"{one} is the guest's" for one in edits if not isinstance(one, Write) or one.extent.end > 512]
+    def prove(self, change: Change[ToyImage]) -> list[str]:
+        return [f"{one} is the guest's" for one in change.edits if not isinstance(one, Write) or one.extent.end > 512]
 
     def reachable(self, before: ToyImage, after: ToyImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
         return ()
@@ -208,17 +198,8 @@ class ToyFormat:
     def read_guest(self, image: ToyImage, extent: Extent) -> dict[int, bytes]:
         raise NotImplementedError
 
-    def build(
-        self,
-        size: int,
-        uuid: bytes,
-        sectors: Mapping[int, bytes],
-        *,
-        parent: ParentLink | None,
-        timestamp: int,
-        hidden: bool,
-    ) -> bytes:
-        return (MAGIC + uuid + b"\1").ljust(512, b"\0") + bytes(size)
+    def build(self, new: NewImage) -> bytes:
+        return (MAGIC + new.uuid + b"\1").ljust(512, b"\0") + bytes(new.size)
 
 
 @pytest.fixture
@@ -230,7 +211,7 @@ def toy_format(monkeypatch) -> ToyFormat:
 
 def test_a_format_is_one_package(world, toy_format):
     path = world.sr / f"{BASE}.toy"
-    sound = toy_format.build(4096, bytes(range(16)), {}, parent=None, timestamp=0, hidden=False)
+    sound = toy_format.build(NewImage(4096, bytes(range(16)), {}))
     path.write_bytes(sound)
     vhd = world.put(world.image())
     assert "valid" in world.run("check", path).out

@@ -5,9 +5,9 @@ Modules that only a few commands need are imported when they are called: a run t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from smfix.formats.base import ExternalCheck, ParentLink, RawStructure, Shown
+from smfix.formats.base import Change, ExternalCheck, NewImage, ParentLink, RawStructure, Shown
 from smfix.formats.diagram import Diagram
 from smfix.formats.problem import Context, Problem
 from smfix.formats.vhd import structs
@@ -41,21 +41,13 @@ class VhdFormat:
         """Return every finding and the verdict."""
         return registry.diagnose(image, context)
 
-    def prove(
-        self,
-        before: VhdImage,
-        after: VhdImage,
-        edits: tuple[Edit, ...],
-        first: Diagnosis,
-        second: Diagnosis,
-        agreed: frozenset[int],
-        *,
-        reread: bool,
-    ) -> list[str]:
-        """Return the reasons against `edits`."""
+    def prove(self, change: Change[VhdImage]) -> list[str]:
+        """Return the reasons against the edits."""
         from smfix.formats.vhd.proof import violations
 
-        return violations(before, after, edits, first, second, agreed, reread=reread)
+        return violations(
+            change.before, change.after, change.edits, change.first, change.second, change.agreed, reread=change.reread
+        )
 
     def reachable(self, before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
         """Return the places that `edits` give the guest."""
@@ -114,25 +106,17 @@ class VhdFormat:
 
         return read_guest(image, extent)
 
-    def build(
-        self,
-        size: int,
-        uuid: bytes,
-        sectors: Mapping[int, bytes],
-        *,
-        parent: ParentLink | None,
-        timestamp: int,
-        hidden: bool,
-    ) -> bytes:
+    def build(self, new: NewImage) -> bytes:
         """Make a dynamic or differencing disk, as libvhd and tapdisk lay it out."""
         from smfix.formats.vhd import build
 
         blocks: dict[int, dict[int, bytes]] = {}
-        for number, data in sectors.items():
+        for number, data in new.sectors.items():
             block, index = divmod(number, structs.BLOCK_SIZE // SECTOR)
             blocks.setdefault(block, {})[index] = data
-        above = None if parent is None else build.ParentRef(parent.uuid, parent.name or "", timestamp)
-        return build.sparse(size, uuid, blocks, parent=above, timestamp=timestamp, hidden=int(hidden)).to_bytes()
+        above = None if new.parent is None else build.ParentRef(new.parent.uuid, new.parent.name or "", new.timestamp)
+        made = build.sparse(new.size, new.uuid, blocks, parent=above, timestamp=new.timestamp, hidden=int(new.hidden))
+        return made.to_bytes()
 
     def diagram(self, image: VhdImage) -> Diagram:
         """Return the layout of the file."""

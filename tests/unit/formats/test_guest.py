@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from images import MIB, UUID, base, put, seen
+from smfix.formats.base import NewImage
 from smfix.formats.vhd import build
 from smfix.formats.vhd.format import VHD
 from smfix.values import SECTOR, Extent
@@ -16,7 +17,7 @@ def sector(number: int) -> bytes:
 
 def test_a_sparse_disk_gives_back_what_was_written_and_nothing_else():
     written = {number: sector(number) for number in (4096 * 2 + 7, 0, 5, 4095, *range(4096 * 3, 4096 * 4))}
-    raw = VHD.build(8 * MIB, UUID, written, parent=None, timestamp=0, hidden=False)
+    raw = VHD.build(NewImage(8 * MIB, UUID, written))
     image = seen(raw)
     assert VHD.read_guest(image, Extent(0, 8 * MIB)) == {number * SECTOR: data for number, data in written.items()}
     assert image.full(3)
