@@ -195,7 +195,9 @@ def _at_path(path: str) -> Found:
 
 def _all_in(folder: str) -> tuple[Found, ...]:
     """Every VHD of a folder, by name; links and odd kinds too, so that they are refused aloud."""
-    names = sorted(name for name in _names(folder) if name.endswith(".vhd"))
+    from smfix.formats.registry import suffixes  # imported here: most runs resolve no folder
+
+    names = sorted(name for name in _names(folder) if name.endswith(suffixes()))
     if not names:
         raise Unreadable(f"{folder} holds no VHD (no file named *.vhd)")
     below = os.path.join(folder, "")
