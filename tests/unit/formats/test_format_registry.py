@@ -63,3 +63,14 @@ def test_the_parent_is_read_from_a_sound_header_only():
     assert VHD.parent_link(MemoryImage(put(child(), 512, b"x"))) is None
     astray = replace(structs.parse_footer(child()[:512]), data_offset=1 << 40).sealed().encode()
     assert VHD.parent_link(MemoryImage(put(child(), 0, astray))) is None
+
+
+def test_a_disk_with_other_blocks_is_a_rival_and_a_copy_is_none():
+    assert VHD.is_rival(seen(base()), seen(child()))
+    assert not VHD.is_rival(seen(base()), seen(base()))
+
+
+def test_the_footers_and_the_layout():
+    image = seen(base())
+    assert [one.is_sound for one in VHD.structures(image)] == [True, True]
+    assert VHD.diagram(image).size == image.size
