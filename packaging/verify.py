@@ -243,7 +243,7 @@ def scans(root: Chroot) -> str:
     folder = root.folder / "many" / SR
     folder.mkdir(parents=True)
     sound = next(disk for disk in DISKS if not disk.held)
-    made = sound.made().to_bytes()
+    made = sound.made()
     for number in range(300):
         (folder / f"00000000-0000-4000-8000-{number:012d}.vhd").write_bytes(made)
     code, out, err = root.run("scan", SR, "--sr-mount", "/many", "--json")

@@ -15,6 +15,13 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 SECTOR = 512
 T = TypeVar("T")
 
+
+def uuid_text(raw: bytes) -> str:
+    """16 bytes as a lower-case UUID with dashes."""
+    digits = raw.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 # --------------------------------------------------------------------------- bytes
 
 
@@ -110,11 +117,12 @@ class Finding(NamedTuple):
     disposition: Disposition
     lossy: bool = False
     facts: Mapping[str, Any] = _NO_FACTS
+    may_remain: bool = False
 
     @property
     def is_damage(self) -> bool:
-        """An error in VHD1xx-4xx: it must not remain when a plan is applied."""
-        return self.severity is Severity.ERROR and self.code[3] in "1234"
+        """An error of this image that must not remain when a plan is applied."""
+        return self.severity is Severity.ERROR and not self.may_remain
 
 
 class Diagnosis(NamedTuple):

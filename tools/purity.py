@@ -64,7 +64,6 @@ ACTS = (
     "smfix.xapi.transport",
     "smfix.fleet.sorted_store",
     "smfix.fleet.load",
-    "smfix.formats.vhd.external_check",
     "smfix.report.html",
     "smfix.repair.apply",
     "smfix.repair.journal_store",

@@ -9,7 +9,7 @@ import typer
 from smfix.cli.console import emit, guarded, say, width
 from smfix.cli.options import AsJson, SrMount, Storage, Target
 from smfix.cli.prompt import run_options_of
-from smfix.formats.vhd import metadata
+from smfix.formats.registry import format_of
 from smfix.report import diagram, jsondoc
 from smfix.report.hexdump import hexdump
 from smfix.usecases import from_log
@@ -27,14 +27,14 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Print an image's metadata in the layout of `vhd-util read -p`."""
-    path, image, seen = from_log.show(target, run_options_of(Storage(sr_mount)))
+    path, image, shown = from_log.show(target, run_options_of(Storage(sr_mount)))
     if as_json or not (hex_dump or file_layout):
-        for note in metadata.notes(image, seen):
+        for note in shown.notes:
             say(f"smfix: {note}")
-        emit(jsondoc.dumps(jsondoc.show(path, image)) if as_json else metadata.metadata(seen, path))
+        emit(jsondoc.dumps(jsondoc.show(path, shown)) if as_json else shown.text)
         return 0
-    parts = [diagram.text(diagram.diagram(image), path, width()) + "\n"] if file_layout else []
+    parts = [diagram.text(format_of(image).diagram(image), path, width()) + "\n"] if file_layout else []
     if hex_dump:
-        parts += [f"{title}\n{hexdump(raw, offset)}" for title, offset, raw in metadata.footers(image)]
+        parts += [f"{one.title}:\n{hexdump(one.raw, one.offset)}" for one in format_of(image).structures(image)]
     emit("\n".join(parts))
     return 0

@@ -9,19 +9,22 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from smfix.formats.vhd import build
-from smfix.formats.vhd.image import MARK
-from smfix.formats.vhd.structs import BLOCK_SIZE
+from smfix.formats.base import NewImage, ParentLink
+from smfix.formats.registry import FORMATS
 from smfix.values import SECTOR, Reason, Status
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
 GUEST_SIZE = 16 << 20
 MADE = 757_382_400
 """When the images were made: 2024-01-01, in seconds since 2000."""
+FORMAT = FORMATS["vhd"]
+BLOCK_SIZE = 2 << 20
 _SECTORS = BLOCK_SIZE // SECTOR
+_MARK = b"\xc7" * SECTOR
+"""tapdisk fills the last sector with it when a VM resumes."""
 _TEXT = "Interfaces, Version=1.0.500.0, Culture=neutral, PublicKeyToken=b03f5f7f11d50a3a".encode("utf-16-le")
 
-Damage = Callable[[bytes, build.Made], bytes]
+Damage = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,55 +62,54 @@ class Disk:
         seed = f"{self.vdi} {block} {index}".encode()
         return hashlib.blake2b(seed, digest_size=64).digest() * (SECTOR // 64)
 
-    def guest_data(self) -> dict[int, dict[int, bytes]]:
-        """Return everything that the guest wrote: block -> sector -> bytes."""
+    def guest_data(self) -> dict[int, bytes]:
+        """Return everything that the guest wrote: sector -> bytes."""
         return {
-            block: {index: self.guest_sector(block, index) for index in sectors}
+            block * _SECTORS + index: self.guest_sector(block, index)
             for block, sectors in self.blocks.items()
+            for index in sectors
         }
 
-    def made(self) -> build.Made:
+    def made(self) -> bytes:
         """Make the sound image."""
         above = None
         if self.parent is not None:
             parent = next(disk for disk in DISKS if disk.vdi == self.parent)
-            above = build.ParentRef(parent.uuid, parent.name, MADE)
-        return build.sparse(
-            GUEST_SIZE, self.uuid, self.guest_data(), parent=above, timestamp=MADE, hidden=int(self.hidden)
-        )
+            above = ParentLink(parent.uuid, parent.name)
+        return FORMAT.build(NewImage(GUEST_SIZE, self.uuid, self.guest_data(), above, MADE, self.hidden))
 
 
 # --------------------------------------------------------------------------- the damage
 
 
-def _guest_text(raw: bytes, _: build.Made) -> bytes:
+def _guest_text(raw: bytes) -> bytes:
     """A coalesce overwrote the footer with guest data, and was killed."""
     return raw[:-SECTOR] + (_TEXT * 8)[:SECTOR]
 
 
-def _odd_length(raw: bytes, _: build.Made) -> bytes:
+def _odd_length(raw: bytes) -> bytes:
     return raw[:-SECTOR] + bytes(300)
 
 
-def _preallocated(raw: bytes, _: build.Made) -> bytes:
+def _preallocated(raw: bytes) -> bytes:
     return raw[:-SECTOR] + bytes(10 << 20)
 
 
-def _cut_in_block(raw: bytes, made: build.Made) -> bytes:
+def _cut_in_block(raw: bytes) -> bytes:
     """The storage ran full in the middle of the last block, after everything that the guest wrote there."""
-    return raw[: max(made.places.values()) + SECTOR + BLOCK_SIZE // 2]
+    return raw[: -SECTOR - BLOCK_SIZE // 2]
 
 
-def _backup_destroyed(raw: bytes, _: build.Made) -> bytes:
+def _backup_destroyed(raw: bytes) -> bytes:
     return b"\0" * SECTOR + raw[SECTOR:]
 
 
-def _marked(raw: bytes, _: build.Made) -> bytes:
+def _marked(raw: bytes) -> bytes:
     """Replace the footer by the mark that tapdisk writes when a VM resumes."""
-    return raw[:-SECTOR] + MARK
+    return raw[:-SECTOR] + _MARK
 
 
-def _none(raw: bytes, _: build.Made) -> bytes:
+def _none(raw: bytes) -> bytes:
     return raw
 
 

@@ -16,19 +16,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from smfix.demo.disks import DISKS, GUEST_SIZE, SR, Disk
-from smfix.demo.traffic import smlog
+from smfix.demo.disks import BLOCK_SIZE, DISKS, FORMAT, GUEST_SIZE, SR, Disk
+from smfix.demo.traffic import logged_path, smlog
 from smfix.errors import Unreadable, UsageError, WriteFailed
-from smfix.formats.vhd import external_check, structs
-from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.libvhd import Opened, opened
-from smfix.formats.vhd.structs import BLOCK_SIZE
+from smfix.formats.base import Image
 from smfix.host import atomic_file
 from smfix.host.image_file import OpenImage, open_image
 from smfix.report import journals, text
 from smfix.report.escape import command, printable
 from smfix.report.layout import INDENT, counted, wrapped
-from smfix.usecases import from_log
+from smfix.usecases import external_check, from_log
 from smfix.usecases.run_options import RunOptions
 from smfix.values import Backing, Exit, Extent, Outcome, Refusal, Status, Target, TreatedIncident, Verdict
 
@@ -158,18 +155,17 @@ def _scene(stage: Stage, title: str) -> None:
 
 def build(stage: Stage) -> None:
     """Make the SR, its disks as their damage left them, and the log. Raises OSError."""
-    shown: dict[str, Opened] = {}
+    dumps: dict[str, str] = {}
     for disk in DISKS:
-        made = disk.made()
-        damaged = disk.damage(made.to_bytes(), made)
+        damaged = disk.damage(disk.made())
         stage.before[disk.vdi] = damaged
         os.makedirs(os.path.dirname(stage.path(disk)), exist_ok=True)
         _write_sparse(stage.path(disk), damaged)
         with _opened(stage.path(disk)) as image:
-            shown[disk.vdi] = opened(image)
+            dumps[disk.vdi] = FORMAT.show(FORMAT.inspect(image), image, logged_path(disk)).text
         # Another time than now, so that a write would show.
         os.utime(stage.path(disk), ns=(10**18, 10**18))
-    log = smlog(shown, datetime.now(UTC).astimezone())
+    log = smlog(dumps, datetime.now(UTC).astimezone())
     atomic_file.replace(stage.log, log.encode("ascii"), _LOG)
     stage.say(f"   {stage.log}: {log.count(chr(10)):,} lines\n")
 
@@ -228,7 +224,7 @@ def _prove(stage: Stage, incidents: tuple[TreatedIncident, ...]) -> None:
 
 def _expected_path(stage: Stage, disk: Disk) -> str:
     """A copy in a tmp folder is not looked for: the log's own path stays."""
-    return f"/var/run/sr-mount/{SR}/{disk.name}" if disk.folder else stage.path(disk)
+    return logged_path(disk) if disk.folder else stage.path(disk)
 
 
 def _prove_disk(stage: Stage, disk: Disk, outcome: Outcome | None) -> None:
@@ -245,7 +241,7 @@ def _prove_disk(stage: Stage, disk: Disk, outcome: Outcome | None) -> None:
     stage.claim(f"{name} reads as its guest wrote it, all {counted(size, 'byte')} of the disk", holds=same)
     stage.claim(f"{name} was not shortened", holds=len(now) >= len(stage.before[disk.vdi]))
     (checked,) = from_log.check([stage.path(disk)], stage.run_options(None))
-    complaint = external_check.complaint(stage.path(disk))
+    complaint = external_check.complaint(FORMAT.external_check(stage.path(disk)))
     both = " (vhd-util agrees)" if shutil.which("vhd-util") else ""
     stage.claim(f"{name} is a valid VHD again{both}", holds=checked.verdict is Verdict.VALID and not complaint)
 
@@ -253,31 +249,25 @@ def _prove_disk(stage: Stage, disk: Disk, outcome: Outcome | None) -> None:
 def guest_data_is_right(stage: Stage, disk: Disk) -> tuple[bool, int]:
     """Return whether the whole virtual disk reads as the guest wrote it, and its size in bytes.
 
-    Read as tapdisk reads: a set batmap bit means the whole block, else the sector bitmap decides,
-    and what an image does not hold is its parent's.
+    A sector that an image does not hold is its parent's.
     """
     line = [disk]
     while line[-1].parent is not None:
         line.append(next(other for other in DISKS if other.vdi == line[-1].parent))
     with ExitStack() as stack:
-        images = [inspect(stack.enter_context(_opened(stage.path(each)))) for each in line]
+        images = [FORMAT.inspect(stack.enter_context(_opened(stage.path(each)))) for each in line]
         blocks = range(GUEST_SIZE // BLOCK_SIZE)
         return all(_read(images, block) == _written(line, block) for block in blocks), GUEST_SIZE
 
 
-def _read(images: list[VhdImage], block: int) -> bytes:
+def _read(images: list[Image], block: int) -> bytes:
     """Read one block of the guest disk through the chain."""
+    where = Extent(block * BLOCK_SIZE, BLOCK_SIZE)
     data = bytearray(BLOCK_SIZE)
-    for image in reversed(images):  # the leaf last: what it holds wins
-        header, bat = image.geometry, getattr(image.bat, "value", None)
-        at = None if header is None or bat is None else bat.offset(block)
-        if header is None or at is None:
-            continue
-        raw = image.view.read(Extent(at + header.bitmap_size, BLOCK_SIZE))
-        bits = image.bitmap(header, at)
-        for index in range(BLOCK_SIZE // 512):
-            if image.full(block) or structs.bit(bits, index):
-                data[index * 512 : index * 512 + 512] = raw[index * 512 : index * 512 + 512]
+    for image in reversed(images):  # the leaf last, because its sectors replace its parent's
+        for offset, sector in FORMAT.read_guest(image, where).items():
+            at = offset - where.offset
+            data[at : at + len(sector)] = sector
     return bytes(data)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from smfix.demo.disks import DISKS, SR, Disk
-from smfix.formats.vhd.libvhd import Opened
-from smfix.formats.vhd.metadata import metadata
 
 LINES = 4000
 HOST = "xcp-host-1"
@@ -20,14 +18,19 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _STARS = "*" * 23
 
 
-def smlog(images: dict[str, Opened], end: datetime) -> str:
-    """Return the whole log, its last line at `end`. `images`: the damaged images by VDI, for the dumps.
+def logged_path(disk: Disk) -> str:
+    """Return the disk's path as the storage manager logs it."""
+    return f"{_MOUNT}/{SR}/{disk.name}"
+
+
+def smlog(dumps: dict[str, str], end: datetime) -> str:
+    """Return the whole log, its last line at `end`. `dumps`: the metadata of the damaged images by VDI.
 
     Every disk of the table is reported, the chain's leaf before its parent, the first of them twice.
     """
     noise = random.Random(SR)  # noqa: S311 - the same log each time, and no secret
-    runs = [_reported(disk, images[disk.vdi], 20000 + 37 * number) for number, disk in enumerate(DISKS)]
-    runs.append(_reported(DISKS[1], images[DISKS[1].vdi], 21999))
+    runs = [_reported(disk, dumps[disk.vdi], 20000 + 37 * number) for number, disk in enumerate(DISKS)]
+    runs.append(_reported(DISKS[1], dumps[DISKS[1].vdi], 21999))
     starts = {LINES * (number + 1) // (len(runs) + 1): run for number, run in enumerate(runs)}
     lines: list[tuple[str, int, str]] = []
     open_runs: list[Iterator[tuple[str, int, str]]] = []
@@ -45,11 +48,11 @@ def smlog(images: dict[str, Opened], end: datetime) -> str:
     )
 
 
-def _reported(disk: Disk, image: Opened, pid: int) -> list[tuple[str, int, str]]:
+def _reported(disk: Disk, dump: str, pid: int) -> list[tuple[str, int, str]]:
     """Return the lines of a GC run that finds the disk corrupted and skips it."""
-    path = f"{_MOUNT}/{SR}/{disk.name}"
+    path = logged_path(disk)
     mark = "*" if disk.hidden else ""
-    output = f"{disk.says}\n{path} appears invalid; dumping metadata\n{metadata(image, path)}"
+    output = f"{disk.says}\n{path} appears invalid; dumping metadata\n{dump}"
     failed = f"FAILED in util.pread: (rc 22) stdout: '{output}', stderr: ''"
     check = f"['/usr/bin/vhd-util', 'check', '--debug', '-n', '{path}']"
     banner = f"         {_STARS}"

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from smfix.fleet.merge import LEFT, OTHER, REPAIRED, SOUND, Disk, FleetPicture, Host, Repository, Sum
-from smfix.formats.vhd.problems.registry import row as problem
+from smfix.formats.registry import row as problem
 from smfix.report.jsondoc import Rows, picked, plain
 from smfix.report.layout import LABEL, clipped, counted, moment, row, verbatim, wrapped
 from smfix.report.page_model import Table

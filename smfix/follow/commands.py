@@ -27,7 +27,7 @@ from smfix.follow.loop import METRICS, Follower, FollowQuestion, document
 from smfix.follow.policy import Policy
 from smfix.follow.state import FollowerState, StateDamaged, TrackedIncident
 from smfix.follow.state_store import StateFile, read_state, state_files
-from smfix.formats.vhd.problems.registry import PROBLEMS
+from smfix.formats.registry import rows
 from smfix.host import atomic_file, kernel_path
 from smfix.report import follow_report
 from smfix.smlog.inputs.tail import Tail
@@ -83,7 +83,7 @@ def read_policy(path: str) -> Policy:
             text = file.read(_MOST_POLICY + 1).decode("utf-8", "replace")
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error
-    read = policy.read(text, (problem.code for problem in PROBLEMS), incident_state.EVENTS)
+    read = policy.read(text, (problem.code for problem in rows()), incident_state.EVENTS)
     if isinstance(read, Policy):
         return read
     raise UsageError("\n".join(f"{path}: {mistake}" for mistake in read))

@@ -1,7 +1,7 @@
 """The only module that writes to an image: a plan through its journal, and a journal back.
 
 Theory. At every instant there is either no journal and an untouched image, or a durable journal
-that knows the old and the new bytes of everything that is written. Whoever dies here leaves an
+that knows the old and the new bytes of everything that is written. A process that dies here leaves an
 image each sector of which is old or new; ``smfix.repair.recovery`` decides what becomes of it. The host's locks are
 held from the last look at the image to the last byte, for milliseconds; our own lock on the image
 is held to the end of the verification.
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from smfix import __version__
 from smfix.errors import SmfixError, WriteFailed
-from smfix.formats.vhd.problems.registry import row
+from smfix.formats.registry import row
 from smfix.host.image_file import OpenImage
 from smfix.host.statx import Lineage
 from smfix.repair import journal_store
@@ -34,13 +34,13 @@ _JOURNAL_PROSE = 64 << 10
 
 
 class Guard(Protocol):
-    """What the host says about one image: who may write it, and when."""
+    """The host's rules for one image: who may write it, and when."""
 
     def own_lock(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
-        """Exclude every other smfix from `image`; a Refusal (locked) where one has it."""
+        """Exclude every other smfix from `image`; a Refusal (locked) if one has it."""
 
     def host_locks(self, image: OpenImage) -> AbstractContextManager[Refusal | None]:
-        """The host's own locks, in its order, after bounded waits; a Refusal where they are busy."""
+        """The host's own locks, in its order, after bounded waits; a Refusal if they are busy."""
 
     def objection(self, image: OpenImage) -> Refusal | None:
         """Why `image` must not be written **now**: in use, no longer hidden, no longer at its path.
@@ -51,7 +51,7 @@ class Guard(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RepairContext:
-    """What a repair or an undo works with: where journals lie, who guards, how to undo.
+    """The host's side of a repair or an undo: the folder of journals, the guard, the undo command.
 
     `undo_command` makes the complete command that puts a journal's image back.
     """
@@ -66,7 +66,7 @@ class Verification:
     """How a repaired image is judged.
 
     `diagnose` inspects and diagnoses a fresh open. `external` returns the complaint of another
-    tool about the image, or None where it has none or there is no such tool.
+    tool about the image, or None if it has none or is not installed.
     """
 
     diagnose: Callable[[ByteView], Sequence[Finding]]
@@ -88,8 +88,8 @@ def apply(
     `sr_root` is the SR's folder the image was opened below, `command` what the operator typed; the
     journal keeps both. `below` are unfinished journals that recovery left: they are superseded once this
     repair is verified. The outcome is `repaired` or `partly-repaired`; `refused` (locked, in-use,
-    stale, ...) where nothing was written; `rolled-back` where the result did not verify; `failed`
-    where the storage did. Its findings are left to the caller, who has the diagnosis.
+    stale, ...) if nothing was written; `rolled-back` if the result did not verify; `failed`
+    if the storage failed. Its findings are left to the caller, who has the diagnosis.
 
     Raises ValueError for a plan that must not be applied. Whatever else is raised (Ctrl-C), the
     image has been put back first, or its journal stays unfinished.
@@ -118,7 +118,7 @@ def apply(
 def no_room(image: OpenImage, plan: RepairPlan, folder: str) -> str | None:
     """Why there is no space for `plan` (in the image's file system, or for its journal), or None.
 
-    Raises :class:`smfix.errors.Unreadable` where nobody can tell.
+    Raises :class:`smfix.errors.Unreadable` if the free space cannot be read.
     """
     size = image.size
     ends = (edit.size if isinstance(edit, Resize) else edit.extent.end for edit in plan.edits)
@@ -140,7 +140,7 @@ def restore(image: OpenImage, journal: Journal, *, shorten: bool = True) -> bool
 
     Without `shorten` the image keeps its length, and the bytes after the old end stay as they are.
 
-    The caller has seen by :func:`smfix.repair.image_state.image_state` that nobody else wrote there.
+    The caller has seen by :func:`smfix.repair.image_state.image_state` that no other program wrote there.
     Raises :class:`smfix.errors.WriteFailed` or :class:`smfix.errors.Unreadable`; then each sector
     holds its old or its new bytes, and it can be tried again.
     """
@@ -177,7 +177,7 @@ def _write(
     command: tuple[str, ...],
     below: frozenset[str],
 ) -> _Written | Outcome:
-    """Steps 3 to 6 of a repair; an Outcome where it ends here."""
+    """Steps 3 to 6 of a repair; an Outcome if the repair ends here."""
     # This reads up to 64 MiB, so it is done before the host's locks are held.
     reach = reach_of(image, plan.reachable, record(plan.edits, image)[0])
     with repair_context.guard.host_locks(image) as busy:
@@ -318,7 +318,7 @@ def _judge(
 
 
 def _verify(plan: RepairPlan, image: OpenImage, verification: Verification) -> tuple[tuple[Finding, ...], str | None]:
-    """What a fresh open shows, and why it is not good enough (None: it is)."""
+    """Diagnose a fresh open; the second value says why the result is not good enough (None: it is)."""
     fresh = image.reopen()
     if isinstance(fresh, Refusal):
         return (), fresh.message
@@ -368,7 +368,7 @@ def _roll_back(
     why: str,
     status: Status,
 ) -> Outcome:
-    """Put the image back under locks that are held; `status` where that succeeds."""
+    """Put the image back under locks that are held; `status` if that succeeds."""
     try:
         if image_state(image, entry.journal) is ImageState.ELSEWHERE:
             return _stuck(plan, entry, repair_context, f"{why}; something else has written to it since")

@@ -1,6 +1,6 @@
-"""How an image stands to a journal: still as before, as the repair left it, between, or neither.
+"""Compare an image with a journal: still as before, as the repair left it, between, or neither.
 
-Pure. The answer is the licence to write: what is `ELSEWHERE` has been written by somebody else
+Pure. The answer is the licence to write: an image in state `ELSEWHERE` was written by another program
 since, and putting old bytes into it would destroy what they wrote.
 """
 
@@ -87,7 +87,7 @@ def _is_mixture(there: bytes, change: Change) -> bool:
     start = 0
     while start < len(change.after):
         end = min(len(change.after), start + SECTOR - (change.offset + start) % SECTOR)
-        # One sector can hold both: the last bytes of the old file, and the first behind its end.
+        # One sector can hold both: the last bytes of the old file, and the first after its end.
         inside = min(end, max(start, len(change.before)))
         if there[start:inside] not in (change.before[start:inside], change.after[start:inside]):
             return False
@@ -99,7 +99,7 @@ def _is_mixture(there: bytes, change: Change) -> bool:
 
 
 def _is_nul(view: ByteView, gap: Extent) -> bool:
-    """True when what exists of `gap` reads as NUL: nobody has written there since."""
+    """True if the existing part of `gap` reads as NUL, so that nothing was written there since."""
     for offset in range(gap.offset, min(gap.end, view.size), _PIECE):
         if any(view.read(Extent(offset, min(_PIECE, gap.end - offset)))):
             return False

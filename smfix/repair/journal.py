@@ -71,7 +71,7 @@ class JournalState(Enum):
 class Change:
     """`after` takes the place of `before` at `offset` (bytes).
 
-    `before` is shorter than `after` by what lay beyond the old end of the file: that was absent.
+    `before` is shorter than `after` by the bytes after the old end of the file, which did not exist.
     """
 
     offset: int
@@ -89,7 +89,7 @@ Step = Change | Resize
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the repair made readable for the guest, as it was before the repair wrote.
+    """The bytes that the repair made readable for the guest, as they were before the repair wrote.
 
     `total` bytes of the file, less what the repair writes itself; `guest` are runs of the guest's disk (bytes), for
     people. `digest` is over the bytes of `extents` (:func:`smfix.repair.reach_digest.digest_of`); None: they are too
@@ -117,7 +117,7 @@ class Journal:
 
     Sizes in bytes. `device` and `inode` are those of the file or of the device node, `rdev` the
     number of the device itself (None: a file). `steps` never overlap, never shrink the image, and
-    change at least one byte: else before and after could not be told apart.
+    change at least one byte: else before and after could not be distinguished.
     `fixes` are (code, message) of the findings cleared, `lost` guest extents that are gone.
     `birth` and `generation` are the file's (:class:`smfix.host.statx.Lineage`), `uuids` those of the footers that
     were sound before or are after, `reach` is what the repair makes readable; None and empty: not known, as in a
@@ -192,7 +192,7 @@ class Journal:
 
     @property
     def gaps(self) -> tuple[Extent, ...]:
-        """What the repair added to the file without writing there: it reads as NUL."""
+        """The bytes that the repair added to the file without writing them: they read as NUL."""
         found = []
         at = self.old_size
         for extent in sorted(change.extent for change in self.changes):
@@ -248,7 +248,7 @@ def _over(earlier: Write, later: Write) -> Write:
 
 
 def _outside(write: Write, taken: Extent) -> list[Write]:
-    """What of `write` lies before and behind `taken`."""
+    """The parts of `write` before and after `taken`."""
     if not write.extent.overlaps(taken):
         return [write]
     before = write.data[: max(0, taken.offset - write.offset)]
@@ -260,7 +260,7 @@ def _outside(write: Write, taken: Extent) -> list[Write]:
 def record(edits: Sequence[Edit], view: ByteView) -> tuple[tuple[Step, ...], int]:
     """The steps of `edits` with what they replace in `view`, and the size they lead to (bytes).
 
-    What is there already is no step: nothing is written to a disk without need.
+    Bytes that are there already make no step: nothing is written to a disk without need.
 
     Raises :class:`smfix.errors.Unreadable` when the storage fails.
     """
@@ -281,7 +281,7 @@ def record(edits: Sequence[Edit], view: ByteView) -> tuple[tuple[Step, ...], int
 
 
 def cleared(findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
-    """What a journal keeps of the findings a repair clears."""
+    """The part of the cleared findings that a journal keeps."""
     return tuple((finding.code, finding.message) for finding in findings)
 
 

@@ -1,6 +1,6 @@
 """Which undo journals may go, and which stay whatever their age. Pure.
 
-A repair is undone only while the disk is what that repair left. So where a disk was repaired twice, the way
+A repair is undone only while the disk is as that repair left it. So if a disk was repaired twice, the way
 back to its first state leads through the later journal: while that one stays, the earlier one stays too. What
 was put back already, or never will be, may go.
 """
@@ -37,7 +37,7 @@ def retention_reasons(journals: Sequence[Kept], before: datetime) -> list[Retent
     """Why each of `journals` (all there are) stays; None: it is older than `before` and may go.
 
     Which of two repairs of a disk came first is not asked: ids of one second have no order, and clocks are set
-    back. So every repair of a disk stays while one of them does. What cannot be read is never thrown away: it
+    back. So every repair of a disk stays while one of them does. A journal that cannot be read is never deleted: it
     may be a later smfix's, and then even which disk it is of is unknown, so that no repair is given up.
     """
     reasons = [_reason(one, before) for one in journals]
@@ -65,7 +65,7 @@ def _reason(one: Kept, before: datetime) -> RetentionReason | None:
 
 
 def _names(journal: Journal) -> set[Hashable]:
-    """What the journal's image is known by (:func:`smfix.repair.apply.is_same_image`); one in common is enough here."""
+    """The names and numbers of the journal's image (:func:`smfix.repair.apply.is_same_image`); one match is enough."""
     target = journal.target
     names: set[Hashable] = {("path", target.path)}
     if journal.rdev is None:

@@ -1,4 +1,4 @@
-"""Where undo journals lie: made durable whole, read bounded, their state changed by one rename.
+"""The folder of undo journals: each is made durable as a whole, and one rename changes its state.
 
 A folder of mode 0700 with files of mode 0600, named ``<id>.<mark>`` (:class:`~.journal.Mark`).
 :mod:`smfix.host.atomic_file` makes a journal durable as ``<id>.unfinished``; then, and only then, may its image be
@@ -73,9 +73,9 @@ def open_journals(folder: str) -> tuple[JournalEntry | DamagedEntry, ...]:
 def load(folder: str, prefix: str) -> JournalEntry:
     """The journal whose id begins with `prefix`.
 
-    Raises :class:`smfix.errors.UsageError` where none or several do,
-    :class:`smfix.errors.JournalDamaged` where it does not verify, and
-    :class:`smfix.errors.Unreadable` where it cannot be read.
+    Raises :class:`smfix.errors.UsageError` if none or several do,
+    :class:`smfix.errors.JournalDamaged` if it does not verify, and
+    :class:`smfix.errors.Unreadable` if it cannot be read.
     """
     found = [name for name in _names(folder) if prefix and name[0].startswith(prefix)]
     if not found:
@@ -159,7 +159,7 @@ def forget(entry: JournalEntry) -> None:
     """Remove a journal, durably, if it still has the state that `entry` says; then the time kept beside it.
 
     An undo that begins meanwhile renames it first, and then it is not removed. Raises
-    :class:`smfix.errors.WriteFailed` where it is still there, or is no longer what it was.
+    :class:`smfix.errors.WriteFailed` if it is still there, or is no longer what it was.
     """
     with _folder(os.path.dirname(entry.path), WriteFailed) as at, _failing(WriteFailed, entry.path):
         os.unlink(os.path.basename(entry.path), dir_fd=at)
@@ -169,7 +169,7 @@ def forget(entry: JournalEntry) -> None:
 
 
 def size_of(entry: JournalEntry | DamagedEntry) -> int | None:
-    """The bytes of the journal's file; None: nobody can tell."""
+    """The bytes of the journal's file; None: it cannot be read."""
     try:
         return os.lstat(entry.path).st_size
     except OSError:
@@ -179,7 +179,7 @@ def size_of(entry: JournalEntry | DamagedEntry) -> int | None:
 def room_for(folder: str, need: int) -> str | None:
     """Why `need` bytes cannot be written below `folder`, or None. `folder` need not exist yet.
 
-    Raises :class:`smfix.errors.Unreadable` when nobody can tell.
+    Raises :class:`smfix.errors.Unreadable` if it cannot be read.
     """
     there = os.path.abspath(folder)
     while not os.path.lexists(there):
@@ -249,7 +249,7 @@ class _Missing(Unreadable):
 
 @contextmanager
 def _folder(folder: str, failure: type[Unreadable | WriteFailed]) -> Iterator[int]:
-    """A descriptor of the folder, if nobody else may put names into it."""
+    """A descriptor of the folder, if no other user may put names into it."""
     try:
         at = kernel_path.open_own_folder(folder)
     except kernel_path.UnsafePath as error:

@@ -15,7 +15,7 @@ from smfix.values import ByteView, Edit, Extent, Fingerprint, Resize, Write
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """`base` as it would be after `edits`, in order. What a resize adds reads as NUL."""
+    """`base` as it would be after `edits`, in order. Bytes that a resize adds read as NUL."""
 
     base: ByteView
     edits: tuple[Edit, ...]
@@ -34,7 +34,7 @@ class Overlay:
         return size
 
     def read(self, extent: Extent) -> bytes:
-        """The bytes of `extent` after the edits; short where the overlay ends."""
+        """The bytes of `extent` after the edits; short if the overlay ends."""
         length = max(0, min(extent.end, self.size) - extent.offset)
         raw = bytearray(self.base.read(Extent(extent.offset, length)).ljust(length, b"\0"))
         for edit in self.edits:
@@ -70,7 +70,7 @@ class Recorder:
         return raw
 
     def fingerprint(self) -> Fingerprint:
-        """What was read so far, and the size."""
+        """The extents that were read so far, and the size."""
         return Fingerprint(self.base.size, tuple(self._seen.items()))
 
 

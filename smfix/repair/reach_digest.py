@@ -10,7 +10,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from smfix.formats.vhd.reachable import MOST
+from smfix.formats.base import MOST_PLACES
 from smfix.repair.journal import Change, Reach, Step
 from smfix.values import ByteView, Extent, Placed
 
@@ -22,7 +22,7 @@ _NAMED = 64
 
 
 def reach_of(view: ByteView, placed: Sequence[Placed], steps: Sequence[Step]) -> Reach:
-    """What a journal keeps of `placed`, before `steps` are carried out on `view`.
+    """Digest `placed` for a journal, before `steps` are carried out on `view`.
 
     Raises :class:`smfix.errors.Unreadable` when the storage fails.
     """
@@ -30,7 +30,7 @@ def reach_of(view: ByteView, placed: Sequence[Placed], steps: Sequence[Step]) ->
     extents = tuple(untouched((one.place for one in placed), written, view.size))
     guest = joined(one.guest for one in placed)[:_NAMED]
     total = sum(extent.length for extent in extents)
-    if total > LIMIT or len(placed) > MOST:
+    if total > LIMIT or len(placed) > MOST_PLACES:
         return Reach(total, guest, (), None)
     return Reach(total, guest, extents, digest_of(view, extents))
 
@@ -67,7 +67,7 @@ def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 
 
 def untouched(extents: Iterable[Extent], written: Sequence[Extent], size: int) -> list[Extent]:
-    """The parts of `extents` before byte `size` that lie outside of `written`, which is in order."""
+    """The parts of `extents` before byte `size` outside of `written`, which is in order."""
     parts: list[Extent] = []
     ends = [taken.end for taken in written]
     for run in joined(extents):

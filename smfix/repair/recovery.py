@@ -89,7 +89,7 @@ _NEXT_MARK = {
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What was decided, the newest journal first; `below` stay open below the next repair.
+    """The decisions, the newest journal first; the journals `below` stay open below the next repair.
 
     `outcome` is set if the treatment of the image ends here.
     """

@@ -41,7 +41,7 @@ def undo(
 ) -> Outcome:
     """Put `image` (open for writing) back as it was before the repair that `entry` records.
 
-    `newer`: the operator agrees that newer data goes along. The outcome is `rolled-back` where the image is now byte
+    `newer`: the operator agrees that newer data goes along. The outcome is `rolled-back` if the image is now byte
     for byte, and in its size, as before; `refused` (stale, locked, in-use) if nothing was written; `failed` if the
     storage failed: then the journal stays open, and the same command completes it.
     """
@@ -66,7 +66,7 @@ def undo(
             with repair_context.guard.host_locks(image) as busy:
                 objection = busy or repair_context.guard.objection(image)
                 if objection is None and (mtime is None or image.mtime != mtime):
-                    # Somebody may have written while we waited: of a device only its bytes tell.
+                    # Another program may have written while we waited; of a device only the bytes show that.
                     objection = stale(entry, image, repair_context, seen, newer=newer)
                 ends = _refused(entry, objection) if objection else _put_back(entry, image, lost)
                 return ends._replace(recovered=recovered)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from smfix.errors import UsageError
-from smfix.formats.vhd.problems.problem import Problem
-from smfix.formats.vhd.problems.registry import PROBLEMS, row
+from smfix.formats.problem import Problem
+from smfix.formats.registry import row
+from smfix.formats.registry import rows as every_row
 from smfix.report.glossary import terms
 from smfix.report.jsondoc import picked
 from smfix.report.layout import counted, folded, wrapped
@@ -39,7 +40,7 @@ _SLOT = re.compile(r"\{(\w+)[^}]*\}")
 def rows(codes: Sequence[str] = ()) -> tuple[Problem, ...]:
     """Return the rows of `codes` in their order, each once; all rows by code if there are none. Raises UsageError."""
     if not codes:
-        return tuple(sorted(PROBLEMS, key=lambda problem: problem.code))
+        return tuple(sorted(every_row(), key=lambda problem: problem.code))
     found: dict[str, Problem] = {}
     for code in codes:
         problem = row(code)

@@ -13,7 +13,7 @@ def hexdump(data: bytes, start: int = 0) -> str:
     """
     if not data:
         return ""
-    rows = dump(data, start, None, is_sound=True).rows
+    rows = dump(data, start, None, is_metadata=True).rows
     return "".join(
         f"{row.offset}  {_text(row.pairs)}  |{_text(row.letters)}|\n" if row.pairs else f"{row.offset}\n"
         for row in rows

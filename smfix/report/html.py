@@ -17,8 +17,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from smfix.formats.diagram import LEGEND
 from smfix.report import page_model
-from smfix.report.diagram import LEGEND
 from smfix.report.escape import printable
 from smfix.report.layout import counted, moment, span
 from smfix.report.page_model import Card, Environment, Portrait, Relative, Table

@@ -6,7 +6,6 @@ key is ever missing: the keys are literals here, or all fields of a value.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,7 +17,6 @@ from smfix.report import exitcode
 from smfix.report.journals import disk_use
 from smfix.values import (
     CheckedImage,
-    Damaged,
     Edit,
     Exit,
     Finding,
@@ -29,15 +27,13 @@ from smfix.values import (
     Pruning,
     RepairPlan,
     Rescan,
-    Sound,
     TreatedImage,
     TreatedIncident,
     Write,
 )
 
 if TYPE_CHECKING:
-    from smfix.formats.vhd.image import VhdImage
-    from smfix.formats.vhd.structs import BatmapHeader, Footer, Header, ParentLocator
+    from smfix.formats.base import Shown
 
 Document = dict[str, Any]
 _ENCODER = json.JSONEncoder(indent=1, allow_nan=False)
@@ -256,58 +252,9 @@ def undo(image: TreatedImage, code: Exit) -> Document:
     }
 
 
-def show(path: str, image: VhdImage) -> Document:
-    """``smfix.show/1``: every structure with its place, its fields, and its damage."""
-    bat = image.bat.value if isinstance(image.bat, Sound) else None
-    batmap = image.batmap
-    header = batmap.value.header if isinstance(batmap, Sound) else None
-    return {
-        "schema": "smfix.show/1",
-        "path": path,
-        **picked(image, "size end_of_headers end_of_data"),
-        "footer": _structure(image.end, _value(image.end)),
-        "backup_footer": _structure(image.backup, _value(image.backup)),
-        "header": _structure(image.header, _value(image.header)),
-        "bat": _structure(image.bat, None if bat is None else {"entries": len(bat), "allocated": bat.allocated}),
-        "batmap": _structure(batmap, None if header is None else _fields(header)),
-        "parent_locators": [
-            {"index": found.index, "path": found.path, **_fields(found.entry)} for found in image.locators
-        ],
-        "exit": 0,
-    }
-
-
-def _value(structure: Sound[Any] | Damaged | None) -> Document | None:
-    return _fields(structure.value) if isinstance(structure, Sound) else None
-
-
-def _structure(found: Sound[Any] | Damaged | None, fields: Document | None) -> Document | None:
-    """Return a structure, null if the image has none; its fields are null if it is damaged."""
-    if found is None:
-        return None
-    return {
-        "offset": found.where.offset,
-        "length": found.where.length,
-        "sound": isinstance(found, Sound),
-        "reasons": list(found.reasons) if isinstance(found, Damaged) else [],
-        "fields": fields,
-    }
-
-
-def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> Document:
-    """Return the fields by name: cookies and creators as text, UUIDs as UUIDs, other bytes as hex."""
-    from smfix.formats.vhd.structs import uuid_text
-
-    named: Document = {}
-    for name in (field.name for field in dataclasses.fields(structure)):
-        value = getattr(structure, name)
-        if name in ("cookie", "creator_app"):
-            named[name] = value.rstrip(b"\0").decode("latin-1")
-        elif name in ("uuid", "parent_uuid"):
-            named[name] = uuid_text(value)
-        elif name != "locators":
-            named[name] = plain(value)
-    return named
+def show(path: str, image: Shown) -> Document:
+    """``smfix.show/1``: every structure with its place, its fields, and the reasons against it."""
+    return {"schema": "smfix.show/1", "path": path, **plain(image.fields), "exit": 0}
 
 
 def error(message: str, bits: Exit) -> Document:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from smfix.formats.diagram import Diagram
 from smfix.report import redact
-from smfix.report.diagram import Bar, Diagram, bars, strip
+from smfix.report.diagram import Bar, bars, strip
 from smfix.report.layout import counted, span
 from smfix.report.text import describe_fixes, edit_words
 from smfix.values import (
@@ -98,12 +99,12 @@ class FooterBytes:
     title: str
     offset: int
     raw: bytes
-    is_sound: bool
+    is_metadata: bool
     like: bytes | None
 
     def dump(self, *, show_all: bool) -> redact.Dump:
         """Dump the bytes for a report; `show_all`: even if they may be guest data."""
-        return redact.dump(self.raw, self.offset, self.like, is_sound=self.is_sound, show_all=show_all)
+        return redact.dump(self.raw, self.offset, self.like, is_metadata=self.is_metadata, show_all=show_all)
 
 
 @dataclass(frozen=True, slots=True)

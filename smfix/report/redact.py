@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from smfix.formats.vhd.image import MARK
-
 _ROW = 16
 _WIDTH = 48
 """Characters of a whole row's pairs."""
@@ -44,12 +42,12 @@ class Dump:
     hidden: int
 
 
-def dump(raw: bytes, start: int, like: bytes | None, *, is_sound: bool, show_all: bool = False) -> Dump:
+def dump(raw: bytes, start: int, like: bytes | None, *, is_metadata: bool, show_all: bool = False) -> Dump:
     """Dump `raw`, the bytes at offset `start`.
 
-    `like` is the sound footer that belongs there (None: there is none); `is_sound`: `raw` is a footer itself.
+    `like` is the sound structure that belongs there (None: there is none); `is_metadata`: `raw` holds no guest data.
     """
-    shown = show_all or is_sound or raw == MARK[: len(raw)]
+    shown = show_all or is_metadata
     kinds = [_kind(byte, like[at] if like and at < len(like) else None, shown=shown) for at, byte in enumerate(raw)]
     return Dump(tuple(_rows(raw, start, kinds)), kinds.count("hidden"))
 

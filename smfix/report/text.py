@@ -205,7 +205,7 @@ def plan(value: Outcome) -> list[str]:
 
 def describe_fixes(fixes: Sequence[Finding], *, is_done: bool) -> list[str]:
     """Describe the fixes, once for each code, in the words of the problem table."""
-    from smfix.formats.vhd.problems import registry  # imported here: most reports have no plan
+    from smfix.formats import registry  # imported here: most reports have no plan
 
     rows = [registry.row(code) for code in dict.fromkeys(fix.code for fix in fixes)]
     return [each.done if is_done else each.todo for each in rows if each is not None]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import NamedTuple
 
-from smfix.errors import SmfixError, Unreadable
-from smfix.formats.vhd.image import inspect
-from smfix.formats.vhd.problems.registry import diagnose, row
+from smfix.errors import SmfixError
+from smfix.formats.registry import diagnose, inspect, row
 from smfix.host.image_file import Identity, open_image
 from smfix.host.open_files import OpenState, open_state, usage_of
 from smfix.sm.resolve import Found
@@ -90,14 +88,3 @@ def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> Ch
             )
     except SmfixError as error:
         return CheckedImage(path, Verdict.UNREADABLE, note=str(error), names=names)
-
-
-class Closed(NamedTuple):
-    """What is left of a view when its image is closed: a size, no bytes."""
-
-    size: int
-    growable: bool
-
-    def read(self, extent: object) -> bytes:
-        """Raises Unreadable."""
-        raise Unreadable(f"the image is closed: {extent} cannot be read")

@@ -14,7 +14,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
@@ -48,8 +47,7 @@ from smfix.values import (
 from smfix.xapi import login as login_module
 
 if TYPE_CHECKING:
-    from smfix.formats.vhd import libvhd
-    from smfix.formats.vhd.image import VhdImage
+    from smfix.formats.base import Image, Shown
     from smfix.sm.gc_lock import GcWait
     from smfix.xapi import client
 
@@ -73,7 +71,7 @@ def consent(codes: Iterable[str]) -> frozenset[str]:
     codes = tuple(codes)
     if not codes:
         return frozenset()
-    from smfix.formats.vhd.problems.registry import row
+    from smfix.formats.registry import row
 
     known = set()
     for code in codes:
@@ -356,14 +354,13 @@ def _no_image(missing: Missing) -> CheckedImage:
     return CheckedImage(missing.text, Verdict.UNREADABLE, note=outcome.message, said=said, next=outcome.next)
 
 
-def show(target: str, run_options: RunOptions) -> tuple[str, VhdImage, libvhd.Opened]:
-    """The path and the structures of one image, as smfix and as libvhd reads them. Raises UsageError, Unreadable.
+def show(target: str, run_options: RunOptions) -> tuple[str, Image, Shown]:
+    """Return the path of one image, its structures, and its metadata for a reader. Raises UsageError, Unreadable.
 
-    The image's view is closed: only what was read by inspecting it is there.
+    The image is closed afterwards: its view still has a size, but reads nothing.
     """
-    from smfix.formats.vhd import libvhd
-    from smfix.formats.vhd.image import inspect
-    from smfix.usecases.check import Closed
+    from smfix.formats.cached_view import CachedView
+    from smfix.formats.registry import format_of, inspect
 
     found = resolved([target], run_options)
     if len(found) != 1:
@@ -375,9 +372,8 @@ def show(target: str, run_options: RunOptions) -> tuple[str, VhdImage, libvhd.Op
     if isinstance(opened, Refusal):
         raise Unreadable(opened.message)
     with opened:
-        inspected = inspect(opened)
-        seen = libvhd.opened(opened)
-        return image.target.path, replace(inspected, view=Closed(inspected.size, opened.growable)), seen
+        inspected = inspect(CachedView(opened))
+        return image.target.path, inspected, format_of(inspected).show(inspected, opened, image.target.path)
 
 
 # --------------------------------------------------------------------------- journal, undo

@@ -17,16 +17,14 @@ from datetime import UTC, datetime
 
 from smfix import __version__
 from smfix.errors import SmfixError, UsageError
-from smfix.formats.vhd import metadata
-from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.structs import Footer
+from smfix.formats.base import Image, RawStructure
+from smfix.formats.registry import format_of, inspect
 from smfix.host import atomic_file
 from smfix.host.image_file import open_image
 from smfix.repair import journal_store
 from smfix.repair.journal import Journal
 from smfix.repair.overlay import Overlay
 from smfix.report import html, page_model, scan_report, summary, text
-from smfix.report.diagram import diagram
 from smfix.report.escape import command
 from smfix.report.layout import counted
 from smfix.report.page_model import Environment, FooterBytes, Portrait, Relative, Side
@@ -36,7 +34,6 @@ from smfix.usecases.run_options import RunOptions
 from smfix.values import (
     ByteView,
     CheckedImage,
-    Damaged,
     Extent,
     LogReading,
     Outcome,
@@ -44,7 +41,6 @@ from smfix.values import (
     Rescan,
     ScannedImage,
     Severity,
-    Sound,
     Status,
     TreatedImage,
     TreatedIncident,
@@ -278,35 +274,25 @@ def _relative(image: ScannedImage, *, is_self: bool = False) -> Relative:
     return Relative(os.path.basename(checked.path), image.depth, words, is_self, is_damaged)
 
 
-_Look = tuple[Sound[Footer] | Damaged, str, int, bytes]
-
-
-def _sides(images: Sequence[tuple[str, VhdImage]]) -> tuple[Side, ...]:
-    """Each look as a side. A footer is shown where it is not sound, or differs between the looks."""
-    looks = [_looks(image) for _, image in images]
+def _sides(images: Sequence[tuple[str, Image]]) -> tuple[Side, ...]:
+    """Each look as a side. A structure is shown if it is not sound, or differs between the looks."""
+    looks = [[one for one in format_of(image).structures(image) if not one.is_of_guest] for _, image in images]
     odd = [
-        any(not isinstance(look[0], Sound) for look in same) or len({look[1:] for look in same}) > 1
+        not all(one.is_sound for one in same) or len({(one.title, one.raw) for one in same}) > 1
         for same in zip(*looks, strict=True)
     ]
     return tuple(
         Side(
-            title, diagram(image), tuple(_shown(look, image) for look, is_odd in zip(here, odd, strict=True) if is_odd)
+            title,
+            format_of(image).diagram(image),
+            tuple(_shown(one) for one, is_odd in zip(here, odd, strict=True) if is_odd),
         )
         for (title, image), here in zip(images, looks, strict=True)
     )
 
 
-def _looks(image: VhdImage) -> list[_Look]:
-    """Each footer: what it is, and how it stands in the file. What begins a fixed disk is the guest's."""
-    told = metadata.footers(image)
-    both = [(found, *place) for found, place in zip((image.backup, image.end), told, strict=True)]
-    return both[1:] if image.header is None else both
-
-
-def _shown(look: _Look, image: VhdImage) -> FooterBytes:
-    found, title, at, raw = look
-    like = None if image.footer is None else image.footer.encode()
-    return FooterBytes(title.rstrip(":"), at, raw, isinstance(found, Sound), like)
+def _shown(one: RawStructure) -> FooterBytes:
+    return FooterBytes(one.title, one.offset, one.raw, one.is_metadata, one.like)
 
 
 # --------------------------------------------------------------------------- the file

@@ -12,24 +12,22 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smfix.errors import Unreadable
-from smfix.formats.vhd import structs
-from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context, Parent, Sibling
-from smfix.formats.vhd.problems.witness import is_rival
-from smfix.formats.vhd.structs import FOOTER_SIZE, HEADER_SIZE, Header
+from smfix.formats.base import Image, ImageFormat, ParentLink
+from smfix.formats.problem import Context, Parent, Sibling
+from smfix.formats.registry import format_of, inspect, parent_link
 from smfix.host.image_file import OpenImage, open_image
 from smfix.sm.paths import read_path
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types.registry import is_silent, node_at, place_of, sr_type_of, target_at, target_named
-from smfix.values import ByteView, Extent, Refusal, Sound
+from smfix.values import Refusal
 
 LONGEST = 64
 """Images of one chain that are walked at most; the storage manager stops at 30."""
 MOST_CHILDREN = 64
-Family = tuple[tuple[str, VhdImage], ...]
+Family = tuple[tuple[str, Image], ...]
 """The children of an image: path and structures of each."""
 
 
@@ -40,22 +38,12 @@ class Relatives(NamedTuple):
     siblings: tuple[Sibling, ...] = ()
 
 
-def header_of(view: ByteView) -> Header | None:
-    """Return the header at the offset that the backup footer has, else after that footer; None if it is not sound."""
-    backup = structs.decode_footer(view.read(Extent(0, FOOTER_SIZE)), 0)
-    at = backup.value.data_offset if isinstance(backup, Sound) else FOOTER_SIZE
-    if at > view.size:
-        return None
-    header = structs.decode_header(view.read(Extent(at, HEADER_SIZE)), at)
-    return header.value if isinstance(header, Sound) else None
-
-
-def parent_places(image: VhdImage, path: str) -> tuple[str, ...]:
+def parent_places(image: Image, path: str) -> tuple[str, ...]:
     """Return the absolute paths to which the locators of the image at `path` lead, each once."""
-    return tuple(dict.fromkeys(place for locator in image.locators for place in _own_places(locator.path, path)))
+    return tuple(dict.fromkeys(place for text in image.parent_paths for place in _own_places(text, path)))
 
 
-def _own_places(text: str | None, path: str) -> tuple[str, ...]:
+def _own_places(text: str, path: str) -> tuple[str, ...]:
     """Return those places of :func:`_led_to` that are in the SR or the folder of the image at `path`.
 
     Others are not opened: a guest may have written the locator, which could name any file or device of the host.
@@ -63,17 +51,17 @@ def _own_places(text: str | None, path: str) -> tuple[str, ...]:
     """
     led, sr_type = _led_to(text, path), sr_type_of(target_named(path))
     is_in_sr = read_path(path).sr is not None or sr_type.place_at(path) is not None
-    if not is_in_sr and not (text or "").startswith("/"):
+    if not is_in_sr and not text.startswith("/"):
         return led
     return tuple(place for place in led if sr_type.may_have_relative(path, place))
 
 
-def _outside(image: VhdImage, path: str) -> tuple[str, ...]:
+def _outside(image: Image, path: str) -> tuple[str, ...]:
     """Return the locators' paths that lead to no place of the image's SR."""
-    return tuple(dict.fromkeys(one.path for one in image.locators if one.path and not _own_places(one.path, path)))
+    return tuple(dict.fromkeys(text for text in image.parent_paths if text and not _own_places(text, path)))
 
 
-def _led_to(text: str | None, path: str) -> tuple[str, ...]:
+def _led_to(text: str, path: str) -> tuple[str, ...]:
     """Follow a locator as ``vhd_find_parent`` does: an absolute path as it is, then relative to the image's folder.
 
     A volume of an SR has several names; it is returned once, by the name of a node that is there.
@@ -89,13 +77,13 @@ def _folders(path: str) -> tuple[str, ...]:
     return sr_type_of(target_named(path)).folders_beside(path)
 
 
-def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
+def parent_of(image: Image, path: str) -> tuple[Parent | None, Found | None]:
     """Return the image that the locators name as parent, and how to open it; (None, None) if there is no parent.
 
     Never raises: a parent that cannot be opened counts as missing. A volume that is not active, or whose
     storage does not answer, is not opened; then the result is as if the image had no parent.
     """
-    if image.footer is None or not image.footer.is_differencing:
+    if not image.has_parent:
         return None, None
     places = parent_places(image, path)
     for place in places:
@@ -107,16 +95,16 @@ def parent_of(image: VhdImage, path: str) -> tuple[Parent | None, Found | None]:
             if isinstance(opened, Refusal):
                 continue
             with opened:
-                footer = inspect(opened).footer
-            return Parent(place, None if footer is None else footer.uuid, _astray(image, path)), found
+                uuid = inspect(opened).uuid
+            return Parent(place, uuid, _astray(image, path)), found
     if any(_may_be_inactive(place) for place in places):
         return None, None
     return Parent(", ".join(places) or None, outside=_outside(image, path)), None
 
 
-def _astray(image: VhdImage, path: str) -> tuple[str, ...]:
+def _astray(image: Image, path: str) -> tuple[str, ...]:
     """Return the locators' paths that lead to nothing, not even to a volume that is not active."""
-    named = {locator.path: _own_places(locator.path, path) for locator in image.locators if locator.path}
+    named = {text: _own_places(text, path) for text in image.parent_paths if text}
     return tuple(
         text for text, places in named.items() if not any(os.path.exists(p) or _may_be_inactive(p) for p in places)
     )
@@ -131,7 +119,7 @@ def _may_be_inactive(place: str) -> bool:
         return True
 
 
-def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
+def ancestors(image: Image, found: Found) -> Iterator[Found]:
     """Give the parents of `image`, nearest first, as far as they can be followed; a loop ends them."""
     seen = {place_of(found.target.path)}
     for _ in range(LONGEST):
@@ -150,25 +138,25 @@ def ancestors(image: VhdImage, found: Found) -> Iterator[Found]:
         return
 
 
-def children_of(image: VhdImage, found: Found, stack: ExitStack) -> Family:
+def children_of(image: Image, found: Found, stack: ExitStack) -> Family:
     """Return the images beside `image` that name it as their parent; see :func:`relatives_of`."""
     return relatives_of(image, found, stack).children
 
 
-def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
+def relatives_of(image: Image, found: Found, stack: ExitStack) -> Relatives:
     """Return the images beside `image` that name it as their parent, and those that have one of its UUIDs.
 
     Of each neighbour three sectors are read. The children stay open as long as `stack`. Of a volume's neighbours those
     that are active: the others cannot be read. At most :data:`MOST_CHILDREN`, and as many siblings; unreadable ones are
     neither.
     """
-    # If footers disagree, a child names the right one's UUID, so it must be found by either.
-    sound = (footer for footer in (image.end, image.backup, *image.tail) if isinstance(footer, Sound))
-    uuids = frozenset(footer.value.uuid for footer in sound) - {structs.NULL_UUID}
+    uuids, image_format = image.known_uuids, format_of(image)
     own = place_of(found.target.path)
-    neighbours = [other for other in sr_type_of(found.target).neighbours(found.target) if other.path != own]
+    neighbours = [
+        other for other in sr_type_of(found.target).neighbours(found.target, image_format.suffixes) if other.path != own
+    ]
     places = frozenset(other.path for other in neighbours)
-    children: list[tuple[str, VhdImage]] = []
+    children: list[tuple[str, Image]] = []
     siblings: list[Sibling] = []
     for other in neighbours:
         with suppress(Unreadable):
@@ -177,9 +165,11 @@ def relatives_of(image: VhdImage, found: Found, stack: ExitStack) -> Relatives:
                 continue
             with ExitStack() as closing:
                 closing.enter_context(opened)
-                if len(siblings) < MOST_CHILDREN and (uuid := _uuid_of(opened)) in uuids:
+                if len(siblings) < MOST_CHILDREN and (uuid := image_format.identity(opened)) in uuids:
                     # By any name that the storage manager gives a disk: OLD_<vdi>, <vdi>.vhd.new.
-                    is_another = read_path(other.path).vdi is not None and is_rival(image, inspect(opened))
+                    is_another = read_path(other.path).vdi is not None and _is_rival(
+                        image_format, image, inspect(opened)
+                    )
                     siblings.append(Sibling(os.path.basename(other.path), uuid, is_another))
                 if len(children) < MOST_CHILDREN and _names_as_parent(opened, uuids, own, places):
                     children.append((other.path, inspect(opened)))
@@ -197,13 +187,9 @@ def with_relatives(context: Context, relatives: Relatives) -> Context:
     )
 
 
-def _uuid_of(view: OpenImage) -> bytes:
-    """Return the UUID of the footer that ``vhd_open`` would choose; the null UUID if none is sound."""
-    for at in (view.size - FOOTER_SIZE, 0):
-        footer = structs.decode_footer(view.read(Extent(max(0, at), FOOTER_SIZE)), at)
-        if isinstance(footer, Sound):
-            return footer.value.uuid
-    return structs.NULL_UUID
+def _is_rival(image_format: ImageFormat[Any], image: Image, other: Image) -> bool:
+    """`other` is another disk of the same format, not a copy."""
+    return other.format == image.format and image_format.is_rival(image, other)
 
 
 def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str, others: frozenset[str]) -> bool:
@@ -211,19 +197,19 @@ def _names_as_parent(view: OpenImage, uuids: frozenset[bytes], place: str, other
 
     The name counts even if the UUID of its parent is null: then it denies every UUID that this image may have.
     """
-    header = header_of(view)
-    if header is None:
+    link = parent_link(view)
+    if link is None:
         return False
-    named = _named_place(header, view.target.path)
-    if not named and any(locator.code for locator in header.locators):
-        led = parent_places(inspect(view), view.target.path)  # the header has no name: its locators have one
+    named = _named_place(link, view.target.path)
+    if not named and link.has_paths:
+        led = parent_places(inspect(view), view.target.path)  # it has no name, but paths that lead to the parent
         named = next((at for at in map(place_of, led) if at == place or at in others), "")
-    return named == place or (header.parent_uuid in uuids and named not in others)
+    return named == place or (link.uuid in uuids and named not in others)
 
 
-def _named_place(header: Header | None, path: str) -> str:
-    """Return the place of the parent that the `header` of the image at `path` names; empty if it names none."""
-    name = None if header is None else header.parent_name_text()
+def _named_place(link: ParentLink | None, path: str) -> str:
+    """The place of the parent that the `link` of the image at `path` names; empty: it names none."""
+    name = None if link is None else link.name
     return place_of(_led_to(os.path.basename(name), path)[0]) if name and os.path.basename(name) else ""
 
 
@@ -252,5 +238,5 @@ def _parent_place(found: Found) -> str:
         if isinstance(opened, Refusal):
             return ""
         with opened:
-            return _named_place(header_of(opened), found.target.path)
+            return _named_place(parent_link(opened), found.target.path)
     return ""

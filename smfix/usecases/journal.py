@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from smfix.formats.vhd.image import inspect
+from smfix.formats.registry import inspect
 from smfix.host.image_file import open_image
 from smfix.repair import journal_store
 from smfix.repair import undo as way_back

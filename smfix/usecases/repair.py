@@ -13,10 +13,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from smfix.errors import LeftBehind, SmfixError, Unanswered, Unreadable
-from smfix.formats.vhd import external_check
-from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context
-from smfix.formats.vhd.problems.registry import diagnose
+from smfix.formats.base import Image
+from smfix.formats.problem import Context
+from smfix.formats.registry import diagnose, format_of, inspect
 from smfix.host import storage_probe, wait_notice
 from smfix.host.image_file import OpenImage, open_image
 from smfix.host.open_files import OpenState, open_state
@@ -30,7 +29,7 @@ from smfix.sm import locks
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.sm.sr_types.registry import sr_type_of, target_named
-from smfix.usecases import image_relatives
+from smfix.usecases import external_check, image_relatives
 from smfix.usecases.guard import with_attachments
 from smfix.usecases.run_options import Decide, Declined, RunOptions
 from smfix.values import (
@@ -45,7 +44,6 @@ from smfix.values import (
     RepairPlan,
     Resize,
     Severity,
-    Sound,
     Status,
     Target,
     Verdict,
@@ -169,7 +167,7 @@ def held_by(uses: OpenState, target: Target, run_options: RunOptions) -> OpenSta
     return uses
 
 
-def context_of(image: VhdImage, found: Found, in_use: InUse) -> Context:
+def context_of(image: Image, found: Found, in_use: InUse) -> Context:
     """What the bytes do not say, less the children (who costs a look into the whole folder)."""
     parent, _ = image_relatives.parent_of(image, found.target.path)
     return Context(datetime.now(UTC), in_use, parent)
@@ -219,12 +217,11 @@ def _unwritten(foreseen: Outcome, answer: object) -> Outcome:
     return foreseen._replace(message=f"nothing was written: {why}")
 
 
-def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
+def _only_appends(made: RepairPlan, image: Image) -> bool:
     """True when every edit lies behind the data, where nobody looks who has read the headers already."""
-    if not isinstance(image.bat, Sound):
-        return False
+    end = image.append_from
     starts = (image.size if isinstance(edit, Resize) else edit.offset for edit in made.edits)
-    return all(start >= image.end_of_data for start in starts)
+    return end is not None and all(start >= end for start in starts)
 
 
 def _told(outcome: Outcome, context: Context, uses: OpenState) -> str:
@@ -275,7 +272,7 @@ def _foreseen(planned: Planned, image: OpenImage, repair_context: RepairContext,
 def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[str, ...]:
     """How XAPI is asked for the size of a disk that lost both its footers and with them what it was."""
     vdi = image.target.vdi
-    asks = any(finding.code == "VHD106" and "--size" in finding.facts["options"] for finding in found)
+    asks = any("--size" in finding.facts.get("options", ()) for finding in found)
     return (command(["xe", "vdi-param-get", f"uuid={vdi}", "param-name=virtual-size"]),) if asks and vdi else ()
 
 
@@ -296,7 +293,7 @@ def _write(
 
     def external() -> str | None:
         try:
-            return external_check.complaint(path)
+            return external_check.complaint(format_of(planned.image).external_check(path))
         except LeftBehind as error:
             volumes.left.append(str(error))
             return None

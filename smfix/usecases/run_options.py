@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from smfix.host import kernel_path
 from smfix.report.escape import command, operand
 from smfix.sm.paths import is_uuid, read_path
-from smfix.values import ByteView, Names, Outcome, Target
+from smfix.values import ByteView, Names, Outcome, Target, uuid_text
 
 if TYPE_CHECKING:
     from smfix.host.wait_notice import Say
@@ -112,8 +112,6 @@ class RunOptions(NamedTuple):
         if name == "--uuid":
             if self.given_uuid is None:
                 return []
-            from smfix.formats.vhd.structs import uuid_text
-
             return [name, uuid_text(self.given_uuid)]
         if name == "--xapi-login":
             return [] if self.xapi_login is None else [name, kernel_path.named(self.xapi_login)]
@@ -189,8 +187,7 @@ def default_journals() -> str:
 
 
 def is_hidden(view: ByteView) -> bool | None:
-    """The mark of a base copy, by the footer the image is read by; None: no footer is sound."""
-    from smfix.formats.vhd.image import inspect
+    """The mark of a base copy, by the structures that the image is read by; None: none of them is sound."""
+    from smfix.formats.registry import inspect
 
-    footer = inspect(view).footer
-    return None if footer is None else footer.hidden != 0
+    return inspect(view).is_hidden

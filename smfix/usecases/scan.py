@@ -13,12 +13,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from smfix.errors import SmfixError, Unanswered, Unreadable, UsageError
-from smfix.formats.vhd.cached_view import CachedView
-from smfix.formats.vhd.chain_links import Link, forest
-from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context
-from smfix.formats.vhd.problems.registry import diagnose
-from smfix.formats.vhd.structs import NULL_UUID, uuid_text
+from smfix.formats.base import Image
+from smfix.formats.cached_view import CachedView
+from smfix.formats.chain_links import Link, forest
+from smfix.formats.problem import Context
+from smfix.formats.registry import diagnose, inspect
 from smfix.host import forked, storage_probe
 from smfix.host.image_file import Folders, Identity, open_image
 from smfix.host.open_files import OpenState, usage_of
@@ -38,8 +37,8 @@ from smfix.values import (
     Reason,
     Refusal,
     ScannedImage,
-    Sound,
     Verdict,
+    uuid_text,
 )
 from smfix.xapi import client
 from smfix.xapi.records import Attachment
@@ -194,9 +193,9 @@ def _look_at(found: Found, use: OpenState, now: datetime, folders: Folders) -> S
 
 
 def _placed(
-    found: Found, use: OpenState, image: VhdImage, verdict: Verdict, findings: tuple[Finding, ...]
+    found: Found, use: OpenState, image: Image, verdict: Verdict, findings: tuple[Finding, ...]
 ) -> ScannedImage:
-    target, footer, header = found.target, image.footer, image.geometry
+    target, uuid, parent = found.target, image.uuid, image.parent_uuid
     is_vhd = verdict is not Verdict.NOT_A_VHD
     notes = [f"held by {', '.join(use.holders)}"] if use.holders else []
     checked = CheckedImage(
@@ -207,18 +206,17 @@ def _placed(
         if sr_type_of(target).can_be_inactive
         else None
     )
-    parent = header.parent_uuid if header is not None and footer is not None and footer.is_differencing else NULL_UUID
     return ScannedImage(
         checked,
         target.vdi,
         target.sr,
-        virtual_size=footer.current_size if footer is not None else None,
-        allocated=image.bat.value.allocated if isinstance(image.bat, Sound) else None,
+        virtual_size=image.virtual_size,
+        allocated=image.allocated,
         aligned=image.size % SECTOR == 0,
-        hidden=bool(footer.hidden) if footer is not None else None,
+        hidden=image.is_hidden,
         in_use=InUse.UNKNOWN if use.blind and use.state is InUse.NONE else use.state,
-        uuid=uuid_text(footer.uuid) if footer is not None else None,
-        parent_uuid=uuid_text(parent) if parent != NULL_UUID else None,
+        uuid=None if uuid is None else uuid_text(uuid),
+        parent_uuid=None if parent is None else uuid_text(parent),
         parent_place=place,
     )
 

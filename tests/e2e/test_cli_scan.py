@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smfix.formats.vhd import build
-from smfix.formats.vhd.structs import uuid_text
+from smfix.values import uuid_text
 from world import BASE, LEAF, OTHER, SIZE, SR, make_world, uuid_of
 
 

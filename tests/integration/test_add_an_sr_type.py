@@ -50,7 +50,7 @@ class ShelfSr(SrType):
     def patterns(self, ref: str, sr: str | None, mounts: Sequence[str]) -> Iterator[str]:
         yield f"{self.shelf}/{sr or '*'}/{ref}*.disk"
 
-    def neighbours(self, target: Target) -> list[Target]:
+    def neighbours(self, target: Target, suffixes: tuple[str, ...]) -> list[Target]:
         others = sorted(Path(target.path).parent.glob("*.disk"))
         return [self._found(path).target for path in others if str(path) != target.path]
 

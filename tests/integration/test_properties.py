@@ -30,9 +30,9 @@ from images import (
     seen,
     small,
 )
+from smfix.formats.problem import Context, Parent
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.image import inspect
-from smfix.formats.vhd.problems.problem import Context, Parent
 from smfix.formats.vhd.problems.registry import PROBLEMS, diagnose
 from smfix.formats.vhd.structs import (
     BLOCK_SIZE,

@@ -15,7 +15,7 @@ import uuid
 import pytest
 
 from smfix.formats.vhd import build
-from smfix.formats.vhd.structs import uuid_text
+from smfix.values import uuid_text
 from world import failed, make_world
 
 MIB = 1 << 20

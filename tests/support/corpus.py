@@ -35,9 +35,9 @@ from images import (
     some,
     with_entry,
 )
+from smfix.formats.problem import Context, Parent
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK
-from smfix.formats.vhd.problems.problem import Context, Parent
 from smfix.formats.vhd.structs import BLOCK_SIZE, POISON_COOKIE, UNUSED, ParentLocator, geometry_for, vhd_time
 from smfix.values import SECTOR, InUse
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import Blocks, Made, ParentRef, fixed, sparse
 from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.structs import (
     BLOCK_SIZE,
     Footer,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smfix import errors
+from smfix.formats.problem import Detection, found
+from smfix.formats.registry import row
 from smfix.values import (
     Disposition,
     Exit,
@@ -53,7 +56,9 @@ def test_a_write_covers_its_bytes():
     ],
 )
 def test_damage_is_an_error_of_this_image_itself(code, severity, damage):
-    assert Finding(code, "", "", severity, Disposition.REPORT).is_damage is damage
+    problem = row(code)
+    assert problem is not None
+    assert found(replace(problem, message="", severity=severity), Detection()).is_damage is damage
 
 
 def test_losses_are_counted_in_guest_sectors():

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from matrix import mutants, reader
 from matrix.mutants import Sparse
 from smfix.errors import JournalDamaged
+from smfix.formats.problem import Context, Parent
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import inspect
-from smfix.formats.vhd.problems.problem import Context, Parent
 from smfix.formats.vhd.problems.registry import PROBLEMS, diagnose
 from smfix.repair import journal as journals
 from smfix.repair.overlay import Overlay

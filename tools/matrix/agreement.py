@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from matrix import mutants
 from matrix.reader import SECTOR
 from matrix.treatments import Opinion
+from smfix.formats.problem import Context, Parent
 from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context, Parent
 from smfix.formats.vhd.problems.registry import diagnose
 from smfix.usecases.image_relatives import parent_places
 from smfix.values import ByteView, Finding, Severity, Sound

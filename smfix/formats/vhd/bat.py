@@ -1,7 +1,7 @@
-"""The block allocation table: which block of the guest disk lies where in the file.
+"""The block allocation table: the place of each block of the guest disk in the file.
 
 Theory. A BAT entry is a sector number; the block (its sector bitmap, then its data) starts there. All
-questions about the layout (what is the end of data, what lies over the headers, what overlaps) become
+questions about the layout (the end of data, blocks over the headers, overlaps) become
 linear once the allocated blocks are put in the order of their places, so that is done once, at reading.
 ``vhd-util check`` compares every pair instead, in O(n^2). A disk of 2 TB has a million blocks, so what is
 asked of every image is answered by loops that run inside the interpreter (``map``, ``min``, ``bytes.find``).
@@ -49,9 +49,9 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Bat:
-    """The entries of the blocks that the guest disk has, and what is set behind them.
+    """The entries of the blocks that the guest disk has, and the entries in use after them.
 
-    `beyond` are the indexes (at most :data:`NAMED`) of entries in use behind the guest disk's last block.
+    `beyond` are the indexes (at most :data:`NAMED`) of entries in use after the guest disk's last block.
     """
 
     _entries: array[int]
@@ -71,7 +71,7 @@ class Bat:
         return len(self._starts)
 
     def offset(self, block: int) -> int | None:
-        """Where the block starts (its bitmap), in bytes; None: not allocated."""
+        """The offset of the block's bitmap, with which it starts, in bytes; None: not allocated."""
         entry = self._entries[block] if block < len(self._entries) else UNUSED
         return None if entry == UNUSED else entry * SECTOR
 
@@ -80,7 +80,7 @@ class Bat:
         return UNUSED in self._entries[blocks.start : blocks.stop]
 
     def _index(self, at: int) -> int:
-        """Index of the first block that starts at or behind byte `at`."""
+        """Index of the first block that starts at or after byte `at`."""
         return bisect_left(self._starts, -(-at // SECTOR))
 
     def placements(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
@@ -131,7 +131,7 @@ class Bat:
         return found
 
     def narrow(self, space: int, least: int, start: int) -> Iterator[tuple[Extent, int]]:
-        """Runs of `least` bytes or more behind `start`, too small for a block of `space` bytes, and the block behind.
+        """Runs of `least` bytes or more after `start`, too small for a block of `space`, and the block after each.
 
         Only between blocks, and before the first; the first :data:`GAPS`.
         """
@@ -148,7 +148,7 @@ class Bat:
                 yield run, self._owners[low + index]
 
     def off_page(self, lead: int, page: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """(offset, block) of blocks in [start, end) that do not have a page boundary `lead` bytes behind their start.
+        """(offset, block) of blocks in [start, end) that do not have a page boundary `lead` bytes after their start.
 
         `page` is at most 128 KiB and a power of two: the lowest byte of the sector number decides.
         """
@@ -161,7 +161,7 @@ class Bat:
             index = odd.find(0, index + 1, high)
 
     def detached(self, space: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """(offset, block) of blocks in [start, end) that do not begin where the one before ends (first: at `start`)."""
+        """(offset, block) of blocks in [start, end) that do not begin at the end of the one before (or at `start`)."""
         low, high = self._index(start), self._index(end)
         if low < high and self._starts[low] * SECTOR != start:
             yield self._starts[low] * SECTOR, self._owners[low]
@@ -214,7 +214,7 @@ class Bat:
 
 @cache
 def _fitting(lead: int, page: int) -> bytes:
-    """For each lowest byte of a sector number: 1 where a page boundary lies `lead` bytes behind it."""
+    """For each lowest byte of a sector number: 1 if a page boundary is `lead` bytes after it."""
     return bytes((at * SECTOR + lead) % page == 0 for at in range(256))
 
 
@@ -223,7 +223,7 @@ def read_bat(
 ) -> Sound[Bat] | Damaged:
     """Read the BAT at `table_offset` (bytes) of a guest disk of `blocks` blocks of `space` bytes in the file.
 
-    Damaged when the entries in use do not lie wholly inside the view, or when the BAT has fewer than
+    Damaged when the entries in use are not wholly inside the view, or when the BAT has fewer than
     `blocks` entries, or more than :data:`BAT_LIMIT`, or when it places more blocks than :data:`CROWD` and
     than a file four times as long would hold. Memory and time are bounded by that.
     """

@@ -1,4 +1,4 @@
-"""New images, as ``vhd-util create`` and tapdisk lay them out. Pure: what comes out are writes.
+"""New images, as ``vhd-util create`` and tapdisk lay them out. Pure: the result is a list of writes.
 
 For the demo and for tests: smfix never makes an image on a host's SR. Source: ``__vhd_create``,
 ``vhd_create_batmap``, ``vhd_write_parent_locators``, ``allocate_block`` (blktap ``vhd/lib/libvhd.c``).
@@ -35,7 +35,6 @@ from smfix.formats.vhd.structs import (
 )
 from smfix.values import SECTOR, Write
 
-PAGE = 4096
 Blocks = Mapping[int, Mapping[int, bytes]]
 """Guest data: block number -> sector in the block -> its 512 bytes."""
 
@@ -51,7 +50,7 @@ class ParentRef:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A new image: `size` bytes, NUL where no write puts anything; `places` is block -> offset."""
+    """A new image: `size` bytes, NUL outside of the writes; `places` is block -> offset."""
 
     size: int
     writes: tuple[Write, ...]
@@ -126,7 +125,7 @@ def sparse(
     bits = bytearray(map_size)
     places: dict[int, int] = {}
     for block, sectors in blocks.items():
-        at = round_up(at + header.bitmap_size, PAGE) - header.bitmap_size
+        at = header.next_block(at)
         places[block] = at
         bat[block] = at // SECTOR
         writes.append(Write(at, _bitmap(sectors, header)))
@@ -164,7 +163,7 @@ def _bitmap(sectors: Mapping[int, bytes], header: Header) -> bytes:
 
 
 def _with_parent(header: Header, parent: ParentRef, at: int) -> tuple[Header, list[Write], int]:
-    """The header with name and locators of `parent`, the locators' data, and where it ends."""
+    """The header with name and locators of `parent`, the locators' data, and the end of it."""
     path = parent.name if parent.name.startswith("/") else f"./{parent.name}"
     url = f"file://{path}".encode()
     windows = path.replace("/", "\\").encode("utf-16-le")

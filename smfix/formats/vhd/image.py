@@ -26,6 +26,7 @@ from smfix.formats.vhd.structs import (
     HEADER_COOKIE,
     HEADER_SIZE,
     NO_OFFSET,
+    NULL_UUID,
     POISON_COOKIE,
     SHORT_FOOTER_SIZE,
     TAP_VERSION_1_2,
@@ -40,7 +41,7 @@ from smfix.formats.vhd.structs import (
     decode_header,
     round_up,
 )
-from smfix.values import SECTOR, ByteView, Damaged, Extent, Sound
+from smfix.values import SECTOR, ByteView, Damaged, Extent, Sound, uuid_text
 
 TAIL_SCAN = 32 << 20
 """Bytes searched for a stray footer at each end of the tail."""
@@ -80,8 +81,8 @@ class VhdImage:
     `end` is the footer at the end of the view, `backup` the copy at 0, `tail` further sound footers
     found between end of data and the end (searched for only where `end` is damaged). `footer` is the
     one the image is read by, as ``vhd_open`` chooses it; None: there is no sound one. `header`, `bat`
-    and `batmap` are None where the image has none (fixed disks, foreign creators). A fixed disk whose footer is not
-    at the end is told by a footer in the tail that stands right behind the disk it describes.
+    and `batmap` are None if the image has none (fixed disks, foreign creators). A fixed disk whose footer is not
+    at the end is recognised by a footer in the tail, right after the disk that it describes.
     """
 
     view: ByteView
@@ -103,9 +104,9 @@ class VhdImage:
 
     @property
     def footer_home(self) -> int:
-        """Where a footer may be written without touching a block.
+        """The offset at which a footer may be written without touching a block.
 
-        A device's last sector; in a file the first sector boundary at or behind both the end of the file
+        A device's last sector; in a file the first sector boundary at or after both the end of the file
         and the end of data.
         """
         if not self.view.growable:
@@ -116,7 +117,59 @@ class VhdImage:
     def uuids(self) -> frozenset[str]:
         """The UUIDs of the sound footers at the end and at offset 0, and of the one the image is read by."""
         sound = (each.value for each in (self.end, self.backup) if isinstance(each, Sound))
-        return frozenset(structs.uuid_text(each.uuid) for each in (*sound, self.footer) if each is not None)
+        return frozenset(uuid_text(each.uuid) for each in (*sound, self.footer) if each is not None)
+
+    @property
+    def format(self) -> str:
+        """The name of the format (:class:`smfix.formats.base.Image` has this and the following ones)."""
+        return "vhd"
+
+    @property
+    def append_from(self) -> int | None:
+        """First byte after headers and blocks; None without a BAT."""
+        return self.end_of_data if isinstance(self.bat, Sound) else None
+
+    @property
+    def virtual_size(self) -> int | None:
+        """Size of the guest's disk in bytes."""
+        return None if self.footer is None else self.footer.current_size
+
+    @property
+    def allocated(self) -> int | None:
+        """Number of blocks that have a place."""
+        return self.bat.value.allocated if isinstance(self.bat, Sound) else None
+
+    @property
+    def is_hidden(self) -> bool | None:
+        """It is marked as a base copy."""
+        return None if self.footer is None else self.footer.hidden != 0
+
+    @property
+    def uuid(self) -> bytes | None:
+        """The UUID of the footer that the image is read by."""
+        return None if self.footer is None else self.footer.uuid
+
+    @property
+    def known_uuids(self) -> frozenset[bytes]:
+        """The UUIDs of all sound footers: if they differ, a child names the right one."""
+        sound = (footer.value.uuid for footer in (self.end, self.backup, *self.tail) if isinstance(footer, Sound))
+        return frozenset(sound) - {NULL_UUID}
+
+    @property
+    def has_parent(self) -> bool:
+        """It is a differencing disk."""
+        return self.footer is not None and self.footer.is_differencing
+
+    @property
+    def parent_uuid(self) -> bytes | None:
+        """The UUID of the parent that the header names."""
+        header = self.geometry if self.has_parent else None
+        return None if header is None or header.parent_uuid == NULL_UUID else header.parent_uuid
+
+    @property
+    def parent_paths(self) -> tuple[str, ...]:
+        """The paths of the parent locators, as far as they can be decoded."""
+        return tuple(locator.path for locator in self.locators if locator.path is not None)
 
     @property
     def looks_like_vhd(self) -> bool:
@@ -132,15 +185,22 @@ class VhdImage:
 
     @property
     def was_fixed(self) -> bool:
-        """The footer is damaged, and what is left of it is a fixed disk's, right behind that disk."""
+        """The footer is damaged, and its remains are those of a fixed disk's, right after that disk."""
         return self.footer is None and self.header is None
 
     @property
     def geometry(self) -> Header | None:
-        """The header where it is sound and of a block size that libvhd opens and that holds a sector."""
+        """The header if it is sound and of a block size that libvhd opens and that holds a sector."""
         if isinstance(self.header, Sound) and SECTOR <= self.header.value.block_size <= BLOCK_SIZE:
             return self.header.value
         return None
+
+    @property
+    def layout(self) -> tuple[Header, Bat] | None:
+        """The header and the BAT by which blocks are found; None if one of them is not sound."""
+        if self.geometry is None or not isinstance(self.bat, Sound):
+            return None
+        return self.geometry, self.bat.value
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """(offset, block) of every allocated block, by place in the file; nothing without a BAT."""
@@ -152,14 +212,14 @@ class VhdImage:
         return isinstance(self.batmap, Sound) and structs.bit(self.batmap.value.bits, block)
 
     def bitmap(self, header: Header, offset: int) -> bytes:
-        """The sector bitmap of the block that starts at `offset`; short where the view ends."""
+        """The sector bitmap of the block that starts at `offset`; short if the view ends inside it."""
         return self.view.read(Extent(offset, -(-header.block_size // SECTOR // 8) or 1))
 
 
 def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
     """Read every structure of `view`. Any bytes will do: nothing raises but the storage itself.
 
-    `by` is the footer to read it by, whatever stands in the file: what would it mean if this one were right?
+    `by` is the footer to read it by, instead of one in the file: a test whether that footer fits.
     """
     size = view.size
     end = _end_footer(view)
@@ -204,7 +264,7 @@ def inspect(view: ByteView, by: Footer | None = None) -> VhdImage:
 
 
 def _end_footer(view: ByteView) -> Sound[Footer] | Damaged:
-    """The last 512 bytes, or 511 where the size is odd (``vhd_util_check_footer``)."""
+    """The last 512 bytes, or 511 if the size is odd (``vhd_util_check_footer``)."""
     size = view.size
     length = min(size, FOOTER_SIZE if size % SECTOR == 0 else SHORT_FOOTER_SIZE)
     at = size - length
@@ -215,13 +275,13 @@ def _end_footer(view: ByteView) -> Sound[Footer] | Damaged:
 
 
 def _is_of_fixed(footer: Sound[Footer]) -> bool:
-    """It is a fixed disk's, and stands behind that disk; padding may lie between."""
+    """It is a fixed disk's, and follows that disk; padding may be between."""
     behind = footer.where.offset - footer.value.current_size
     return footer.value.type == DiskType.FIXED and 0 <= behind <= FIXED_SLACK
 
 
 def was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
-    """What is left of the footer of a fixed disk: `end`, or the beginning of one in which the file ends.
+    """The remains of the footer of a fixed disk: `end`, or the beginning of one in which the file ends.
 
     Two of three fields say that it was one: its type, its data offset, its place. Of one that was cut short the
     checksum must be right with zeros for what is missing.
@@ -235,8 +295,8 @@ def was_fixed(view: ByteView, end: Damaged) -> Damaged | None:
     if len(end.raw) < SHORT_FOOTER_SIZE:
         return None
     was = structs.parse_footer(end.raw)
-    said = (was.type == DiskType.FIXED, was.data_offset == NO_OFFSET, was.current_size == end.where.offset)
-    return end if sum(said) > 1 else None
+    signs = (was.type == DiskType.FIXED, was.data_offset == NO_OFFSET, was.current_size == end.where.offset)
+    return end if sum(signs) > 1 else None
 
 
 def _chosen(end: Sound[Footer] | Damaged, backup: Sound[Footer] | Damaged) -> Footer | None:
@@ -366,7 +426,7 @@ def _tail_footers(view: ByteView, start: int) -> tuple[Sound[Footer], ...]:
 
 
 def _cookies(view: ByteView, low: int, high: int) -> Iterator[int]:
-    """Where a footer cookie stands in [low, high), bytes; at most 4096 places."""
+    """The offsets of footer cookies in [low, high), bytes; at most 4096."""
     left = 4096
     at = low
     while at < high and left:

@@ -1,10 +1,10 @@
-"""What libvhd makes of an image, error numbers included: the ground of ``smfix show``. Pure.
+"""Open an image as libvhd does, error numbers included, for ``smfix show``. Pure.
 
 Theory. :mod:`smfix.formats.vhd.image` reads everything. libvhd stops at the first thing it dislikes and goes
 on with whatever bytes it has by then, and that is what ``vhd-util read -p`` prints. To print the same, its steps are
 followed here one by one: ``vhd_open``, ``vhd_read_footer``, ``vhd_read_header``, ``vhd_get_bat``, ``vhd_get_batmap``,
 ``vhd_parent_locator_read`` (blktap ``vhd/lib/libvhd.c``). A read is one with O_DIRECT and sectors of 512 bytes.
-Errors are errno values, 0 where there is none. Offsets and sizes in bytes.
+Errors are errno values, 0 if there is none. Offsets and sizes in bytes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _TAP_0_1 = 0x00000001
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What stands in libvhd's hands when it has opened an image and looked at all its metadata.
+    """The values that libvhd holds after it opened an image and looked at all its metadata.
 
-    `footer` and `header` are what it read last, sound or not; all NUL where it read nothing (`blank_footer`,
+    `footer` and `header` are those that it read last, sound or not; all NUL if it read none (`blank_footer`,
     `blank_header`). `error`: the image cannot be opened, and nothing else was looked at. `bat_error`: its BAT cannot
     be read. `batmap` is the batmap's header where libvhd likes it and its map, else the error; None: it has none.
     `locators` are those in use, of a differencing image.
@@ -45,12 +45,12 @@ class Opened:
 
     @property
     def blank_footer(self) -> bool:
-        """Nothing was read where a footer belongs."""
+        """No footer was read."""
         return self.footer == _BLANK_FOOTER
 
     @property
     def blank_header(self) -> bool:
-        """Nothing was read where the header belongs, or it was not looked for."""
+        """No header was read, or it was not looked for."""
         return self.header == _BLANK_HEADER
 
 
@@ -79,7 +79,7 @@ def opened(view: ByteView) -> Opened:
 
 
 def _read(view: ByteView, at: int, length: int) -> tuple[bytes, int]:
-    """`length` bytes at `at`, and the error; what there is of them where the file ends."""
+    """`length` bytes at `at`, and the error; fewer bytes if the file ends before."""
     if not 0 <= at < 1 << 63:
         return b"", EINVAL
     if at >= view.size:
@@ -147,7 +147,7 @@ def _batmap(view: ByteView, footer: Footer, header: Header) -> BatmapHeader | in
 
 
 def _parent_path(view: ByteView, entry: ParentLocator) -> str | None:
-    """The path that a locator holds; None where it cannot be read, or is longer than the room it has."""
+    """The path that a locator holds; None if it cannot be read, or is longer than its space."""
     if entry.code not in structs.PATH_CODES or not 0 < entry.space < 1 << 31:
         return None
     if entry.extent.end > view.size or entry.data_offset % SECTOR or entry.data_length > entry.space:
@@ -156,7 +156,7 @@ def _parent_path(view: ByteView, entry: ParentLocator) -> str | None:
 
 
 def parent_name(footer: Footer, header: Header) -> str | None:
-    """The parent's name in the header; None where it cannot be decoded. tap 0.1 wrote it in the host's byte order."""
+    """The parent's name in the header; None if it cannot be decoded. tap 0.1 wrote it in the host's byte order."""
     if footer.by_tap and footer.creator_version == _TAP_0_1:
         return header.parent_name_text("utf-16")
     return header.parent_name_text()

@@ -7,14 +7,17 @@ with the real tool is a test; decision 14 names the few differences. Text from t
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, tzinfo
+from typing import Any
 
+from smfix.formats.base import RawStructure
 from smfix.formats.vhd import libvhd, structs
-from smfix.formats.vhd.image import Locator, VhdImage
+from smfix.formats.vhd.image import MARK, Locator, VhdImage
 from smfix.formats.vhd.libvhd import Opened
-from smfix.formats.vhd.structs import BatmapHeader, Footer, Header, PlatformCode
+from smfix.formats.vhd.structs import BatmapHeader, Footer, Header, ParentLocator, PlatformCode
 from smfix.report.escape import printable
-from smfix.values import SECTOR, Sound
+from smfix.values import SECTOR, Damaged, Sound, uuid_text
 
 _TYPES = (
     "None",
@@ -55,20 +58,82 @@ def metadata(seen: Opened, path: str, zone: tzinfo | None = None) -> str:
     return "".join(parts)
 
 
-def footers(image: VhdImage) -> tuple[tuple[str, int, bytes], ...]:
-    """Both footers as they stand in the file: (title, offset in bytes, raw bytes)."""
-    found = []
-    for name, footer in (("Backup footer", image.backup), ("Footer", image.end)):
-        if isinstance(footer, Sound):
-            raw, state = footer.value.encode()[: footer.where.length], "sound"
-        else:
-            raw, state = footer.raw, "damaged: " + "; ".join(footer.reasons)
-        found.append((f"{name} at byte {footer.where.offset} ({state}):", footer.where.offset, raw))
-    return tuple(found)
+def footers(image: VhdImage) -> tuple[RawStructure, ...]:
+    """Both footers as they are in the file, the backup footer first."""
+    return tuple(_raw(name, footer, image) for name, footer in (("Backup footer", image.backup), ("Footer", image.end)))
+
+
+def _raw(name: str, footer: Sound[Footer] | Damaged, image: VhdImage) -> RawStructure:
+    is_sound = isinstance(footer, Sound)
+    if isinstance(footer, Sound):
+        raw, state = footer.value.encode()[: footer.where.length], "sound"
+    else:
+        raw, state = footer.raw, "damaged: " + "; ".join(footer.reasons)
+    like = None if image.footer is None else image.footer.encode()
+    return RawStructure(
+        f"{name} at byte {footer.where.offset} ({state})",
+        footer.where.offset,
+        raw,
+        is_sound=is_sound,
+        is_metadata=is_sound or raw == MARK[: len(raw)],
+        is_of_guest=footer is image.backup and image.header is None,
+        like=like,
+    )
+
+
+def fields(image: VhdImage) -> dict[str, Any]:
+    """Every structure with its place, its fields, and the reasons against it."""
+    bat = image.bat.value if isinstance(image.bat, Sound) else None
+    batmap = image.batmap
+    header = batmap.value.header if isinstance(batmap, Sound) else None
+    return {
+        "size": image.size,
+        "end_of_headers": image.end_of_headers,
+        "end_of_data": image.end_of_data,
+        "footer": _structure(image.end, _value(image.end)),
+        "backup_footer": _structure(image.backup, _value(image.backup)),
+        "header": _structure(image.header, _value(image.header)),
+        "bat": _structure(image.bat, None if bat is None else {"entries": len(bat), "allocated": bat.allocated}),
+        "batmap": _structure(batmap, None if header is None else _fields(header)),
+        "parent_locators": [
+            {"index": found.index, "path": found.path, **_fields(found.entry)} for found in image.locators
+        ],
+    }
+
+
+def _value(structure: Sound[Any] | Damaged | None) -> dict[str, Any] | None:
+    return _fields(structure.value) if isinstance(structure, Sound) else None
+
+
+def _structure(found: Sound[Any] | Damaged | None, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A structure, None if the image has none; its fields are None if it is damaged."""
+    if found is None:
+        return None
+    return {
+        "offset": found.where.offset,
+        "length": found.where.length,
+        "sound": isinstance(found, Sound),
+        "reasons": list(found.reasons) if isinstance(found, Damaged) else [],
+        "fields": fields,
+    }
+
+
+def _fields(structure: Footer | Header | ParentLocator | BatmapHeader) -> dict[str, Any]:
+    """The fields by name: cookies and creators as text, UUIDs as UUIDs, other values as they are."""
+    named: dict[str, Any] = {}
+    for name in (field.name for field in dataclasses.fields(structure)):
+        value = getattr(structure, name)
+        if name in ("cookie", "creator_app"):
+            named[name] = value.rstrip(b"\0").decode("latin-1")
+        elif name in ("uuid", "parent_uuid"):
+            named[name] = uuid_text(value)
+        elif name != "locators":
+            named[name] = value
+    return named
 
 
 def notes(image: VhdImage, seen: Opened) -> tuple[str, ...]:
-    """What a reader of the dump must know and the dump does not say."""
+    """Notes for a reader of the dump on facts that it does not show."""
     return tuple(filter(None, (_about_footer(image, seen), _about_header(seen))))
 
 
@@ -78,12 +143,12 @@ def _about_footer(image: VhdImage, seen: Opened) -> str:
     why = "; ".join(image.end.reasons)
     if isinstance(image.backup, Sound):
         return f"the footer at the end is damaged ({why}); what is shown is the backup footer"
-    told = f"the footer at the end is damaged ({why}), and so is the backup footer"
+    both = f"the footer at the end is damaged ({why}), and so is the backup footer"
     if seen.blank_footer:
-        return f"{told}; the fields that are shown as 0 stand nowhere in the image; what does, --layout shows"
+        return f"{both}; the fields that are shown as 0 are nowhere in the image; --layout shows what is there"
     if image.tail:
-        return f"{told}; a sound one stands at byte {image.tail[-1].where.offset:,}, see --layout"
-    return told
+        return f"{both}; a sound one is at byte {image.tail[-1].where.offset:,}, see --layout"
+    return both
 
 
 def _about_header(seen: Opened) -> str:
@@ -150,7 +215,7 @@ def _footer(footer: Footer, zone: tzinfo | None) -> str:
             _row("", f"= {sectors >> 11} MB ({sectors << 9} Bytes)"),
             _row("Disk type", kind),
             _row("Checksum", _sum(footer.checksum, footer.sealed().checksum)),
-            _row("UUID", structs.uuid_text(footer.uuid)),
+            _row("UUID", uuid_text(footer.uuid)),
             _row("Saved state", "Yes" if footer.saved else "No"),
             _row("Hidden", str(hidden)),
         ],
@@ -173,7 +238,7 @@ def _header(header: Header, footer: Footer, zone: tzinfo | None) -> str:
             _row("Max BAT size", str(header.max_bat_size)),
             _row("Block size", f"{header.block_size} ({header.block_size >> 20} MB)"),
             _row("Parent name", "failed to read name" if name is None else printable(name)),
-            _row("Parent UUID", structs.uuid_text(header.parent_uuid)),
+            _row("Parent UUID", uuid_text(header.parent_uuid)),
             _row("Parent timestamp", _clock(header.parent_timestamp, zone)),
             _row("Checksum", _sum(header.checksum, header.sealed().checksum)),
         ],

@@ -1,6 +1,6 @@
 """The proof that a plan changes no guest sector and no live metadata. Pure.
 
-Theory. What the guest reads is a map from guest sector to place in the file: BAT, then batmap, then sector
+Theory. The guest reads through a map from guest sector to place in the file: BAT, then batmap, then sector
 bitmap (the order in which tapdisk asks). The proof is on extents: the map is the same before and after, no
 edit touches a byte that is mapped, nothing shrinks, and the diagnosis of the result shows no new error. The
 guest's data itself need not be read for that; only the bitmaps of the blocks near an edit are.
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smfix.formats.vhd import structs
-from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.orphan_blocks import block_limit
 from smfix.formats.vhd.structs import Header
@@ -60,16 +59,10 @@ def _sizes(before: VhdImage, edits: tuple[Edit, ...]) -> Iterator[str]:
         size = max(size, reach)
 
 
-def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
-
-
 def mapped(image: VhdImage, header: Header, at: int, block: int) -> Iterator[Extent]:
     """The living bytes of the block that starts at `at`: its bitmap, and its written sectors.
 
-    What lies behind :func:`smfix.formats.vhd.problems.bat.room` is not there, so it cannot be lost.
+    Bytes after :func:`~smfix.formats.vhd.problems.orphan_blocks.block_limit` do not exist, so they cannot be lost.
     """
     end = block_limit(image)
     data = at + header.bitmap_size
@@ -96,7 +89,7 @@ def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) 
         for edit in edits:
             if isinstance(edit, Write) and edit.offset < living:
                 yield f"a write at byte {edit.offset} would touch the data of a fixed disk"
-    layout = _layout(before)
+    layout = before.layout
     if layout is None:
         return
     header, bat = layout
@@ -111,7 +104,7 @@ def _touched(before: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) 
 
 
 def _moved(before: VhdImage, after: VhdImage, edits: tuple[Edit, ...], agreed: frozenset[int]) -> Iterator[str]:
-    old, new = _layout(before), _layout(after)
+    old, new = before.layout, after.layout
     if old is None or new is None:
         if old is not new:
             yield "the BAT could be read only before or only after"

@@ -2,8 +2,8 @@
 
 Theory. An edit of a footer or a checksum leaves the map from guest sector to place in the file as it was: what a
 guest writes afterwards survives an undo. An edit of the BAT, a bitmap, the batmap or the header can give the guest a
-place that it did not have. What it writes there afterwards is gone when the edit is undone, although not one edited
-byte has changed. So an undo needs to know these places.
+place that it did not have. Data that it writes there afterwards is gone when the edit is undone, although not one
+edited byte has changed. So an undo needs to know these places.
 """
 
 from __future__ import annotations
@@ -11,26 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from smfix.formats.base import MOST_PLACES
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.structs import Header
-from smfix.values import SECTOR, Edit, Extent, Placed, Resize, Sound
-
-MOST = 1 << 17
-"""Most places that are returned; one more shows that there are more."""
+from smfix.values import SECTOR, Edit, Extent, Placed, Resize
 
 
 def reachable(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> tuple[Placed, ...]:
     """The places that `edits` of `before` give the guest in `after`, by place in the file, none beyond its end.
 
-    At most :data:`MOST` and one more. On a device the BAT is among them if an edit is in the room for blocks:
-    an undo would overwrite a block that is placed there later, which only the BAT shows.
+    At most :data:`~smfix.formats.base.MOST_PLACES` and one more. On a device the BAT is among them if an edit is in
+    the room for blocks: an undo would overwrite a block that is placed there later, which only the BAT shows.
     """
     found = chain(_fixed(before, after), _room(after, edits), _blocks(before, after, edits))
     size = after.size
     return tuple(
         Placed(Extent(one.place.offset, min(one.place.end, size) - one.place.offset), one.guest)
-        for one in sorted(islice(found, MOST + 1))
+        for one in sorted(islice(found, MOST_PLACES + 1))
         if one.place.offset < size
     )
 
@@ -45,15 +43,9 @@ def _fixed(before: VhdImage, after: VhdImage) -> Iterator[Placed]:
         yield Placed(run, run)
 
 
-def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
-
-
 def _blocks(before: VhdImage, after: VhdImage, edits: Sequence[Edit]) -> Iterator[Placed]:
     """Of a sparse disk: blocks that are placed or moved, and sectors that become readable in those that stay."""
-    old, new = _layout(before), _layout(after)
+    old, new = before.layout, after.layout
     if new is None:
         return
     header, bat = new
@@ -120,7 +112,7 @@ def _readable(image: VhdImage, header: Header, at: int, block: int, count: int) 
 
 def _room(after: VhdImage, edits: Sequence[Edit]) -> Iterator[Placed]:
     """Yield the BAT, if an edit of a device is in free room for blocks."""
-    layout = _layout(after)
+    layout = after.layout
     if after.view.growable or layout is None:
         return
     header, bat = layout

@@ -1,7 +1,7 @@
 """The on-disk structures of VHD 1.0, as blktap treats them: decode, encode, checksum, field rules.
 
 Theory. A structure on disk is a run of big-endian fields with a cookie and a checksum. *Sound* means
-that both are right: these are the bytes that somebody meant to write. Whether what they meant is
+that both are right: these are the bytes that a program meant to write. Whether their meaning is
 allowed is another question, answered by the field rules (:data:`FOOTER_RULES`, :data:`HEADER_RULES`),
 each in the words and the order of ``vhd-util check``.
 
@@ -35,6 +35,8 @@ BATMAP_COOKIE = b"tdbatmap"
 
 BLOCK_SIZE = 2 << 20
 """Default block size in bytes; also the largest that libvhd opens."""
+PAGE = 4096
+"""Bytes. libvhd and tapdisk place a block so that its data begins a page."""
 UNUSED = 0xFFFFFFFF
 """A BAT entry without a block."""
 NO_OFFSET = 0xFFFFFFFFFFFFFFFF
@@ -108,12 +110,6 @@ def geometry_for(size: int) -> int:
             spt, heads = 63, 16
             tracks = sectors // spt
     return (tracks // heads) << 16 | heads << 8 | spt
-
-
-def uuid_text(raw: bytes) -> str:
-    """16 bytes as a lower-case UUID with dashes."""
-    digits = raw.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 # --------------------------------------------------------------------------- field rules
@@ -193,7 +189,7 @@ class Footer:
         return self.hidden != 0 and self.by_tap and old
 
     def encode(self) -> bytes:
-        """The 512 bytes on disk, with the checksum field as it stands."""
+        """The 512 bytes on disk, with the checksum field as it is."""
         return _FOOTER.pack(
             self.cookie,
             self.features,
@@ -220,7 +216,7 @@ class Footer:
 
 
 def _footer_sum_ok(footer: Footer, raw: bytes | None = None) -> bool:
-    """The checksum is right; `raw` are the footer's 512 bytes, where they are at hand."""
+    """The checksum is right; `raw` are the footer's 512 bytes, if they are at hand."""
     if checksum(raw or footer.encode(), 64) == footer.checksum:
         return True
     return footer.hidden_unsummed and checksum(replace(footer, hidden=0).encode(), 64) == footer.checksum
@@ -254,7 +250,7 @@ def parse_footer(raw: bytes) -> Footer:
 
 
 def decode_footer(raw: bytes, at: int) -> Sound[Footer] | Damaged:
-    """Decode the footer that stands at byte `at`; `raw` are its 511 or 512 bytes, fewer = damaged.
+    """Decode the footer at byte `at`; `raw` are its 511 or 512 bytes, fewer = damaged.
 
     The poison cookie of an interrupted journaled resize is sound if its checksum is (libvhd accepts
     it; ``vhd-util check`` does not). Never raises.
@@ -313,7 +309,7 @@ class ParentLocator:
 
     @property
     def extent(self) -> Extent:
-        """Where its data lies, in bytes."""
+        """The bytes of its data."""
         return Extent(self.data_offset, self.space)
 
     def encode(self) -> bytes:
@@ -379,7 +375,7 @@ class Header:
 
     @property
     def bat_extent(self) -> Extent:
-        """Where the BAT lies, padded to a sector, in bytes."""
+        """The bytes of the BAT, padded to a sector."""
         return Extent(self.table_offset, round_up(self.max_bat_size * 4) or SECTOR)
 
     @property
@@ -392,17 +388,21 @@ class Header:
         """Bytes of one block in the file: its sector bitmap and its data."""
         return self.bitmap_size + self.block_size
 
+    def next_block(self, end: int) -> int:
+        """The offset of a block that libvhd or tapdisk places after byte `end`: its data begins a page."""
+        return round_up(end + self.bitmap_size, PAGE) - self.bitmap_size
+
     def blocks_of(self, size: int) -> int:
         """Blocks of a guest disk of `size` bytes, the partial last one counted."""
         return -(-size // self.block_size) if self.block_size else 0
 
     def parent_name_text(self, encoding: str = "utf-16-be") -> str | None:
-        """The parent's file name; None where it is not ASCII in UTF-16BE (``vhd_header_decode_parent``)."""
+        """The parent's file name; None if it is not ASCII in UTF-16BE (``vhd_header_decode_parent``)."""
         text = _ascii(self.parent_name, encoding)
         return None if text is None else _without_drive(text.replace("\\", "/"))
 
     def encode(self) -> bytes:
-        """The 1024 bytes on disk, with the checksum field as it stands."""
+        """The 1024 bytes on disk, with the checksum field as it is."""
         return _HEADER.pack(
             self.cookie,
             self.data_offset,
@@ -457,7 +457,7 @@ def parse_header(raw: bytes) -> Header:
 
 
 def decode_header(raw: bytes, at: int) -> Sound[Header] | Damaged:
-    """Decode the header that stands at byte `at`; fewer than 1024 bytes are damaged. Never raises."""
+    """Decode the header at byte `at`; fewer than 1024 bytes are damaged. Never raises."""
     where = Extent(at, len(raw))
     if len(raw) < HEADER_SIZE:
         return Damaged(raw, ("file too short for a header",), where)
@@ -504,7 +504,7 @@ class BatmapHeader:
 
     @property
     def map_extent(self) -> Extent:
-        """Where the map lies, as the header claims."""
+        """The bytes of the map, as the header claims."""
         return Extent(self.map_offset, self.map_size)
 
 
@@ -531,13 +531,13 @@ def batmap_summed_size(current_size: int) -> int:
 
 
 def bit(bits: bytes, index: int) -> bool:
-    """Bit `index` of a bitmap or batmap, most significant first; False behind its end."""
+    """Bit `index` of a bitmap or batmap, most significant first; False after its end."""
     byte = index >> 3
     return byte < len(bits) and bool(bits[byte] & (0x80 >> (index & 7)))
 
 
 def first_bit(bits: bytes, start: int) -> int | None:
-    """The first set bit at or behind `start`; None: there is none."""
+    """The first set bit at or after `start`; None: there is none."""
     byte = start >> 3
     head = bits[byte : byte + 1]
     rest = bytes(each & 0xFF >> (start & 7) for each in head) + bits[byte + 1 :]

@@ -105,8 +105,8 @@ class SrType:
 
     # ------------------------------------------------------------------ what is beside one image
 
-    def neighbours(self, target: Target) -> list[Target]:  # noqa: ARG002
-        """Return the readable images of the same SR, by name."""
+    def neighbours(self, target: Target, suffixes: tuple[str, ...]) -> list[Target]:  # noqa: ARG002
+        """Return the readable images of the same SR, by name. `suffixes`: of a file's name."""
         return []
 
     def names_beside(self, target: Target, folder: str) -> list[str]:  # noqa: ARG002

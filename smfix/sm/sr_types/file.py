@@ -16,7 +16,6 @@ from smfix.sm.sr_types.base import Found, SrType
 from smfix.values import Backing, Target
 
 SUFFIX = ".vhd"
-_ENDINGS = (SUFFIX, f"{SUFFIX}.new")
 
 # File systems that several hosts can mount: those of the storage manager's SRs, and others of the same nature.
 SHARED_FILE_SYSTEMS = {
@@ -58,8 +57,10 @@ class FileSr(SrType):
 
     def holds_image(self, root: str) -> bool:
         """True if a file of the folder has an image's name. Raises Unreadable."""
+        from smfix.formats.registry import suffixes
+
         try:
-            return any(name.endswith(SUFFIX) for name in os.listdir(root))
+            return any(name.endswith(suffixes()) for name in os.listdir(root))
         except OSError as error:
             raise Unreadable(f"cannot list {root}: {error.strerror}") from error
 
@@ -92,11 +93,12 @@ class FileSr(SrType):
         ]
         return found, [place for place, _ in places]
 
-    def neighbours(self, target: Target) -> list[Target]:
+    def neighbours(self, target: Target, suffixes: tuple[str, ...]) -> list[Target]:
         """Return the images of the folder, and the files whose names begin with the image's: its copies."""
         folder, name = os.path.split(os.path.realpath(target.path))
         try:
-            names = {other for other in os.listdir(folder) if other.endswith(_ENDINGS) or other.startswith(name)}
+            endings = (*suffixes, *(f"{suffix}.new" for suffix in suffixes))  # a snapshot before it takes its name
+            names = {other for other in os.listdir(folder) if other.endswith(endings) or other.startswith(name)}
         except OSError:
             return []
         return [Target(os.path.join(folder, other), Backing.FILE) for other in sorted(names - {name})]
@@ -111,7 +113,9 @@ class FileSr(SrType):
 
 def files_in(folder: str) -> tuple[Found, ...]:
     """Return every VHD of any folder, by name; links and FIFOs too, so that each is refused. Raises Unreadable."""
-    names = sorted(name for name in _names(folder) if name.endswith(SUFFIX))
+    from smfix.formats.registry import suffixes  # imported here: most runs resolve no folder
+
+    names = sorted(name for name in _names(folder) if name.endswith(suffixes()))
     if not names:
         raise Unreadable(f"{folder} holds no VHD (no file named *{SUFFIX})")
     images = []

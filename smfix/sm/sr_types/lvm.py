@@ -99,7 +99,7 @@ class LvmSr(BlockDevice):
             return super().may_have_relative(path, place)
         return other is not None and other.sr == volume.sr
 
-    def neighbours(self, target: Target) -> list[Target]:
+    def neighbours(self, target: Target, suffixes: tuple[str, ...]) -> list[Target]:  # noqa: ARG002 - as SrType has it
         """Return the active disks of the group whose storage answers: the others cannot be read."""
         volume = lvm_volumes.volume_named(target.path)
         with suppress(Unreadable):

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from images import Buffer, small
-from smfix.formats.vhd.cached_view import HEAD, CachedView
+from smfix.formats.cached_view import HEAD, CachedView
 from smfix.formats.vhd.image import inspect
 from smfix.values import Extent
 

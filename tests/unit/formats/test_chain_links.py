@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smfix.formats.vhd.chain_links import ChainPlace, Link, Place, forest
+from smfix.formats.chain_links import ChainPlace, Link, Place, forest
 
 
 def _told(links):

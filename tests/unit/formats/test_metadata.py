@@ -11,6 +11,7 @@ from memory_image import MemoryImage
 from schemas import valid
 from smfix.formats.vhd import build, structs
 from smfix.formats.vhd import metadata as report
+from smfix.formats.vhd.format import VHD
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.libvhd import opened
 from smfix.formats.vhd.metadata import footers
@@ -39,6 +40,12 @@ def dynamic(**options) -> bytes:
 
 def differencing() -> bytes:
     return build.sparse(8 * MIB, UUID, {}, parent=build.ParentRef(UUID[::-1], "parent.vhd")).to_bytes()
+
+
+def document_of(path: str, raw: bytes) -> dict:
+    """The document of `smfix show --json`."""
+    view = MemoryImage(raw)
+    return show(path, VHD.show(VHD.inspect(view), view, path))
 
 
 def test_the_dump_of_a_dynamic_disk():
@@ -171,14 +178,30 @@ def test_an_encrypted_image_shows_nonce_and_hash():
 
 def test_both_footers_as_they_stand():
     raw = dynamic()
-    (backup, at, first), (end, where, last) = footers(image(raw))
-    assert (backup, at) == ("Backup footer at byte 0 (sound):", 0)
-    assert end == f"Footer at byte {len(raw) - 512} (sound):"
-    assert (where, last) == (len(raw) - 512, raw[-512:])
-    assert first == raw[:512]
+    backup, end = footers(image(raw))
+    assert (backup.title, backup.offset) == ("Backup footer at byte 0 (sound)", 0)
+    assert end.title == f"Footer at byte {len(raw) - 512} (sound)"
+    assert (end.offset, end.raw) == (len(raw) - 512, raw[-512:])
+    assert backup.raw == raw[:512]
     lost = footers(image(raw[:-512] + b"\xc7" * 512))[1]
-    assert lost[0].endswith("(damaged: " + "; ".join(image(raw[:-512] + b"\xc7" * 512).end.reasons) + "):")
-    assert lost[2] == b"\xc7" * 512
+    assert lost.title.endswith("(damaged: " + "; ".join(image(raw[:-512] + b"\xc7" * 512).end.reasons) + ")")
+    assert lost.raw == b"\xc7" * 512
+
+
+@pytest.mark.parametrize(
+    ("there", "is_sound", "is_metadata"),
+    [(None, True, True), (b"\xc7" * 512, False, True), (b"a guest's text".ljust(512, b"x"), False, False)],
+)
+def test_a_footers_place_may_hold_guest_data_unless_it_is_a_footer_or_tapdisks_mark(there, is_sound, is_metadata):
+    raw = dynamic()
+    _, end = footers(image(raw[:-512] + (there or raw[-512:])))
+    assert (end.is_sound, end.is_metadata, end.is_of_guest) == (is_sound, is_metadata, False)
+    assert end.like == raw[-512:]
+
+
+def test_the_beginning_of_a_fixed_disk_is_the_guests():
+    backup, end = footers(image(build.fixed(MIB, UUID).to_bytes()))
+    assert (backup.is_of_guest, end.is_of_guest) == (True, False)
 
 
 def test_notes():
@@ -188,10 +211,10 @@ def test_notes():
     both = b"x" * 512 + raw[512:-512]
     assert notes(image(both))[0].endswith("and so is the backup footer")
     assert notes(image(b"x" * 512 + raw[512:] + bytes(512)))[0].endswith(
-        f"so is the backup footer; a sound one stands at byte {len(raw) - 512:,}, see --layout"
+        f"so is the backup footer; a sound one is at byte {len(raw) - 512:,}, see --layout"
     )
     assert notes(image(b""))[0].endswith(
-        "the fields that are shown as 0 stand nowhere in the image; what does, --layout shows"
+        "the fields that are shown as 0 are nowhere in the image; --layout shows what is there"
     )
     astray = replace(structs.parse_footer(raw[:512]), data_offset=1 << 40).sealed().encode()
     (note,) = notes(image(astray + raw[512:-512] + astray))
@@ -202,20 +225,20 @@ def test_notes():
 
 @pytest.mark.parametrize("raw", [*CASES.values(), b"", build.fixed(MIB, UUID).to_bytes()])
 def test_the_document(raw):
-    document = valid(show("/x.vhd", image(raw)))
+    document = valid(document_of("/x.vhd", raw))
     assert document["size"] == len(raw)
     if document["bat"]:
         assert document["header"]["fields"]["cookie"] == "cxsparse"
 
 
 def test_damage_in_the_document():
-    document = valid(show("/x", image(dynamic()[:-512])))
+    document = valid(document_of("/x", dynamic()[:-512]))
     assert document["footer"]["sound"] is False
     assert document["footer"]["reasons"]
     assert document["footer"]["fields"] is None
     assert document["backup_footer"]["fields"]["uuid"] == "00010203-0405-0607-0809-0a0b0c0d0e0f"
     assert document["bat"]["fields"] == {"entries": 4, "allocated": 2}
-    child = valid(show("/x", image(differencing())))
+    child = valid(document_of("/x", differencing()))
     assert [locator["path"] for locator in child["parent_locators"]] == ["./parent.vhd"] * 3
 
 

@@ -135,7 +135,7 @@ def test_another_block_size_is_another_map():
 
 
 def test_no_more_are_told_than_somebody_can_read(monkeypatch):
-    monkeypatch.setattr(module, "MOST", 0)
+    monkeypatch.setattr(module, "MOST_PLACES", 0)
     assert len(between(put(base(), 512, bytes(1024)), base())) == 1
 
 

@@ -30,10 +30,9 @@ from smfix.formats.vhd.structs import (
     parse_footer,
     parse_header,
     round_up,
-    uuid_text,
     vhd_time,
 )
-from smfix.values import Damaged, Extent, Sound
+from smfix.values import Damaged, Extent, Sound, uuid_text
 
 GOOD = footer_of(base())
 HEADER = header_of(base())

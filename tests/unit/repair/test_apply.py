@@ -44,7 +44,7 @@ OLD = bytes(range(1, 201)) * 5
 EDITS = (Write(100, b"N" * 412), Write(1000, bytes(24)), Write(1024, b"F" * 512))
 NEW = carried_out(OLD, EDITS)
 LOST = Finding("VHD101", "footer lost", "The footer is lost.", Severity.ERROR, Disposition.SAFE)
-PARENT = Finding("VHD501", "parent missing", "No parent.", Severity.ERROR, Disposition.REPORT)
+PARENT = Finding("VHD501", "parent missing", "No parent.", Severity.ERROR, Disposition.REPORT, may_remain=True)
 BUSY = Refusal(Reason.LOCKED, "another smfix is at it", ("again",))
 IN_USE = Refusal(Reason.IN_USE, "a tapdisk holds it")
 GOOD = Verification(lambda view: ())

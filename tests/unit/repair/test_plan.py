@@ -32,8 +32,8 @@ from images import (
     with_entry,
 )
 from smfix.errors import Unreadable
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import sparse
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.formats.vhd.structs import BLOCK_SIZE, UNUSED
 from smfix.repair import plan as plan_module
@@ -212,7 +212,7 @@ def test_the_rounds_are_bounded(monkeypatch):
 
 
 def test_what_cannot_be_proved_is_not_done(monkeypatch):
-    monkeypatch.setattr(plan_module, "violations", lambda *args, **kwargs: ["first", "second"])
+    monkeypatch.setattr(plan_module, "prove", lambda *args, **kwargs: ["first", "second"])
     made = planned(lost_footer(base()))
     assert made.plan.edits == made.plan.needs == made.plan.fixes == ()
     assert made.plan.refusal is not None

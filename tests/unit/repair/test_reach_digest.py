@@ -66,7 +66,7 @@ def test_what_is_too_large_or_unknown_is_not_told(monkeypatch):
     assert reach == Reach(20, (Extent(10, 20),))
     assert is_unchanged(Buffer(RAW), reach) is None
     assert is_unchanged(Buffer(RAW), None) is None
-    monkeypatch.setattr(reach_digest, "MOST", 1)
+    monkeypatch.setattr(reach_digest, "MOST_PLACES", 1)
     assert reach_of(Buffer(RAW), placed((0, 1), (2, 1)), ()).digest is None
 
 

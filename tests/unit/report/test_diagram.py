@@ -10,8 +10,11 @@ import corpus
 import images
 from damage import damages
 from images import MIB, base, child, device, empty, fixed_disk, lost_footer, put, seen, with_entry
+from smfix.formats.diagram import LEGEND, Diagram, Part, Piece
 from smfix.formats.vhd import build
-from smfix.report.diagram import LEGEND, PAGE, ROWS, Bar, Diagram, Part, Piece, bars, diagram, strip, text
+from smfix.formats.vhd.diagram import diagram
+from smfix.formats.vhd.structs import PAGE
+from smfix.report.diagram import ROWS, Bar, bars, strip, text
 from smfix.values import Extent, Sound
 
 

@@ -14,8 +14,8 @@ import pytest
 from html_reader import Reader, complaints
 from images import base, footer_of, lost_footer, seen
 from report_values import CLOCK, PATH, SR, VDI, incident, outcome, reading, treated
+from smfix.formats.vhd.diagram import diagram
 from smfix.report import html, page_model
-from smfix.report.diagram import diagram
 from smfix.report.page_model import Environment, FooterBytes, Portrait, Relative, Side
 from smfix.values import Evidence, Names, Reason, Rescan, State, Status
 

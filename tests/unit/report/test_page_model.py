@@ -9,8 +9,8 @@ import pytest
 
 from images import base, lost_footer, seen
 from report_values import CLOCK, LOST_FOOTER, PATH, SR, VDI, WHEN, incident, outcome, plan, reading, treated
+from smfix.formats.vhd.diagram import diagram
 from smfix.report import page_model
-from smfix.report.diagram import diagram
 from smfix.report.page_model import Card, Side
 from smfix.values import (
     CheckedImage,

@@ -9,6 +9,7 @@ import pytest
 from images import CONTEXT
 from memory_image import MemoryImage
 from smfix.errors import Unreadable
+from smfix.formats.registry import parent_link
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.registry import diagnose
 from smfix.formats.vhd.structs import parse_footer, parse_header
@@ -186,8 +187,8 @@ def test_parents_first_of_what_cannot_be_read(world):
 
 def test_a_header_behind_the_end_is_none():
     footer = replace(parse_footer(bytes(512)), cookie=b"conectix", data_offset=1 << 40, type=3).sealed()
-    assert image_relatives.header_of(MemoryImage(footer.encode())) is None
-    assert image_relatives.header_of(MemoryImage(b"")) is None
+    assert parent_link(MemoryImage(footer.encode())) is None
+    assert parent_link(MemoryImage(b"")) is None
 
 
 def test_a_parents_backing_is_what_it_is_not_where_it_lies(tmp_path):

@@ -1,8 +1,8 @@
 """The BAT and the blocks: VHD3xx.
 
-Theory. The footer says how large the disk is, the BAT where its blocks lie, and each block's sector bitmap
-which of its sectors were ever written. A block that reaches past the end of the file has lost what lies
-there; whether that was anything is what the bitmap (and the batmap, which tapdisk asks first) tells.
+Theory. The footer holds the size of the disk, the BAT the places of its blocks, and each block's sector bitmap
+which of its sectors were ever written. A block that reaches past the end of the file has lost the
+bytes there; the bitmap (and the batmap, which tapdisk asks first) shows whether they held data.
 
 Source: ``vhd_util_check_bat``, ``vhd_end_of_data``, ``allocate_block`` (blktap). Offsets in bytes.
 """
@@ -11,26 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, SAFE, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.bat_repair import misplaced, shifted, whole_block
 from smfix.formats.vhd.problems.footer import held_open
 from smfix.formats.vhd.problems.orphan_blocks import block_limit, clear_is_nul, written_sector
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, SAFE, Context, Detection, Problem
-from smfix.formats.vhd.structs import Header
+from smfix.formats.vhd.problems.witness import children
+from smfix.formats.vhd.structs import PAGE, Header
 from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
 
-ALIGNMENT = 4096
-"""libvhd and tapdisk start a block so that its data lies on a page boundary."""
 NAMED = 64
 """Blocks that are named one by one at most; where there are more, nothing is repaired."""
-
-
-def _layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
 
 
 # --------------------------------------------------------------------------- VHD305
@@ -45,7 +38,7 @@ def _detect_unreadable(image: VhdImage, context: Context) -> Iterator[Detection]
 
 
 def missing_part(image: VhdImage, header: Header, at: int, block: int) -> tuple[list[list[int]], bool]:
-    """What the guest lost of a block that starts at `at` and reaches past :func:`block_limit`.
+    """The guest data that is lost of a block that starts at `at` and reaches past :func:`block_limit`.
 
     ([[guest offset, length], ...] in bytes of the written sectors that are gone, whether the block's
     bitmap is whole). Without a bitmap every sector of the block may be gone, and all are named.
@@ -73,7 +66,7 @@ def missing_part(image: VhdImage, header: Header, at: int, block: int) -> tuple[
 
 
 def _padded(image: VhdImage, end: int) -> int:
-    """1 where the sector before a footer inside a block ends in ASCII `0`: the wiki's padding, over lost data."""
+    """1 if the sector before a footer inside a block ends in ASCII `0`: the wiki's padding, over lost data."""
     if not isinstance(image.end, Sound):
         return 0
     return int(image.view.read(Extent(end - 1, 1)) == b"0")
@@ -81,7 +74,7 @@ def _padded(image: VhdImage, end: int) -> int:
 
 def _held_by_child(context: Context, image: VhdImage, block: int) -> bool:
     """An intact child holds the block: an interrupted coalesce was about to copy it down."""
-    for child in context.children:
+    for child in children(context):
         header = child.geometry
         if header is None or image.footer is None or header.parent_uuid != image.footer.uuid:
             continue
@@ -94,28 +87,28 @@ def _held_by_child(context: Context, image: VhdImage, block: int) -> bool:
 
 
 def _interrupted(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
-    """The block's entry was written, the block not yet: the old footer still stands at the previous end.
+    """The block's entry was written, the block not yet: the old footer is still at the previous end.
 
     libvhd leaves exactly that (``__vhd_io_allocate_block``): without that footer the file may as well have been
     cut there, and what the block held would be lost.
     """
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
     stands = isinstance(image.end, Sound) and image.end.where.offset == end
-    return stands and end <= at < end + ALIGNMENT and at + header.bitmap_size > block_limit(image)
+    return stands and end <= at < end + PAGE and at + header.bitmap_size > block_limit(image)
 
 
 def _next_in_line(image: VhdImage, header: Header, bat: Bat, at: int) -> bool:
-    """The block begins exactly where a writer puts the next one: behind the previous end, on a page boundary for tap.
+    """The block begins at the place of a new one: after the previous end, on a page boundary for tap.
 
     Then its entry is right, and what its bitmap calls unwritten is what an interrupted coalesce had copied so far.
     """
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at))
-    page = structs.round_up(end + header.bitmap_size, ALIGNMENT) - header.bitmap_size
+    page = header.next_block(end)
     return at == (page if image.footer is not None and image.footer.by_tap else end)
 
 
 def _detect_past_end(image: VhdImage, context: Context) -> Iterator[Detection]:
-    layout = _layout(image)
+    layout = image.layout
     if layout is None or held_open(context):
         return
     header, bat = layout
@@ -182,7 +175,7 @@ def _fix_past_end(image: VhdImage, finding: Finding, context: Context) -> tuple[
     if written_sector(image, at) is None:
         return (Write(at, bytes(image.size - at)), *edits)
     if end == at + SECTOR == structs.round_up(image.end_of_data):
-        # These bytes may be the guest's own. They stay the last of the block, and the footer goes behind them.
+        # These bytes may be the guest's own. They stay the last of the block, and the footer goes after them.
         footer = image.backup.value if isinstance(image.backup, Sound) else image.end.value
         edits.append(Write(end, footer.encode()))
     return tuple(edits)

@@ -2,7 +2,7 @@
 
 Theory. Of a wrong BAT entry two things are known: which block it was for, and that the block, if it is still in the
 file, is at a place that no entry points at (:func:`smfix.formats.vhd.problems.orphan_blocks.orphans`). If shape, size
-and batmap leave one assignment, that is offered for consent; where they leave several, nothing is written and the
+and batmap leave one assignment, that is offered for consent; if they leave several, nothing is written and the
 candidates are named.
 Source: ``vhd_util_check_bat``; layout rules of ``allocate_block`` (libvhd.c, tapdisk, qemu vpc.c).
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import held_open
 from smfix.formats.vhd.problems.orphan_blocks import (
-    PAGE,
     Orphan,
     block_limit,
     block_shaped,
@@ -29,8 +29,7 @@ from smfix.formats.vhd.problems.orphan_blocks import (
     unclear,
     unnamed,
 )
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
-from smfix.formats.vhd.structs import UNUSED, Header
+from smfix.formats.vhd.structs import PAGE, UNUSED, Header
 from smfix.values import SECTOR, Edit, Extent, Finding, Reason, Refusal, Sound, Write
 
 NAMED = 64
@@ -44,24 +43,17 @@ DOUBTED = 16
 """Misaligned blocks that are judged at most: where there are more, the image simply is not aligned."""
 
 
-def layout(image: VhdImage) -> tuple[Header, Bat] | None:
-    """The header and the BAT where both can be worked with."""
-    if image.geometry is None or not isinstance(image.bat, Sound):
-        return None
-    return image.geometry, image.bat.value
-
-
 # --------------------------------------------------------------------------- VHD302
 
 
 def misplaced(image: VhdImage) -> dict[int, int]:
     """Block -> offset of the entries that no writer can have made.
 
-    Over the headers; across blocks that have the shape of one, without having it; so far behind the rest that
+    Over the headers; across blocks that have the shape of one, without having it; so far after the rest that
     no file ended there; past the end, while the file holds a block that no entry names. Of the first,
-    :data:`CROWD` at most; of those past the end none where they are a crowd.
+    :data:`CROWD` at most; of those past the end none if they are a crowd.
     """
-    found = layout(image)
+    found = image.layout
     if found is None:
         return {}
     header, bat = found
@@ -96,7 +88,7 @@ def _crowded(bat: Bat, header: Header, limit: int) -> bool:
 
 
 def _begins(image: VhdImage, header: Header, at: int, limit: int) -> bool:
-    """A block that ends behind `limit` begins at `at`: its bitmap is whole, and what is there of the data fits it.
+    """A block that ends after `limit` begins at `at`: its bitmap is whole, and the data up to there fits it.
 
     Of a bitmap without any data nothing is known: a guest's last sector would look like one.
     """
@@ -106,10 +98,10 @@ def _begins(image: VhdImage, header: Header, at: int, limit: int) -> bool:
 
 
 def _follows(image: VhdImage, header: Header, bat: Bat, at: int, places: list[Orphan]) -> bool:
-    """The very place where the block behind the last one goes: the file was cut, the entry may well be right."""
+    """The place of the block after the last one: if the file was cut, the entry may well be right."""
     found = (place.offset + header.block_space for place in places if place.offset < at)
     end = max(image.end_of_headers, bat.highest_end(header.block_space, below=at), *found)
-    return at in (end, structs.round_up(end + header.bitmap_size, PAGE) - header.bitmap_size)
+    return at in (end, header.next_block(end))
 
 
 def _across(image: VhdImage, header: Header, bat: Bat) -> dict[int, int]:
@@ -131,7 +123,7 @@ def _detect_impossible(image: VhdImage, context: Context) -> Iterator[Detection]
     wrong = misplaced(image)
     off = shifted(image) if wrong else {}
     wrong = {block: at for block, at in wrong.items() if block not in off}
-    found = layout(image)
+    found = image.layout
     if not wrong or found is None:
         return
     header, bat = found
@@ -170,9 +162,9 @@ _WRITTEN = (
 
 
 def _written_over(image: VhdImage, at: int) -> bool:
-    """A block has been written at `at`, behind the BAT, over a batmap that is none any more.
+    """A block has been written at `at`, after the BAT, over a batmap that is none any more.
 
-    Source: qemu's vpc.c puts a disk's first block right behind the BAT.
+    Source: qemu's vpc.c puts a disk's first block right after the BAT.
     """
     header = image.geometry
     if header is None or isinstance(image.batmap, Sound) or not header.bat_extent.end <= at < image.end_of_headers:
@@ -208,7 +200,7 @@ def _found(entry: int | None, places: list[Orphan], *, doubt: bool) -> str:
 
 def _fix_entry(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
     """Point the block's BAT entry at `entry` (bytes; that of no block clears it)."""
-    found = layout(image)
+    found = image.layout
     entry = finding.facts["entry"]
     if found is None or entry is None:
         return Refusal(Reason.NO_FIX, "the evidence leaves no single place for the block")
@@ -220,13 +212,13 @@ def _fix_entry(image: VhdImage, finding: Finding, context: Context) -> tuple[Edi
 
 
 def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
-    """Block -> (entry, right place) of the few entries that stand some sectors beside their block.
+    """Block -> (entry, right place) of the few entries that are some sectors off their block.
 
     An image's blocks all begin by one rule: on page boundaries (tap) or back to back (qemu). An entry that
-    breaks the rule, where no block begins, while one begins a few sectors beside it by the rule, is off. So is
-    one that begins somewhere inside the block that stands in the gap before it.
+    breaks the rule, and at which no block begins, is off if one begins a few sectors beside it by the rule. So is
+    one that begins somewhere inside the block in the gap before it.
     """
-    found = layout(image)
+    found = image.layout
     if found is None or image.footer is None or found[0].block_size < PAGE:
         return {}
     header, bat = found
@@ -247,11 +239,11 @@ def shifted(image: VhdImage) -> dict[int, tuple[int, int]]:
 
 
 def _behind_gaps(image: VhdImage, header: Header, bat: Bat, *, by_page: bool) -> Iterator[tuple[int, int, int]]:
-    """(block, entry, right place) of entries behind a gap in which a block begins, and reaches across the entry."""
+    """(block, entry, right place) of entries after a gap in which a block begins, and reaches across the entry."""
     for gap, block in bat.narrow(header.block_space, PAGE + SECTOR, image.end_of_headers):
         at, spot = gap.end, gap.offset
         if by_page:
-            spot = structs.round_up(spot + header.bitmap_size, PAGE) - header.bitmap_size
+            spot = header.next_block(spot)
         others = bat.covering(Extent(spot, header.block_space), header.block_space)
         if others != [(at, block)] or not any(image.bitmap(header, at)) or block_shaped(image, header, at):
             continue
@@ -269,7 +261,7 @@ def _may_hold(image: VhdImage, header: Header, spot: int, block: int) -> bool:
 
 def _beside(image: VhdImage, header: Header, bat: Bat, at: int) -> list[int]:
     """Places by the rule within a page of `at` that hold no other block."""
-    low = structs.round_up(max(image.end_of_headers, at - PAGE) + header.bitmap_size, PAGE) - header.bitmap_size
+    low = header.next_block(max(image.end_of_headers, at - PAGE))
     spots = {low, low + PAGE, max([image.end_of_headers, *(end for end in _ends(header, bat, at))])}
     return [
         spot
@@ -301,7 +293,7 @@ def _detect_shifted(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _detect_overlaps(image: VhdImage, context: Context) -> Iterator[Detection]:
-    found = layout(image)
+    found = image.layout
     if found is None:
         return
     header, bat = found
@@ -353,12 +345,12 @@ def _owner(image: VhdImage, header: Header, pair: tuple[int, int]) -> tuple[int,
 
 
 def lost_entries(image: VhdImage, places: list[Orphan]) -> dict[int, int]:
-    """Block -> offset where a lost entry can be told: by the batmap's set bits, or as the only free block.
+    """Block -> offset of each lost entry that the batmap's set bits determine, or that is the only free block.
 
-    A new block goes behind all others, and its entry is written before the next one. So only where another one lies
-    behind it was the entry once there; the last of all may be one that was never promised to the guest.
+    A new block goes after all others, and its entry is written before the next one. So only if another one
+    follows was the entry once there; the last of all may be one that was never promised to the guest.
     """
-    found = layout(image)
+    found = image.layout
     if found is None or not places or unclear(image, places):
         return {}
     header, bat = found
@@ -398,7 +390,7 @@ def _detect_orphans(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _detect_unnamed(image: VhdImage, context: Context) -> Iterator[Detection]:
-    if held_open(context) or layout(image) is None or misplaced(image) or overlapping(image):
+    if held_open(context) or image.layout is None or misplaced(image) or overlapping(image):
         return
     found = unnamed(image, orphans(image), most=GLANCE)
     if found is not None and found[1]:
@@ -407,7 +399,7 @@ def _detect_unnamed(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 def overlapping(image: VhdImage) -> bool:
     """Two BAT entries share bytes."""
-    found = layout(image)
+    found = image.layout
     return found is not None and found[1].overlaps(found[0].block_space)[1] > 0
 
 
@@ -433,6 +425,7 @@ ROWS = (
         why="A BAT sector was overwritten or a write to it was cut short; the block itself may still be there.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers headers, clobbers footer",
+        places_blocks=True,
     ),
     Problem(
         "VHD306",
@@ -467,6 +460,7 @@ ROWS = (
         why="Two BAT entries point at the same place: one of them is wrong, and its block lies elsewhere or is lost.",
         advice=_KEEP,
         source="vhd_util_check_bat: clobbers block",
+        places_blocks=True,
     ),
     Problem(
         "VHD304",
@@ -494,6 +488,7 @@ ROWS = (
         ),
         is_orphan=True,
         source="tapdisk block-vhd.c: allocate_block, schedule_bat_write",
+        places_blocks=True,
     ),
     Problem(
         "VHD310",

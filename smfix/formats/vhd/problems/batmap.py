@@ -1,6 +1,6 @@
 """The batmap: VHD4xx. A cache of which blocks are wholly written, kept by tapdisk.
 
-Theory. tapdisk asks the batmap first and the sector bitmap only where the batmap's bit is clear; a damaged
+Theory. tapdisk asks the batmap first and the sector bitmap only if the batmap's bit is clear; a damaged
 batmap it ignores (read-only) or refuses to open (read-write), and every other tool fails on it. So while the
 batmap is damaged the guest reads by the bitmaps alone, and clearing it changes nothing that is read: tapdisk
 sets the bits again. A *sound* batmap is never edited over an allocated block: there it is what the guest reads.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import BAT_LIMIT, Bat
 from smfix.formats.vhd.image import MAP_OVER_BLOCKS, Batmap, VhdImage
@@ -28,7 +29,6 @@ from smfix.formats.vhd.problems.orphan_blocks import (
     stray_bits,
     unclear,
 )
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, SAFE, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.structs import (
     BATMAP_COOKIE,
     BATMAP_HEADER_SIZE,
@@ -48,9 +48,9 @@ COMPARED = 4096
 
 
 def _layout_header(image: VhdImage) -> BatmapHeader | None:
-    """The header that a cleared batmap gets: where it is, its place by the layout, its key hash kept.
+    """The header that a cleared batmap gets: its place by the layout, its key hash kept.
 
-    The place that the damaged header claims is kept where it lies before the first block and over none that lost
+    The place that the damaged header claims is kept if it is before the first block and over none that lost
     its entry; None: nothing fits.
     """
     if not isinstance(image.batmap, Damaged) or image.geometry is None or not isinstance(image.bat, Sound):
@@ -78,9 +78,9 @@ def _layout_header(image: VhdImage) -> BatmapHeader | None:
 
 
 def _is_free(image: VhdImage, header: Header, bat: Bat, extent: Extent) -> bool:
-    """The extent lies inside the headers' part of the file: no block, no locator, no footer there.
+    """The extent is inside the headers' part of the file: no block, no locator, no footer there.
 
-    Nor a block that lost its entry, which only its shape tells.
+    Nor a block that lost its entry, which only its shape shows.
     """
     if extent.end > block_limit(image) or any(loc.entry.extent.overlaps(extent) for loc in image.locators):
         return False
@@ -100,16 +100,16 @@ def _detect_damaged(image: VhdImage, context: Context) -> Iterator[Detection]:
             "doubt": _doubt(unmarked),
         }
         check = "error calculating end of metadata: -22"
-        # A map that sums right is read, wherever it lies: to clear it may change what the guest reads.
+        # A map with a right checksum is read at any place: to clear it may change what the guest reads.
         doubtful = MAP_OVER_BLOCKS in image.batmap.reasons or _knows_better(image, image.batmap)
         mend = CONFIRM if doubtful or unmarked else SAFE
         if doubtful and unmarked:
-            mend = REPORT  # the map is there and knows what the bitmap has lost: cleared, nobody would
+            mend = REPORT  # the map is there and knows what the bitmap has lost: cleared, no reader would
         yield Detection(facts, check, disposition=mend if fits else REPORT, lossy=bool(unmarked))
 
 
 def _unmarked(image: VhdImage) -> list[tuple[int, list[list[int]]]]:
-    """Blocks that hold data where no bit of their bitmap marks any, and [guest offset, length] of what is not marked.
+    """Blocks that hold data although their bitmap marks none, and [guest offset, length] of the unmarked data.
 
     A crash leaves that of sectors that were never acknowledged; so does a bitmap that was overwritten, and then only
     the batmap could have told. On a device it is left from other volumes, for tapdisk only clears the bitmap there.
@@ -144,7 +144,7 @@ def _doubt(unmarked: list[tuple[int, list[list[int]]]]) -> str:
 def _knows_better(image: VhdImage, batmap: Damaged) -> bool:
     """The map sums right, only its header is damaged, and it calls a block full whose bitmap does not.
 
-    Nobody reads by it now. But it may be the last that knows which sectors of the block were written.
+    No reader uses it now. But it may be the last that knows which sectors of the block were written.
     """
     header = image.geometry
     if header is None or image.footer is None or len(batmap.raw) < BATMAP_HEADER_SIZE:
@@ -186,7 +186,7 @@ def _is_fresh(image: VhdImage, batmap: Batmap) -> bool:
 
 
 def _misplaced(image: VhdImage) -> Iterator[tuple[str, bool]]:
-    """(what is said of a batmap that could be read, whether it is only a fresh image's)."""
+    """(the finding's words on a batmap that could be read, whether it is only a fresh image's)."""
     if isinstance(image.batmap, Sound) and image.geometry is not None:
         why = _placed_wrong(image, image.batmap.value, image.geometry)
         if why is not None:
@@ -200,7 +200,7 @@ def _detect_placed(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _detect_fresh(image: VhdImage, context: Context) -> Iterator[Detection]:
-    # Without a footer there is nothing to say: the one that is appended goes behind the whole map.
+    # Without a footer there is nothing to say: the one that is appended goes after the whole map.
     for why, fresh in _misplaced(image):
         if fresh and isinstance(image.end, Sound):
             yield Detection({}, f"batmap is invalid: {why}")
@@ -221,7 +221,7 @@ def _detect_unallocated(image: VhdImage, context: Context) -> Iterator[Detection
     places = orphans(image) if stray and not held_open(context) else []
     if not stray or image.geometry is None or set(stray) <= lost_entries(image, places).keys():
         return
-    # A bit is set last: the block was there once. Where the file was cut, it may have gone with what is missing.
+    # A bit is set last: the block was there once. If the file was cut, it may have gone with the missing bytes.
     cut = image.view.growable and (isinstance(image.end, Damaged) or remnant(image, places) is not None)
     doubt = held_open(context) or bool(places) or unclear(image, places) or (cut and len(stray) > NAMED)
     facts = {
@@ -318,6 +318,7 @@ ROWS = (
         why="For some sizes `vhd-util create` writes one sector less than the batmap it announces.",
         advice="There is nothing to repair: the first block that is written moves the footer.",
         source="vhd_create_batmap; vhd_write_batmap",
+        may_remain=True,
     ),
     Problem(
         "VHD404",
@@ -338,6 +339,7 @@ ROWS = (
         why="A BAT entry was lost, or the batmap is older than the BAT.",
         advice="A set bit over an empty entry can be the trace of a lost block: rescue the file before it is attached.",
         source="vhd_util_check_batmap",
+        places_blocks=True,
     ),
     Problem(
         "VHD402",

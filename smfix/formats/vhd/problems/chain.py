@@ -1,4 +1,4 @@
-"""The chain: VHD5xx. What a differencing image says of its parent, and what is there.
+"""The chain: VHD5xx. The parent that a differencing image names, compared with the one that is found.
 
 A finding here is no damage of this image: it may remain after a repair.
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from smfix.formats.vhd import structs
+from smfix.formats.problem import ERROR, REPORT, Context, Detection, Problem
 from smfix.formats.vhd.image import Locator, VhdImage
 from smfix.formats.vhd.problems.orphan_blocks import block_limit
-from smfix.formats.vhd.problems.problem import ERROR, REPORT, Context, Detection, Problem
 from smfix.formats.vhd.structs import NULL_UUID, PATH_CODES, Header, PlatformCode
-from smfix.values import Sound
+from smfix.values import Sound, uuid_text
 
 
 def _differencing(image: VhdImage) -> Header | None:
@@ -109,8 +108,8 @@ def _detect_other(image: VhdImage, context: Context) -> Iterator[Detection]:
     if header.parent_uuid not in (NULL_UUID, context.parent.uuid):
         facts = {
             "path": context.parent.path,
-            "wanted": structs.uuid_text(header.parent_uuid),
-            "found": structs.uuid_text(context.parent.uuid),
+            "wanted": uuid_text(header.parent_uuid),
+            "found": uuid_text(context.parent.uuid),
         }
         yield Detection(facts, f"invalid parent {context.parent.path}: invalid parent uuid")
 
@@ -138,6 +137,7 @@ ROWS = (
         why="The locator was overwritten, or a foreign tool wrote it.",
         advice=_RELINK,
         source="vhd_util_check_validate_parent_locator",
+        may_remain=True,
     ),
     Problem(
         "VHD503",
@@ -150,6 +150,7 @@ ROWS = (
         why="A tool wrote a locator without clearing the old one.",
         advice=_RELINK,
         source="vhd_util_check_parent_locators: duplicate platform code",
+        may_remain=True,
     ),
     Problem(
         "VHD504",
@@ -162,6 +163,7 @@ ROWS = (
         why="The locator's data was overwritten, or is in an encoding that libvhd does not read.",
         advice=_RELINK,
         source="vhd_parent_locator_read",
+        may_remain=True,
     ),
     Problem(
         "VHD505",
@@ -174,6 +176,7 @@ ROWS = (
         why="The disk was relinked by a tool that updated only one of the two.",
         advice=_RELINK,
         source="vhd_util_check_parent_locators: does not match header name",
+        may_remain=True,
     ),
     Problem(
         "VHD501",
@@ -186,6 +189,7 @@ ROWS = (
         why="The parent was deleted, renamed or lies in an SR that is not attached here. This disk itself is intact.",
         advice="Attach or restore the parent; do not detach or coalesce this disk meanwhile.",
         source="vhd_util_check_parent_locators; vhd_find_parent",
+        may_remain=True,
     ),
     Problem(
         "VHD506",
@@ -198,6 +202,7 @@ ROWS = (
         why="The parent's UUID was changed by a repair of a null UUID, or another file was put in its place.",
         advice=_RELINK,
         source="vhd_util_check_validate_parent: invalid parent uuid",
+        may_remain=True,
     ),
     Problem(
         "VHD507",
@@ -213,5 +218,6 @@ ROWS = (
         why="The locator was overwritten, or a tool that moved the parent updated only some of them.",
         advice="No data is missing. Relink the disk, if at all, with the storage manager's own tools.",
         source="vhd_util_check_parent_locators: error resolving; vhd_parent_locator_get tries the next one",
+        may_remain=True,
     ),
 )

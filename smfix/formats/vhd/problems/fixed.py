@@ -1,9 +1,9 @@
 """Fixed disks: VHD120, VHD308, VHD309.
 
-Theory. A fixed disk is the guest's disk as it is, and a footer behind it. There is no backup footer, no header, no
+Theory. A fixed disk is the guest's disk as it is, and a footer after it. There is no backup footer, no header, no
 BAT: nothing but the one footer's size says how long the disk is, and nothing but the footer's place says how long it
-was. Where the footer stands before the end of the disk it describes, the file was cut (or the footer is another
-disk's), and the guest reads the footer as data and nothing behind it.
+was. If the footer is before the end of the disk that it describes, the file was cut (or the footer is another
+disk's), and the guest reads the footer as data and nothing after it.
 
 Source: ``__vhd_io_fixed_read``, ``vhd_end_of_data`` (libvhd.c), ``schedule_data_read`` (tapdisk block-vhd.c): the
 place of a sector is its number; ``vhd_util_check_footer`` looks at nothing but the footer. Offsets in bytes.
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.image import FIXED_SLACK, VhdImage
 from smfix.formats.vhd.problems.fixed_layout import proved_fixed
 from smfix.formats.vhd.problems.footer import held_open, primary_check
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, WARNING, Context, Detection, Problem
 from smfix.formats.vhd.structs import FOOTER_SIZE, DiskType, Footer, geometry_for
 from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
 
@@ -37,7 +37,7 @@ def _end(image: VhdImage) -> Sound[Footer] | None:
 
 
 def _damaged(image: VhdImage, context: Context) -> tuple[Damaged, Footer | None] | None:
-    """What is left of the disk's footer, and the footer that its checksum proves (None: none, or several)."""
+    """The remains of the disk's footer, and the footer that its checksum proves (None: none, or several)."""
     proved = proved_fixed(image, context)
     if proved is None and isinstance(image.end, Damaged) and image.was_fixed:
         return image.end, None
@@ -70,11 +70,11 @@ def _detect_cut(image: VhdImage, context: Context) -> Iterator[Detection]:
     if end is None or end.value.current_size <= end.where.offset:
         return
     size, there = end.value.current_size, end.where.offset
-    # Size and geometry are two fields: where they disagree, it may be the size that is wrong. From some size on
+    # Size and geometry are two fields: if they disagree, it may be the size that is wrong. From some size on
     # all geometries are one. And a dynamic disk's footer at offset 0 says that this one is a guest's (VHD105).
-    told = size % SECTOR == 0 and end.value.geometry == geometry_for(size) and size < LARGEST_GEOMETRY
+    fits = size % SECTOR == 0 and end.value.geometry == geometry_for(size) and size < LARGEST_GEOMETRY
     dynamic = isinstance(image.backup, Sound) and image.backup.value.is_sparse
-    believed = image.view.growable and told and not dynamic
+    believed = image.view.growable and fits and not dynamic
     first = there // SECTOR * SECTOR
     facts = {
         "size": size,
@@ -103,11 +103,11 @@ def _fix_cut(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit,
 def _detect_behind(image: VhdImage, context: Context) -> Iterator[Detection]:
     end = _end(image)
     if end is None or not image.view.growable:
-        return  # what lies behind a disk on a larger device is left from other volumes
+        return  # the bytes after a disk on a larger device are left from other volumes
     size, there = end.value.current_size, end.where.offset
     if there - size <= FIXED_SLACK:
         return
-    first = size + FOOTER_SIZE  # an earlier footer may stand right behind the disk
+    first = size + FOOTER_SIZE  # an earlier footer may be right after the disk
     for start in (first, max(first, there - SAMPLED)):
         raw = image.view.read(Extent(start, min(SAMPLED, there - start)))
         if raw.count(0) != len(raw):
@@ -132,6 +132,7 @@ ROWS = (
         why="The last sector was overwritten in part, or a write to it was cut short.",
         advice="The file without its last 512 bytes is the raw disk: it can be imported as such.",
         source='vhd_util_check_footer; specification, "Fixed Hard Disk Image"',
+        rereads=True,
     ),
     Problem(
         "VHD308",

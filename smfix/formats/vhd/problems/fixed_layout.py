@@ -1,7 +1,7 @@
-"""How a fixed disk is told, whatever its guest has written at offset 0. Pure.
+"""Recognise a fixed disk, whatever its guest has written at offset 0. Pure.
 
 Theory. The sectors of a fixed disk are the file from its first byte on, so its guest can put a whole VHD there: backup
-footer, header, BAT, blocks. What no guest reaches is the footer behind the disk, what is left of it once it is
+footer, header, BAT, blocks. No guest reaches the footer after the disk, its remains once it is
 damaged, and the file's length: a fixed disk is as long as its size, which for the storage manager is whole MiB, and a
 dynamic one ends with a block, which begins off a MiB.
 
@@ -14,16 +14,16 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import FIXED_SLACK, VhdImage, inspect, was_fixed
-from smfix.formats.vhd.problems.orphan_blocks import PAGE
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.witness import is_named_by_child
 from smfix.formats.vhd.structs import (
     FOOTER_COOKIE,
     FOOTER_RULES,
     FOOTER_SIZE,
     NO_OFFSET,
+    PAGE,
     DiskType,
     Footer,
     geometry_for,
@@ -34,7 +34,7 @@ MIB = 1 << 20
 
 
 def fixed_signs(image: VhdImage) -> list[str]:
-    """What says that the file holds a fixed disk, whose guest wrote what is at offset 0; empty: nothing does.
+    """The reason to read the file as a fixed disk whose guest wrote the bytes at offset 0; empty: there is none.
 
     Of a volume the length says nothing: it is always whole MiB, and the storage manager keeps no fixed disk there.
     """
@@ -51,7 +51,7 @@ def fixed_signs(image: VhdImage) -> list[str]:
 
 
 def is_left_of_fixed(image: VhdImage) -> bool:
-    """In the file's last 64 KiB stands what is left of a fixed disk's footer, right behind that disk.
+    """The file's last 64 KiB hold the remains of a fixed disk's footer, right after that disk.
 
     Two of three fields say so: its type, its data offset, its place.
     """
@@ -64,14 +64,14 @@ def _says_fixed(raw: bytes, at: int) -> bool:
     if not raw.startswith(FOOTER_COOKIE) and len(raw) < FOOTER_SIZE - 1:
         return False  # the end of a file that does not end with a sector
     footer = structs.parse_footer(raw.ljust(FOOTER_SIZE, b"\0"))
-    said = (footer.type == DiskType.FIXED, footer.data_offset == NO_OFFSET, footer.current_size == at > 0)
-    return sum(said) > 1
+    signs = (footer.type == DiskType.FIXED, footer.data_offset == NO_OFFSET, footer.current_size == at > 0)
+    return sum(signs) > 1
 
 
 def holds_a_vhd(image: VhdImage) -> bool:
     """The file is a fixed disk with a sound footer, whose guest put the head of another VHD at offset 0.
 
-    The footer has its place right behind its disk. Of a file that is not whole MiB long, no block of the head's BAT
+    The footer has its place right after its disk. Of a file that is not whole MiB long, no block of the head's BAT
     may reach its end, nor may the block that would follow: a guest of that dynamic disk can have written the footer.
     """
     end = image.end
@@ -92,7 +92,7 @@ def read_by_backup(image: VhdImage) -> VhdImage | None:
 
 
 def proved_fixed(image: VhdImage, context: Context) -> tuple[Damaged, Footer] | None:
-    """What is left of the fixed disk's footer at the end, and the one footer that has its checksum; None: none.
+    """The remains of the fixed disk's footer at the end, and the one footer that has its checksum; None: none.
 
     A child that names the UUID of the backup footer says that the disk is not fixed.
     """

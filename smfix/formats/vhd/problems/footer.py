@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from smfix.formats.problem import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import MARK, VhdImage, inspect
 from smfix.formats.vhd.problems.fixed_layout import fixed_signs, proved_fixed
 from smfix.formats.vhd.problems.orphan_blocks import is_padding, written_sector
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, INFO, REPORT, SAFE, Context, Detect, Detection, Problem
 from smfix.formats.vhd.problems.witness import (
     copies,
     guest_may_have_written,
@@ -28,7 +28,7 @@ from smfix.formats.vhd.problems.witness import (
     strangers,
 )
 from smfix.formats.vhd.structs import FOOTER_RULES, FOOTER_SIZE, TAP_VERSION_1_1, Footer, geometry_for
-from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write
+from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, InUse, Reason, Refusal, Resize, Sound, Write, uuid_text
 
 CLOCK_SLACK = 1800
 """Seconds that a timestamp may lie in the future (``TIMESTAMP_MAX_SLACK``)."""
@@ -42,43 +42,43 @@ BLOCKS_OF_2_TIB = (2 << 40) // structs.BLOCK_SIZE
 
 
 def contradictions(image: VhdImage) -> list[str]:
-    """What in the image speaks against the footer it is read by; empty: nothing does.
+    """The evidence in the image against the footer it is read by; empty: none.
 
     Each is a sentence. Used before that footer is copied anywhere.
     """
     footer, header = image.footer, image.geometry
     if footer is None:
         return ["there is no sound footer"]
-    said = _not_allowed(footer)
+    objections = _not_allowed(footer)
     if not footer.is_sparse:
-        return [*said, "it describes a fixed disk, which has no backup footer"]
+        return [*objections, "it describes a fixed disk, which has no backup footer"]
     if header is None or not isinstance(image.bat, Sound):
-        return [*said, "the header or the BAT it must agree with is damaged"]
+        return [*objections, "the header or the BAT it must agree with is damaged"]
     blocks = header.blocks_of(footer.current_size)
     if image.bat.value.beyond:
         first = image.bat.value.beyond[0]
-        said.append(f"block {first} is in use, but the disk it describes ends before block {blocks}")
+        objections.append(f"block {first} is in use, but the disk it describes ends before block {blocks}")
     if isinstance(image.batmap, Sound):
         bits = image.batmap.value.bits
         stray = structs.first_bit(bits, blocks)
         if stray is not None:
-            said.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
+            objections.append(f"the batmap marks block {stray}, but the disk it describes has {blocks}")
         covered = image.batmap.value.header.map_size * 8
         if covered < blocks:
-            said.append(f"the batmap covers {covered} blocks, the disk it describes has {blocks}")
+            objections.append(f"the batmap covers {covered} blocks, the disk it describes has {blocks}")
     if footer.by_tap and footer.geometry != geometry_for(footer.current_size):
-        said.append("its geometry is not that of its size")
+        objections.append("its geometry is not that of its size")
     roomy = header.max_bat_size > blocks and header.max_bat_size != BLOCKS_OF_2_TIB
     if footer.by_tap and image.view.growable and roomy:
-        said.append(f"the BAT was made for {header.max_bat_size} blocks, the disk it describes has {blocks}")
+        objections.append(f"the BAT was made for {header.max_bat_size} blocks, the disk it describes has {blocks}")
     has_parent = header.parent_uuid != structs.NULL_UUID or any(loc.code for loc in header.locators)
     if has_parent != footer.is_differencing:
-        said.append("header and footer disagree on whether there is a parent")
-    return said
+        objections.append("header and footer disagree on whether there is a parent")
+    return objections
 
 
 def _not_allowed(footer: Footer) -> list[str]:
-    """What a sound footer's own fields must not say."""
+    """Values that the fields of a sound footer must not have."""
     return [
         f"its own fields are not allowed: {rule.why}"
         for rule in FOOTER_RULES[2:]
@@ -87,7 +87,7 @@ def _not_allowed(footer: Footer) -> list[str]:
 
 
 def held_open(context: Context) -> bool:
-    """Somebody writes to the disk: its footer is absent by design."""
+    """The disk is open for writing: its footer is absent by design."""
     return context.in_use is InUse.READ_WRITE
 
 
@@ -173,7 +173,7 @@ def cut_block(image: VhdImage) -> Refusal | None:
 
 
 def append_footer(image: VhdImage, footer: Footer) -> tuple[Edit, ...] | Refusal:
-    """The edits that put `footer` where it belongs, touching no block and shrinking nothing."""
+    """The edits that put `footer` into its place, touching no block and shrinking nothing."""
     home = image.footer_home
     cut = cut_block(image)
     if cut is not None:
@@ -201,27 +201,27 @@ def _others(image: VhdImage, footer: Footer) -> list[Sound[Footer]]:
 
 
 def _objections(image: VhdImage, footer: Footer, context: Context) -> list[str]:
-    """What denies `footer` altogether: the image it is read by, and relatives, unless the operator gave this UUID."""
+    """The evidence that `footer` is another disk's: the image, and relatives unless the operator gave this UUID."""
     told = [] if context.given_uuid == footer.uuid else strangers(footer, context)
     return [*contradictions(image), *told]
 
 
 def _doubts(image: VhdImage, footer: Footer, context: Context) -> list[str]:
-    """What a guest may have made of the disk: what is at offset 0, or a footer in the tail. Consent decides."""
-    said = [] if is_named_by_child(footer, context) else fixed_signs(image)
-    if said:
-        said.append(f"a guest of that disk may have written what is at offset 0, {_becomes(image, footer)}")
+    """The structures that a guest may have written: those at offset 0, or a footer in the tail. Consent decides."""
+    objections = [] if is_named_by_child(footer, context) else fixed_signs(image)
+    if objections:
+        objections.append(f"a guest of that disk may have written what is at offset 0, {_becomes(image, footer)}")
     others = _others(image, footer)
     if others:
-        said.append(f"a different sound footer is at byte {others[-1].where.offset:,}")
-    return said
+        objections.append(f"a different sound footer is at byte {others[-1].where.offset:,}")
+    return objections
 
 
 def _becomes(image: VhdImage, footer: Footer) -> str:
-    """What the disk would be by `footer`, in words."""
+    """The disk that `footer` describes, in words."""
     kind = "a differencing" if footer.is_differencing else "a dynamic"
     parent = image.geometry.parent_uuid if image.geometry is not None else structs.NULL_UUID
-    named = f", with the parent {structs.uuid_text(parent)}" if parent != structs.NULL_UUID else ""
+    named = f", with the parent {uuid_text(parent)}" if parent != structs.NULL_UUID else ""
     return f"by which it is {kind} disk of {footer.current_size:,} bytes{named}"
 
 
@@ -229,7 +229,7 @@ def _written_there(image: VhdImage, found: Sound[Footer]) -> list[str]:
     """Why a guest may have written the footer `found`, and what the disk would be by it; empty: no guest can have."""
     footer, why = found.value, guest_may_have_written(image, found.where.offset)
     hidden = ", hidden" if footer.hidden else ""
-    what = f"{_becomes(image, footer)}{hidden}, UUID {structs.uuid_text(footer.uuid)}"
+    what = f"{_becomes(image, footer)}{hidden}, UUID {uuid_text(footer.uuid)}"
     return [] if why is None else [f"a guest may have written it: {why}; {what}"]
 
 
@@ -262,13 +262,13 @@ def _detect_stray(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _not_fixed(image: VhdImage, stray: Sound[Footer]) -> list[str]:
-    """What denies that the footer of a fixed disk, in the tail, is this file's own."""
-    said = _not_allowed(stray.value)
+    """The evidence that the footer of a fixed disk, in the tail, is not this file's own."""
+    objections = _not_allowed(stray.value)
     at = stray.where.end
     rest = image.view.read(Extent(at, SECTOR + 1)).rstrip(b"\0")
     if (image.size - at > SECTOR or len(rest) == SECTOR) and not is_padding(image, at):
-        said.append("data is behind it: a guest of a dynamic disk may have written it into a block")
-    return said
+        objections.append("data is behind it: a guest of a dynamic disk may have written it into a block")
+    return objections
 
 
 def _fix_stray(image: VhdImage, finding: Finding, context: Context) -> tuple[Edit, ...] | Refusal:
@@ -456,6 +456,9 @@ PRIMARY = (
         why="A journaled resize disables the disk with this cookie before it moves metadata; it was interrupted.",
         advice="Let the storage manager revert it from its journal (an SR scan does, or `vhd-util revert -j`).",
         source="libvhd-journal.c: vhd_journal_disable_vhd; libvhd.h: VHD_POISON_COOKIE",
+        bars=Refusal(
+            Reason.SM_PENDING, "a resize by the storage manager is unfinished; the storage manager reverts it itself"
+        ),
     ),
     Problem(
         "VHD108",
@@ -473,6 +476,7 @@ PRIMARY = (
         why="A resumed disk had its last sector filled with 0xC7 while the last block reached to the file's end.",
         advice="Restore that sector from a backup or let the guest check its file system.",
         source="tapdisk block-vhd.c: vhd_kill_footer",
+        stays_lost=True,
     ),
     Problem(
         "VHD103",
@@ -531,6 +535,7 @@ PRIMARY = (
         why="The clock of this host or of the one that made the disk was wrong. The disk is not damaged.",
         advice="Set the clock. There is nothing to repair.",
         source="vhd_util_check_validate_footer: TIMESTAMP_MAX_SLACK",
+        may_remain=True,
     ),
     _field_row("VHD113", "creator-version", "this tap creator version"),
     Problem(
@@ -548,6 +553,7 @@ PRIMARY = (
             "disk (`xe vdi-copy uuid=VDI sr-uuid=SR`): the copy does not have this fault. Attach the copy instead."
         ),
         source="vhd_util_check_validate_footer: geometry",
+        may_remain=True,
     ),
     _field_row("VHD115", "type", "this disk type"),
     _field_row("VHD116", "saved", "this saved state"),

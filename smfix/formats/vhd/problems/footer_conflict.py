@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import islice, product
 from typing import Any, NamedTuple
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, Context, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import VhdImage, inspect
@@ -28,20 +29,20 @@ from smfix.formats.vhd.problems.footer import (
     same_footer,
 )
 from smfix.formats.vhd.problems.header_restore import begins_batmap
-from smfix.formats.vhd.problems.orphan_blocks import PAGE, written_sector
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, Context, Detection, Problem
-from smfix.formats.vhd.problems.witness import is_known, owners
+from smfix.formats.vhd.problems.orphan_blocks import written_sector
+from smfix.formats.vhd.problems.witness import children, is_known, named_parents, owners
 from smfix.formats.vhd.structs import (
     FOOTER_COOKIE,
     FOOTER_SIZE,
     NULL_UUID,
+    PAGE,
     SHORT_FOOTER_SIZE,
     DiskType,
     Footer,
     Header,
     geometry_for,
 )
-from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write
+from smfix.values import SECTOR, Damaged, Edit, Extent, Finding, Reason, Refusal, Resize, Sound, Write, uuid_text
 
 COMBINATIONS = 4096
 """Combinations of two damaged copies that are tried at most."""
@@ -99,7 +100,7 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
     }
     differ = {name for name in _FIELDS if getattr(end, name) != getattr(backup, name)}
     for which, footer in (("end", end), ("backup", backup)):
-        named = [child.geometry.parent_uuid for child in context.children if child.geometry is not None]
+        named = named_parents(context)
         if "uuid" in differ and named and footer.uuid not in named:
             against[which].append("its UUID is not the one that its children name")
         if "uuid" in differ:
@@ -110,7 +111,7 @@ def _decided(image: VhdImage, end: Footer, backup: Footer, context: Context) -> 
             against[which].append("it is hidden, and no live child of the disk is known")
         if "hidden" in differ and not footer.hidden and context.children:
             against[which].append("it is not hidden, yet the disk has a child")
-    clean = [which for which, said in against.items() if not said]
+    clean = [which for which, reasons in against.items() if not reasons]
     if not end.is_sparse:
         # Only a child or the operator says that this is no fixed disk.
         return ("backup" if clean == ["backup"] and is_known(backup, context) else None), against
@@ -127,7 +128,9 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Detection]:
     chosen, against = _decided(image, *pair, context)
     spot = _covered(image, pair[1])
     covered = "" if spot is None else f"Guest sector {spot // SECTOR:,} is under the end footer, or is these bytes."
-    speaks = "; ".join(f"against the {which} footer: {', '.join(said)}" for which, said in against.items() if said)
+    speaks = "; ".join(
+        f"against the {which} footer: {', '.join(reasons)}" for which, reasons in against.items() if reasons
+    )
     weighed = f"{speaks[:1].upper()}{speaks[1:]}." if speaks else "Nothing in the image contradicts either."
     facts = {
         "fields": {name: [_shown(footer, name) for footer in pair] for name in fields},
@@ -143,7 +146,7 @@ def _detect_differ(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 def _covered(image: VhdImage, backup: Footer) -> int | None:
-    """Where on the guest's disk the written sector begins over which the footer at the end stands; None: none."""
+    """The guest offset of the written sector that the footer at the end overlays; None: none."""
     spot = written_sector(inspect(image.view, by=backup), image.end.where.offset)
     return None if spot is None else spot[1]
 
@@ -166,7 +169,7 @@ def _fix_differ(image: VhdImage, finding: Finding, context: Context) -> tuple[Ed
 
 
 def _put_behind(image: VhdImage, backup: Footer) -> tuple[Edit, ...] | Refusal:
-    """Leave the bytes at the end as they are: they may be the guest's. The backup footer goes behind them."""
+    """Leave the bytes at the end as they are: they may be the guest's. The backup footer goes after them."""
     if not image.view.growable:
         return Refusal(Reason.NO_FIX, "the footer at the end of the volume is inside a block")
     if cut_block(image) is None:
@@ -187,7 +190,7 @@ def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Detection]:
         "backup": image.backup.reasons[0],
         "origin": origin,
         "missing": [lack.words for lack in missing],
-        # What finishes it, where the operator can: empty where that is not enough.
+        # The options by which the operator completes it: empty if they are not enough.
         "options": [lack.option for lack in missing if lack.option] if all(lack.option for lack in missing) else [],
         "state": _state(footer, origin, missing),
     }
@@ -195,7 +198,7 @@ def _detect_no_footer(image: VhdImage, context: Context) -> Iterator[Detection]:
 
 
 class _Lack(NamedTuple):
-    """What no evidence fixes; `option`: with what the operator can give it."""
+    """A field that no evidence determines; `option`: the one by which the operator can give it."""
 
     words: str
     option: str | None = None
@@ -205,9 +208,9 @@ def _state(footer: Footer | None, origin: dict[str, str], missing: list[_Lack]) 
     if footer is not None:
         return "Rebuilt from: " + "; ".join(f"{name} = {why}" for name, why in origin.items()) + "."
     given = [lack.option for lack in missing if lack.option]
-    said = "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
-    # Nobody shall give what does not finish it.
-    return said if len(given) in (0, len(missing)) else f"{said} {' and '.join(given)} alone do not finish it."
+    words = "Not fixed by any evidence: " + "; ".join(lack.words for lack in missing) + "."
+    # Ask for no fact that would not complete it.
+    return words if len(given) in (0, len(missing)) else f"{words} {' and '.join(given)} alone do not finish it."
 
 
 def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None:
@@ -235,7 +238,7 @@ def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None
     ]
     if not copies:
         return None
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    named = set(named_parents(context))
     whole = header.max_bat_size * header.block_size
     open_ = {name: {getattr(copy, name) for copy in copies} for name in _FIELDS if name not in only}
     open_["hidden"] = {1} if context.children else open_["hidden"] & {0, 1} or {0}
@@ -258,7 +261,7 @@ def _patched(image: VhdImage, header: Header, context: Context) -> Footer | None
 def _agrees(footer: Footer, copies: list[Footer], whole: int) -> bool:
     """The size and the geometry of `footer` say the same, and not one of them alone.
 
-    Both stand in a copy, or the size is that of the `whole` BAT; or all that is not fixed anyway is as in one copy.
+    Both are in one copy, or the size is that of the `whole` BAT; or every open field is as in one copy.
     """
     if any(all(getattr(footer, name) == getattr(copy, name) for name in _FREE) for copy in copies):
         return True
@@ -291,7 +294,7 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
     size = _size(header, image, context, origin, missing)
     hidden = int(bool(context.children))
     origin["hidden"] = f"{hidden}, the disk has {'a' if hidden else 'no'} known child"
-    stamps = [c.geometry.parent_timestamp for c in context.children if c.geometry is not None]
+    stamps = [c.geometry.parent_timestamp for c in children(context) if c.geometry is not None]
     timestamp = min([*stamps, structs.vhd_time(context.now)]) if stamps else 0
     origin["timestamp"] = "the oldest child's parent timestamp" if stamps else "2000-01-01, unknown"
     if missing or uuid is None or size is None:
@@ -315,15 +318,15 @@ def _rebuilt(image: VhdImage, context: Context) -> tuple[Footer | None, dict[str
         hidden=hidden,
     ).sealed()
     image = inspect(image.view, by=footer)
-    said = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
-    said += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
-    return (None, origin, [_Lack(why) for why in said]) if said else (footer, origin, [])
+    objections = [] if isinstance(image.batmap, Sound) else ["the batmap does not fit that size"]
+    objections += [why for why in contradictions(image) if context.given_size is None or "BAT was made" not in why]
+    return (None, origin, [_Lack(why) for why in objections]) if objections else (footer, origin, [])
 
 
 def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) -> Footer | None:
-    """The one footer that stands in the gaps between blocks and that nothing contradicts; None: none, or several.
+    """The one footer in the gaps between blocks that nothing contradicts; None: none, or several.
 
-    libvhd aligns a block's data and leaves what stood at the previous end where it was: the footer of then. No guest
+    libvhd aligns a block's data and leaves the former footer at the previous end. No guest
     can write there. Whether the disk is hidden may have changed since: its children tell.
     """
     seen: dict[bytes, Footer] = {}
@@ -335,7 +338,7 @@ def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) ->
                 footer = replace(read.value, hidden=int(bool(context.children))).sealed()
                 idle = replace(footer, timestamp=0, original_size=0, creator_os=0, saved=0)
                 seen[idle.sealed().encode()] = footer
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None}
+    named = set(named_parents(context))
     if context.given_uuid is not None:
         named |= {context.given_uuid}
     fitting = [
@@ -349,15 +352,15 @@ def _left_in_gap(image: VhdImage, header: Header, bat: Bat, context: Context) ->
 
 
 def _uuid(context: Context, origin: dict[str, str], missing: list[_Lack]) -> bytes | None:
-    named = {child.geometry.parent_uuid for child in context.children if child.geometry is not None} - {NULL_UUID}
+    named = set(named_parents(context)) - {NULL_UUID}
     if context.given_uuid is not None:
-        origin["uuid"] = f"{structs.uuid_text(context.given_uuid)}, given"
+        origin["uuid"] = f"{uuid_text(context.given_uuid)}, given"
         if named - {context.given_uuid}:
             missing.append(_Lack("the UUID given is not the one that its children name"))
         return context.given_uuid
     if len(named) == 1:
         uuid = named.pop()
-        origin["uuid"] = f"{structs.uuid_text(uuid)}, named by its child"
+        origin["uuid"] = f"{uuid_text(uuid)}, named by its child"
         return uuid
     several = _Lack("its children name several UUIDs")
     missing.append(several if named else _Lack("the UUID (give it with --uuid)", "--uuid"))
@@ -373,7 +376,7 @@ def _size(
         if not 0 < context.given_size <= whole:
             missing.append(_Lack(f"the size given does not fit a BAT for {whole:,} bytes"))
         return context.given_size
-    sizes = {child.footer.current_size for child in context.children if child.footer is not None}
+    sizes = {child.footer.current_size for child in children(context) if child.footer is not None}
     if sizes == {whole}:
         origin["size"] = f"{whole:,} bytes, by the BAT and by its child"
         return whole
@@ -393,7 +396,7 @@ def _fix_no_footer(image: VhdImage, finding: Finding, context: Context) -> tuple
 
 
 def _larger(image: VhdImage) -> Footer | None:
-    """The footer with the size that the BAT was made for, where that is a disk's own size and nothing denies it."""
+    """The footer with the size that the BAT was made for, if that is a disk's own size and nothing denies it."""
     header, footer = image.geometry, image.footer
     if header is None or footer is None or not footer.by_tap or header.max_bat_size == BLOCKS_OF_2_TIB:
         return None
@@ -442,6 +445,8 @@ BEYOND = Problem(
     why="The size was set back, or a resize was interrupted, and the guest can no longer reach what it wrote.",
     advice="Compare the size with XAPI's record. `vhd-util check` passes it; `vhd-util repair` cuts the block off.",
     source="vhd_read_bat (libvhd.c): only the entries for the current size are read",
+    rereads=True,
+    proved_at_first=True,
 )
 
 DIFFER = Problem(
@@ -464,6 +469,8 @@ DIFFER = Problem(
     advice="Compare both (`smfix show --hex`) with XAPI's record of the disk: no fixed rule is right.",
     asks_relatives=True,
     source="vhd_util_check_footer: primary and backup footers do not match",
+    rereads=True,
+    stays_lost=True,
 )
 
 BOTH_LOST = Problem(
@@ -490,4 +497,5 @@ BOTH_LOST = Problem(
     ),
     asks_relatives=True,
     source="vhd_read_footer",
+    rereads=True,
 )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from smfix.formats.problem import CONFIRM, ERROR, REPORT, Context, Detect, Detection, Problem
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import CLOCK_SLACK
 from smfix.formats.vhd.problems.header_restore import relaid, restored
 from smfix.formats.vhd.problems.orphan_blocks import block_limit
-from smfix.formats.vhd.problems.problem import CONFIRM, ERROR, REPORT, Context, Detect, Detection, Problem
 from smfix.formats.vhd.structs import HEADER_RULES, NULL_UUID, TAP_VERSION_REFUSED, Header
 from smfix.values import SECTOR, Damaged, Edit, Finding, Reason, Refusal, Sound, Write
 
@@ -166,6 +166,7 @@ ROWS = (
         why="The sectors behind the backup footer were overwritten or a write to them was cut short.",
         advice=_COPY,
         source="vhd_util_check_validate_header",
+        rereads=True,
     ),
     _field_row("VHD202", "version", "this header version"),
     _field_row("VHD203", "data-offset", "a data offset"),
@@ -204,6 +205,8 @@ ROWS = (
         why="A field was changed and the checksum recomputed. `vhd-util check` may pass it.",
         advice=_COPY,
         source="vhd_initialize_header (libvhd.c): what tap writes; qemu vpc.c: the same",
+        rereads=True,
+        proved_at_first=True,
     ),
     Problem(
         "VHD211",
@@ -228,6 +231,7 @@ ROWS = (
         why="The clock of this host or of the one that made the snapshot was wrong. The disk is not damaged.",
         advice="Set the clock. There is nothing to repair.",
         source="vhd_util_check_validate_differencing_header",
+        may_remain=True,
     ),
     Problem(
         "VHD210",

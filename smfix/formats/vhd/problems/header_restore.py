@@ -1,8 +1,8 @@
-"""A damaged header, restored where one answer is left: the repair of VHD201.
+"""A damaged header, restored if one answer is left: the repair of VHD201.
 
-Theory. Most of the header is constant, and the rest shows in the layout: where the BAT ends the batmap's cookie
-stands, its entries place blocks that lie one behind the other, the footer tells how many there are. The stored
-checksum arbitrates a single wrong field. More than one wrong field is restored only where the parent fields,
+Theory. Most of the header is constant, and the rest shows in the layout: at the end of the BAT is the batmap's
+cookie, its entries place blocks one after the other, the footer holds their number. The stored
+checksum arbitrates a single wrong field. More than one wrong field is restored only if the parent fields,
 which nothing else repeats, are known to be empty or lead to the very parent.
 
 Source: ``vhd_initialize_header``, ``vhd_validate_header`` (libvhd.c); specification, "Dynamic Disk Header".
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import read_bat
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import BLOCKS_OF_2_TIB
 from smfix.formats.vhd.problems.orphan_blocks import block_limit, orphans
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.structs import (
     BATMAP_COOKIE,
     BLOCK_SIZE,
@@ -75,12 +75,12 @@ def restored(image: VhdImage, context: Context) -> tuple[Header, str] | None:
 
 
 def relaid(image: VhdImage) -> Header | None:
-    """The header by which BAT, batmap and blocks lie right, where the sealed one places them elsewhere.
+    """The header by which BAT, batmap and blocks are in place, if the sealed one places them elsewhere.
 
-    BAT behind the header and blocks of 2 MiB are what tap and qemu write. A header that says otherwise is believed
+    BAT after the header and blocks of 2 MiB are what tap and qemu write. A header that says otherwise is believed
     unless the usual layout fits and, without a batmap to prove it, leaves no block without an entry. A BAT of another
-    length is proved by the batmap that stands behind it, and not where the header lets its BAT end, or by entries in
-    use behind those that the header counts.
+    length is proved by the batmap that follows it, and not the end of the BAT by the header, or by entries in
+    use after those that the header counts.
     """
     footer = image.footer
     if not isinstance(image.header, Sound) or footer is None:
@@ -103,7 +103,7 @@ def relaid(image: VhdImage) -> Header | None:
 
 
 def _uncounted(image: VhdImage, footer: Footer, header: Header) -> bool:
-    """The BAT of the disk's size has entries in use behind those that the header counts."""
+    """The BAT of the disk's size has entries in use after those that the header counts."""
     blocks = -(-footer.current_size // BLOCK_SIZE)
     rest = Extent(header.table_offset + 4 * header.max_bat_size, 4 * max(0, blocks - header.max_bat_size))
     raw = image.view.read(rest) if rest.length <= SECTOR else b""
@@ -135,7 +135,7 @@ def _single(parsed: Header, footer: Footer, sizes: set[int]) -> Iterator[Header]
 
 
 def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
-    """The header is allowed, and BAT, batmap and blocks lie where it says."""
+    """The header is allowed, and BAT, batmap and blocks are at the places that it names."""
     if any(rule.broken(header) for rule in HEADER_RULES):
         return False
     if header.table_offset + header.max_bat_size * 4 > block_limit(image):
@@ -162,7 +162,7 @@ def _lies_right(image: VhdImage, footer: Footer, header: Header) -> bool:
 def _parent_is_known(parsed: Header, footer: Footer, image: VhdImage, context: Context) -> bool:
     """Nothing of the parent fields is in doubt: there is none, or they lead to the very parent.
 
-    A footer that says that there is none is not enough, where the other one or what is left of the header says that
+    A footer that says that there is none is not enough if the other one or the rest of the header says that
     there is one: a differencing disk would become a dynamic one, and whatever its parent holds would be gone.
     """
     if not footer.is_differencing:

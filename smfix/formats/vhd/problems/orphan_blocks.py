@@ -1,8 +1,8 @@
-"""Blocks and the places they could be in: what lies in the file that no BAT entry names. Pure.
+"""Blocks that no BAT entry names, and the places in the file in which they could be. Pure.
 
-Theory. A block leaves a shape behind: a sector bitmap, then its data on a page boundary, where every sector
-that the bitmap calls unwritten is NUL. A run of bytes between blocks (or behind the last) that has this shape
-was written as a block. Where a BAT entry is lost or wrong, the block is usually still there, and shape, size
+Theory. A block leaves a shape: a sector bitmap, then its data on a page boundary, in which every sector
+that the bitmap calls unwritten is NUL. A run of bytes between blocks (or after the last) that has this shape
+was written as a block. If a BAT entry is lost or wrong, the block is usually still there, and shape, size
 and batmap together often leave one answer.
 
 Source: ``allocate_block`` (libvhd.c), ``allocate_block``/``aio_write`` (tapdisk block-vhd.c), qemu vpc.c.
@@ -17,10 +17,9 @@ from itertools import islice, pairwise
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.bat import Bat
 from smfix.formats.vhd.image import MARK, VhdImage
-from smfix.formats.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, Header, round_up
+from smfix.formats.vhd.structs import FOOTER_COOKIE, FOOTER_SIZE, PAGE, Header
 from smfix.values import SECTOR, Extent, Sound
 
-PAGE = 4096
 SEEN = 64
 """Orphans that are looked for at most."""
 SPOTS = 4096
@@ -42,7 +41,7 @@ class Orphan:
 
 
 def block_limit(image: VhdImage) -> int:
-    """Where blocks must end, in bytes: before the footer where one stands, else at the end."""
+    """The offset at which blocks must end: the footer's if there is one, else the end of the view."""
     if not image.view.growable:
         return image.size - FOOTER_SIZE
     return image.end.where.offset // SECTOR * SECTOR if isinstance(image.end, Sound) else image.size
@@ -76,7 +75,7 @@ def written_sector(image: VhdImage, at: int) -> tuple[int, int] | None:
 
 
 def clear_is_nul(image: VhdImage, header: Header, at: int, limit: int | None = None) -> bool:
-    """What the bitmap at `at` calls unwritten is NUL, as far as the file (or `limit`) goes: so a writer left it."""
+    """The sectors that the bitmap at `at` calls unwritten are NUL up to the end (or `limit`), as writers leave them."""
     bits = image.bitmap(header, at)
     if any(image.view.read(Extent(at + len(bits), header.bitmap_size - len(bits)))):
         return False
@@ -91,10 +90,10 @@ def clear_is_nul(image: VhdImage, header: Header, at: int, limit: int | None = N
 
 
 def holds_unmarked(image: VhdImage, header: Header, at: int, bits: bytes) -> bool:
-    """What the bitmap `bits` of the block at `at` calls unwritten holds data of a guest.
+    """The sectors that the bitmap `bits` of the block at `at` calls unwritten hold data of a guest.
 
     Of an empty bitmap all is looked at; of another one the beginnings of :data:`RUNS` runs. tapdisk's mark, a footer
-    and padding stand where the file ended once: they are no guest's.
+    and padding are left from a former end of the file: they are no guest's.
     """
     runs = clear_runs(bits, header.block_size // SECTOR)
     whole = not any(bits)
@@ -157,7 +156,7 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
     """Block-shaped runs of bytes that no BAT entry names, by place; at most :data:`SEEN`.
 
     Entries over the headers, and those of the blocks `without`, name nothing. Behind the highest block of a
-    device only the next block's place is looked at: what lies further is left from other volumes.
+    device only the next block's place is looked at: bytes further on are left from other volumes.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound) or header.block_size < PAGE:
@@ -169,7 +168,7 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
         at = gap.offset
         while at + space <= gap.end and len(found) < SEEN and left > 0:
             left -= 1
-            aligned = round_up(at + header.bitmap_size, PAGE) - header.bitmap_size
+            aligned = header.next_block(at)
             spots = [spot for spot in dict.fromkeys((aligned, at)) if spot + space <= gap.end]
             spot = next((spot for spot in spots if block_shaped(image, header, spot)), None)
             if spot is not None:
@@ -180,19 +179,19 @@ def orphans(image: VhdImage, without: frozenset[int] = frozenset()) -> list[Orph
 
 
 def remnant(image: VhdImage, places: list[Orphan]) -> Orphan | None:
-    """The beginning of a block behind the last one (of the BAT and of `places`), cut off by the end of the file.
+    """The beginning of a block after the last one (of the BAT and of `places`), cut off by the end of the file.
 
-    What its bitmap leaves out is NUL as far as the file goes; of what it marks something is not, or all is gone.
+    The sectors that its bitmap leaves out are NUL; of those that it marks one is not NUL, or all are gone.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound) or not image.view.growable or header.block_size < PAGE:
         return None
     space, end = header.block_space, min([block_limit(image), *(footer.where.offset for footer in image.tail)])
     if image.view.read(Extent(end - 1, 1)) == b"0" or image.view.read(Extent(end - SECTOR, SECTOR)) == MARK:
-        end -= SECTOR  # the wiki's padding, over what was left of a sector; tapdisk's mark, where the file ended once
+        end -= SECTOR  # the wiki's padding, over the rest of a sector; or tapdisk's mark, at a former end of the file
     ends = (place.offset + space for place in places)
     at = max(image.end_of_headers, image.bat.value.highest_end(space, below=image.size), *ends)
-    for spot in dict.fromkeys((round_up(at + header.bitmap_size, PAGE) - header.bitmap_size, at)):
+    for spot in dict.fromkeys((header.next_block(at), at)):
         data = spot + header.bitmap_size
         if data + SECTOR > end or spot + space <= end or not block_shaped(image, header, spot, end):
             continue
@@ -220,12 +219,12 @@ def unclear(image: VhdImage, places: list[Orphan], without: frozenset[int] = fro
 def unnamed(
     image: VhdImage, places: list[Orphan], without: frozenset[int] = frozenset(), most: int = WEIGHED
 ) -> tuple[int, bool] | None:
-    """Room for a block beside the orphans `places` that no entry names: (where it is not NUL, whether it was seen so).
+    """Room for a block beside the unnamed orphans `places`: (offset at which it is not NUL, whether it was seen so).
 
     Of it `most` bytes are read.
 
-    A block whose bitmap was overwritten may lie there, so `places` need not be all there are. What is behind
-    the highest block of a device does not count, nor do footers that stand in the tail.
+    A block whose bitmap was overwritten may be there, so `places` need not be all there are. Bytes after
+    the highest block of a device do not count, nor do footers in the tail.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
@@ -249,7 +248,7 @@ def unnamed(
 
 
 def forced(image: VhdImage, blocks: list[int], places: list[Orphan]) -> dict[int, int]:
-    """Block -> offset where the evidence leaves one place for every one of `blocks`; else empty.
+    """Block -> offset if the evidence leaves one place for every one of `blocks`; else empty.
 
     A block that a sound batmap calls full can only be one whose bitmap is all ones. One assignment is
     forced when step by step some block has a single place left.

@@ -1,9 +1,9 @@
 """Which rows of the table have nothing to say of an image, proved once for many of them. Pure.
 
 Theory. Most images are sound, and most rows ask the same of them: that both footers are one and the same, that the
-header has the values it must have, that no block lies where none may. Where such a *claim* holds, the detect of each
+header has the values it must have, that no block is at a forbidden place. If such a *claim* holds, the detect of each
 row that it silences would find nothing; so it need not be called. That saves two thirds of a diagnosis and may change
-none: a claim is written from the detects that it stands for, and a test holds it against them on thousands of damaged
+none: a claim is written from the detects that it replaces, and a test holds it against them on thousands of damaged
 images. A row that no claim names is always asked, so a new row need not know of this.
 """
 
@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems.footer import CLOCK_SLACK
 from smfix.formats.vhd.problems.header_restore import TABLE_OFFSET
-from smfix.formats.vhd.problems.orphan_blocks import PAGE, block_limit, remnant
-from smfix.formats.vhd.problems.problem import Context
+from smfix.formats.vhd.problems.orphan_blocks import block_limit, remnant
 from smfix.formats.vhd.structs import (
     BLOCK_SIZE,
     FOOTER_COOKIE,
@@ -25,6 +25,7 @@ from smfix.formats.vhd.structs import (
     HEADER_RULES,
     NO_LOCATORS,
     NULL_UUID,
+    PAGE,
     TAP_VERSION_REFUSED,
 )
 from smfix.values import SECTOR, Damaged, Sound
@@ -36,7 +37,7 @@ _HEADER_FIELDS = tuple(rule.broken for rule in HEADER_RULES if rule.key not in (
 
 @dataclass(frozen=True, slots=True, eq=False)  # one is itself: it is looked up for every image
 class Claim:
-    """Where it `holds` of an image, the rows `codes` find nothing in it."""
+    """If it `holds` of an image, the rows `codes` find nothing in it."""
 
     what: str
     holds: Callable[[VhdImage, Context], bool]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from smfix.formats.problem import Context, Problem, found
 from smfix.formats.vhd.image import VhdImage
 from smfix.formats.vhd.problems import bat, bat_repair, batmap, chain, fixed, footer, footer_conflict, header, quiet
-from smfix.formats.vhd.problems.problem import Context, Problem, found
 from smfix.values import Damaged, Diagnosis, Finding, Log, Severity, Verdict
 
 _log = Log(__name__)
@@ -38,7 +38,7 @@ def row(code: str) -> Problem | None:
 def diagnose(image: VhdImage, context: Context) -> Diagnosis:
     """Every finding of `image`, and the verdict they amount to. Never raises.
 
-    Once the footers are lost to view (neither is sound) nothing behind them is judged: the rest of the
+    If neither footer is sound, no structure after them is judged: the rest of the
     rows would only repeat that.
     """
     if not image.looks_like_vhd:

@@ -1,4 +1,4 @@
-"""What confirms or denies a footer besides the header and the BAT: its place, the other footer, its relatives. Pure.
+"""Evidence for and against a footer besides the header and the BAT: its place, the other footer, its relatives. Pure.
 
 Theory. A guest writes every sector of its own disk, so bytes that may once have been guest data prove nothing. The
 sectors of a dynamic disk are in blocks: what is exactly at the end of data, or at offset 0, no guest has written.
@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from itertools import islice, zip_longest
 
+from smfix.formats.problem import Context
 from smfix.formats.vhd import structs
 from smfix.formats.vhd.image import VhdImage
-from smfix.formats.vhd.problems.orphan_blocks import PAGE
-from smfix.formats.vhd.problems.problem import Context
-from smfix.formats.vhd.structs import FOOTER_SIZE, Footer, uuid_text
-from smfix.values import Damaged, Extent, Sound
+from smfix.formats.vhd.structs import FOOTER_SIZE, PAGE, Footer
+from smfix.values import Damaged, Extent, Sound, uuid_text
 
 NAMED = 3
 """Relatives that are named one by one."""
@@ -39,8 +38,8 @@ def guest_may_have_written(image: VhdImage, at: int) -> str | None:
     """Why a guest may have written the footer at byte `at`, at the end or in the tail; None: no guest can have.
 
     The image has a header and a BAT. tapdisk writes a new block before its BAT entry, so that a crash leaves the
-    guest's own sectors behind the end of data. In a file only a footer exactly there is beyond its reach, on a volume
-    one behind the block that would follow.
+    guest's own sectors after the end of data. In a file only a footer exactly there is beyond its reach, on a volume
+    one after the block that would follow.
     """
     header = image.geometry
     if header is None or not isinstance(image.bat, Sound):
@@ -49,7 +48,7 @@ def guest_may_have_written(image: VhdImage, at: int) -> str | None:
     if at == end:
         return None
     if not image.view.growable:
-        following = structs.round_up(end + header.bitmap_size, PAGE) - header.bitmap_size + header.block_space
+        following = header.next_block(end) + header.block_space
         if at >= following or (at > end and image.bat.value.allocated == len(image.bat.value)):
             return None
         return f"on a volume, the block that follows the data (it ends at byte {end:,}) would reach it"
@@ -59,14 +58,14 @@ def guest_may_have_written(image: VhdImage, at: int) -> str | None:
 
 
 def is_confirmed(image: VhdImage, footer: Footer, context: Context) -> bool:
-    """What no guest writes says the same of UUID, type, size and hidden: the damaged backup footer, or a child."""
+    """Bytes that no guest writes have the same UUID, type, size and hidden: the damaged backup footer, or a child."""
     if isinstance(image.backup, Damaged) and len(image.backup.raw) == FOOTER_SIZE:
         left = structs.parse_footer(image.backup.raw)
         if all(getattr(left, name) == getattr(footer, name) for name in _CONFIRMED):
             return True
     sizes = {
         child.footer.current_size
-        for child in context.children
+        for child in children(context)
         if child.geometry is not None and child.footer is not None and child.geometry.parent_uuid == footer.uuid
     }
     return sizes == {footer.current_size} and footer.hidden == 1
@@ -75,9 +74,19 @@ def is_confirmed(image: VhdImage, footer: Footer, context: Context) -> bool:
 # --------------------------------------------------------------------------- relatives
 
 
+def children(context: Context) -> tuple[VhdImage, ...]:
+    """Return the children that are VHDs."""
+    return tuple(child for child in context.children if isinstance(child, VhdImage))
+
+
+def named_parents(context: Context) -> list[bytes]:
+    """Return the UUID of the parent that each child with a sound header names."""
+    return [child.geometry.parent_uuid for child in children(context) if child.geometry is not None]
+
+
 def is_named_by_child(footer: Footer, context: Context) -> bool:
     """A child names the footer's UUID as its parent's."""
-    return any(c.geometry is not None and c.geometry.parent_uuid == footer.uuid for c in context.children)
+    return footer.uuid in named_parents(context)
 
 
 def is_known(footer: Footer, context: Context) -> bool:
@@ -88,12 +97,12 @@ def is_known(footer: Footer, context: Context) -> bool:
 def strangers(footer: Footer, context: Context) -> list[str]:
     """The relatives that deny that the disk is the one `footer` describes, each a sentence."""
     uuid = uuid_text(footer.uuid)
-    said = [
+    objections = [
         f"its child {name}names the parent's UUID {uuid_text(child.geometry.parent_uuid)}, the footer has {uuid}"
         for name, child in zip_longest((f"{name} " for name in context.child_names), context.children, fillvalue="")
         if isinstance(child, VhdImage) and child.geometry is not None and child.geometry.parent_uuid != footer.uuid
     ]
-    return [*said[:NAMED], *owners(footer, context)]
+    return [*objections[:NAMED], *owners(footer, context)]
 
 
 def owners(footer: Footer, context: Context) -> list[str]:

@@ -33,9 +33,9 @@ from images import (
     some,
     with_entry,
 )
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.problems.bat import NAMED, missing_part
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row
 from smfix.formats.vhd.structs import BLOCK_SIZE, round_up
 from smfix.repair.plan import plan

@@ -36,6 +36,7 @@ from images import (
     some,
     with_entry,
 )
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK
 from smfix.formats.vhd.problems import bat_repair as places_module
@@ -49,7 +50,6 @@ from smfix.formats.vhd.problems.orphan_blocks import (
     orphans,
     unclear,
 )
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row
 from smfix.formats.vhd.structs import BLOCK_SIZE, UNUSED
 from smfix.values import SECTOR, Disposition, InUse, Reason, Refusal, Severity

@@ -36,10 +36,10 @@ from images import (
     some,
     with_entry,
 )
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.image import MARK
 from smfix.formats.vhd.problems.batmap import COMPARED
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row
 from smfix.formats.vhd.structs import BLOCK_SIZE, UNUSED, parse_batmap_header
 from smfix.repair.plan import plan

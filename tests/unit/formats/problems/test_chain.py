@@ -21,7 +21,7 @@ from images import (
     reheaded,
     repaired,
 )
-from smfix.formats.vhd.problems.problem import Context, Parent
+from smfix.formats.problem import Context, Parent
 from smfix.formats.vhd.structs import ParentLocator, PlatformCode
 from smfix.values import Finding, Reason, Verdict
 

@@ -21,8 +21,8 @@ from images import (
     repaired,
     seen,
 )
+from smfix.formats.problem import Context
 from smfix.formats.vhd.problems.fixed import ROWS
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row
 from smfix.formats.vhd.proof import violations
 from smfix.formats.vhd.structs import NO_OFFSET, geometry_for

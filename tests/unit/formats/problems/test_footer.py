@@ -38,10 +38,10 @@ from images import (
     with_backup,
     with_end,
 )
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.image import MARK, inspect
 from smfix.formats.vhd.problems.footer import append_footer, contradictions, cut_block, same_footer
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row
 from smfix.formats.vhd.structs import BLOCK_SIZE, POISON_COOKIE, DiskType, Footer, geometry_for, vhd_time
 from smfix.values import SECTOR, Damaged, Disposition, InUse, Reason, Refusal, Resize, Sound, Verdict, Write

@@ -36,10 +36,10 @@ from images import (
     with_backup,
     with_end,
 )
+from smfix.formats.problem import Context
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.problems import footer_conflict
 from smfix.formats.vhd.problems.footer import BLOCKS_OF_2_TIB
-from smfix.formats.vhd.problems.problem import Context
 from smfix.formats.vhd.problems.registry import row
 from smfix.formats.vhd.structs import BLOCK_SIZE, DiskType, Footer, geometry_for, vhd_time
 from smfix.values import Disposition, Reason, Refusal

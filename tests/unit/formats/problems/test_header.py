@@ -35,9 +35,9 @@ from images import (
     some,
     with_entry,
 )
+from smfix.formats.problem import Context, Parent
 from smfix.formats.vhd.build import sparse
 from smfix.formats.vhd.problems.header_restore import restored
-from smfix.formats.vhd.problems.problem import Context, Parent
 from smfix.formats.vhd.problems.registry import PROBLEMS, row
 from smfix.formats.vhd.structs import BLOCK_SIZE, TAP_VERSION_1_1, DiskType, ParentLocator, geometry_for, vhd_time
 from smfix.values import Disposition, Reason, Refusal

@@ -30,10 +30,10 @@ from images import (
     with_entry,
 )
 from matrix import mutants
+from smfix.formats.cached_view import CachedView
+from smfix.formats.problem import Context, found
 from smfix.formats.vhd.build import sparse
-from smfix.formats.vhd.cached_view import CachedView
 from smfix.formats.vhd.image import VhdImage, inspect
-from smfix.formats.vhd.problems.problem import Context, found
 from smfix.formats.vhd.problems.quiet import CLAIMS
 from smfix.formats.vhd.problems.registry import PROBLEMS, diagnose
 from smfix.formats.vhd.structs import BLOCK_SIZE

@@ -34,10 +34,10 @@ from images import (
     some,
     with_end,
 )
+from smfix.formats.problem import Context, Sibling
 from smfix.formats.vhd.build import ParentRef, sparse
 from smfix.formats.vhd.problems import fixed_layout, witness
 from smfix.formats.vhd.problems.orphan_blocks import is_padding, written_sector
-from smfix.formats.vhd.problems.problem import Context, Sibling
 from smfix.formats.vhd.structs import BLOCK_SIZE, NO_OFFSET, DiskType, Footer, geometry_for
 from smfix.values import SECTOR, Disposition, InUse, Reason, Verdict
 

@@ -1,4 +1,4 @@
-"""Chains: which image stands on which, by the UUIDs that footers and headers name. Pure.
+"""Chains: the parent of each image, by the UUIDs that footers and headers name. Pure.
 
 Theory. A differencing image names its parent by UUID; nothing names the children. Out of many images that
 makes a forest, unless something is wrong: a parent that is not among them, a UUID that several images carry
@@ -33,7 +33,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image stands: `index` into the links, `depth` from the top of its tree (0), `parent` index."""
+    """The place of an image: `index` into the links, `depth` from the top of its tree (0), `parent` index."""
 
     index: int
     depth: int

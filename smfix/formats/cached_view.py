@@ -1,8 +1,8 @@
-"""One view as it was at one moment: its size is asked once, and what stands at its beginning is read once.
+"""A view as it was at one moment: its size is asked once, and its first bytes are read once.
 
-Theory. Backup footer, header, the first BAT entries and most often the whole of BAT and batmap lie within a few
-pages at the beginning; of a disk without blocks that is the whole file. Who looks at many images and writes to none
-needs no fresher answer than this, and asks the system two or three times instead of twenty. Pure.
+Theory. Backup footer, header, the first BAT entries and most often the whole of BAT and batmap are within a few
+pages at the beginning; of a disk without blocks that is the whole file. A command that reads many images and writes to
+none needs no fresher answer, and makes two or three system calls instead of twenty. Pure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CachedView:
         self._head = view.read(Extent(0, min(HEAD, self.size)))
 
     def read(self, extent: Extent) -> bytes:
-        """As the view answers, but nothing behind the size that it had. Raises Unreadable."""
+        """As the view answers, but nothing after the size that it had. Raises Unreadable."""
         offset, length = extent
         if offset >= 0 < length and offset + length <= len(self._head):
             return self._head[offset : offset + length]

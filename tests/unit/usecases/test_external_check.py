@@ -7,8 +7,14 @@ import time
 
 import pytest
 
-from smfix.formats.vhd.external_check import complaint
+from smfix.formats.vhd.external_check import TIME_LIMIT, check
 from smfix.host.subprocesses import clean_environment
+from smfix.usecases import external_check
+
+
+def complaint(path: str, *, program: str = "vhd-util", limit: float = TIME_LIMIT) -> str | None:
+    asked = check(path)
+    return external_check.complaint(asked._replace(argv=(program, *asked.argv[1:]), limit=limit))
 
 
 @pytest.fixture
