@@ -23,7 +23,7 @@ MOST_VALUES = 2_000_000
 MOST_DISKS = 20_000
 """Disks in trouble that are read from one document; the others are only counted."""
 _MESSAGE, _NAME, _EACH = 300, 200, 32
-_CODE = re.compile(r"VHD[0-9]{3}\Z")
+_CODE = re.compile(r"[A-Z]{3}[0-9]{3}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
 _SCHEMA = re.compile(r"smfix\.([a-z-]{1,20})/([0-9]{1,3})\Z")
 REPORTED, RESOLVED = "reported", "resolved"
