@@ -20,16 +20,18 @@ from typing import Any, TextIO
 
 from smfix.errors import SmfixError, Unreadable, UsageError, WriteFailed
 from smfix.follow import incident_state, policy
-from smfix.follow import state as ledgers
 from smfix.follow.event_wait import EventWait
 from smfix.follow.incident_state import Stage
-from smfix.follow.loop import METRICS, Follower, FollowQuestion, document
+from smfix.follow.loop import Follower, FollowSetup
+from smfix.follow.metrics import METRICS
 from smfix.follow.policy import Policy
-from smfix.follow.state import FollowerState, StateDamaged, TrackedIncident
+from smfix.follow.state import FollowerState, TrackedIncident
+from smfix.follow.state_format import StateDamaged
 from smfix.follow.state_store import StateFile, read_state, state_files
+from smfix.follow.tracker import incident_of, treated_as
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.host import atomic_file, kernel_path
-from smfix.report import follow_report
+from smfix.report import follow_report, jsondoc
 from smfix.smlog.inputs.tail import Tail
 from smfix.smlog.reader import zone_of
 from smfix.usecases.from_log import RunOptions, rescan
@@ -120,7 +122,7 @@ def follow(options: FollowOptions, run_options: RunOptions, out: TextIO, say: Ca
         read = Policy() if path is None else read_policy(path)
         return replace(read, dry_run=True) if options.dry_run else read
 
-    asked = FollowQuestion(
+    asked = FollowSetup(
         log=log,
         state_dir=kernel_path.named(options.state_dir or default_state()),
         localize=zone_of(options.tz),
@@ -237,35 +239,36 @@ def reload(state_dir: str | None) -> list[int]:
 
 
 def _status_of(folder: str, path: str) -> dict[str, Any]:
+    note = None
     try:
-        ledger = ledgers.decode(read_state(path) or "")
-        note = None
+        state = read_state(path)
     except (StateDamaged, SmfixError) as error:
-        ledger, note = FollowerState(""), f"{path}: {error}"
-    held = bool(ledger.log) and StateFile(folder, ledger.log).is_held()
-    follower = ledger.follower
+        state, note = None, f"{path}: {error}"
+    if state is None:
+        state, note = FollowerState(""), note or f"{path}: the file is gone"
+    is_running = bool(state.log) and StateFile(folder, state.log).is_held()
     return {
-        "log": ledger.log,
+        "log": state.log,
         "state": path,
-        "running": held,
-        "pid": follower.get("pid") if held else None,
-        "started": follower.get("started"),
-        "unread": _unread(ledger),
-        "gaps": ledger.position.gaps,
-        "lost": ledger.position.lost,
-        "events": ledger.number,
-        "untold": len(ledger.outbox),
-        "repairs_today": sum(datetime.now(at.tzinfo) - at < timedelta(days=1) for _, at in ledger.repairs),
+        "running": is_running,
+        "pid": state.run.pid if is_running else None,
+        "started": None if state.run.started is None else state.run.started.isoformat(),
+        "unread": _unread(state),
+        "gaps": state.position.gaps,
+        "lost": state.position.lost,
+        "events": state.number,
+        "untold": len(state.outbox),
+        "repairs_today": sum(datetime.now(at.tzinfo) - at < timedelta(days=1) for _, at in state.repairs),
         "note": note,
-        "incidents": [_case(case, ledger) for case in ledger.cases.values()],
+        "incidents": [_document_of(tracked, state) for tracked in state.incidents.values()],
     }
 
 
-def _unread(ledger: FollowerState) -> int | None:
-    if not ledger.log:
+def _unread(state: FollowerState) -> int | None:
+    if not state.log:
         return None
     try:
-        tail = Tail(ledger.log, ledger.position)
+        tail = Tail(state.log, state.position)
     except SmfixError:
         return None
     try:
@@ -274,13 +277,15 @@ def _unread(ledger: FollowerState) -> int | None:
         tail.close()
 
 
-def _case(case: TrackedIncident, ledger: FollowerState) -> dict[str, Any]:
-    life = case.life
+def _document_of(tracked: TrackedIncident, state: FollowerState) -> dict[str, Any]:
+    progress = tracked.progress
+    edits = tracked.disk.edits if tracked.disk is not None else ()
+    incident = treated_as(tracked.id, incident_of(tracked, state.files), tracked.disk)
     return {
-        "stage": life.stage.value,
-        "reason": life.reason,
-        "since": life.since.isoformat(timespec="seconds"),
-        "due": life.due.isoformat(timespec="seconds") if life.due else None,
-        "looks": life.tries,
-        "incident": document(case, ledger.files),
+        "stage": progress.stage.value,
+        "reason": progress.reason,
+        "since": progress.since.isoformat(timespec="seconds"),
+        "due": progress.due.isoformat(timespec="seconds") if progress.due else None,
+        "looks": progress.tries,
+        "incident": jsondoc.incident(incident, edits),
     }
