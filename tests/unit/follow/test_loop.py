@@ -528,21 +528,21 @@ def test_a_metrics_file_that_is_replaced_by_something_else_is_said_once_and_stay
     """The follower lives on, and measures again when the name is free."""
     target = world.folder / "smfix.prom"
     live.start(metrics=str(target))
-    live.measure(live)
+    measure(live)
     target.unlink()
     target.write_bytes(b"conectix, and the rest of a disk")
     for _ in range(3):
-        live.measure(live)
+        measure(live)
     (said,) = live.said
     assert said.startswith("smfix: the metrics cannot be written: ")
     assert "is not a metrics file of smfix" in said
     assert target.read_bytes() == b"conectix, and the rest of a disk"
     target.unlink()
     os.mkfifo(target)
-    live.measure(live)
+    measure(live)
     assert "not a regular file" in live.said[1]
     target.unlink()
-    live.measure(live)
+    measure(live)
     assert target.read_text(encoding="utf-8").startswith("# smfix metrics")
     assert len(live.said) == 2
 

@@ -84,7 +84,7 @@ DISKS = st.builds(
 INCIDENTS = st.builds(
     Incident, st.builds(VdiRef, TEXTS), MAYBE, MAYBE, st.tuples(TEXTS), st.none() | TIMES, st.none() | TIMES, NUMBERS,
     st.tuples(st.builds(Evidence, TEXTS, NUMBERS, TEXTS)), st.sampled_from(State), MAYBE, st.tuples(TEXTS),
-    st.booleans(),
+    st.booleans(), TEXTS, st.just(()), st.none(), st.none(),
 )  # fmt: skip
 EVENTS = st.builds(
     PendingEvent, NUMBERS, TIMES, TEXTS, TEXTS, INCIDENTS, st.none() | DISKS, st.booleans()
