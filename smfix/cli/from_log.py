@@ -15,6 +15,7 @@ from smfix.cli.prompt import Watch, decider, ended, how_to_continue, rescanned, 
 from smfix.errors import Unreadable, UsageError
 from smfix.report import jsondoc, text
 from smfix.usecases import from_log as usecase
+from smfix.values import StepKind
 
 
 @guarded
@@ -88,7 +89,9 @@ def from_log(  # noqa: PLR0913 - the options of the contract
         reading, incidents = usecase.from_log(asked, run_options, reading_meter(), watch.each, watch.after)
         rescans = rescanned([(one.sr, one.outcome) for one in incidents], run_options)
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
-    hint = how_to_continue(run_options, usecase.planned(outcomes), ["from-log", *asked.words()])
+    names = map(usecase.absolute, asked.names)
+    step = run_options.step(StepKind.READ_LOGS, *names, options=[*asked.options(), "--yes"])
+    hint = how_to_continue(run_options, usecase.planned(outcomes), step)
     words = "" if report.as_json else text.from_log(reading, incidents, rescans)
     if logging.verbose and report.as_json:
         for line in text.set_aside(reading).splitlines():

@@ -12,9 +12,10 @@ from smfix.cli.output import finish
 from smfix.cli.prompt import prune_decider, run_options_of
 from smfix.errors import UsageError
 from smfix.report import journals, jsondoc, layout
+from smfix.report.next_steps import command_line
 from smfix.usecases import from_log
 from smfix.usecases.prune import Agree, prune
-from smfix.values import Pruning
+from smfix.values import Pruning, StepKind
 
 PRUNE = "prune"
 """Given instead of an id. An id begins with a digit, so it is never this word (docs/adr/0017)."""
@@ -59,6 +60,6 @@ def _prune(older_than: str | None, run_options: from_log.RunOptions, agree: Agre
     done = prune(older_than, run_options, agree)
     hint = ""
     if agree is None and any(one.action is Pruning.WOULD_PRUNE for one in done):
-        again = run_options.command("journal", PRUNE, "--older-than", older_than, "--yes")
+        again = command_line(run_options.step(StepKind.PRUNE, options=["--older-than", older_than, "--yes"]))
         hint = f"Nothing was changed: this was a dry run. To delete them:\n{layout.INDENT}{again}"
     return finish(journals.pruned(done, run_options.journals), jsondoc.prune(done, older_than), hint, as_json=as_json)

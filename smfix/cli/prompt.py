@@ -12,8 +12,9 @@ from smfix.cli.console import answer, emit, redraw, say
 from smfix.cli.options import Consent, Storage, Writing
 from smfix.errors import UsageError
 from smfix.report import journals, layout, summary, text
+from smfix.report.next_steps import command_line
 from smfix.usecases import from_log
-from smfix.values import Exit, JournalRecord, Outcome, Pruned, Rescan
+from smfix.values import Exit, JournalRecord, NextStep, Outcome, Pruned, Rescan
 
 T = TypeVar("T")
 _NO_WRITING, _NO_CONSENT = Writing(), Consent()
@@ -199,16 +200,15 @@ def _asked_once(
     return agree
 
 
-def how_to_continue(run_options: from_log.RunOptions, planned: int, words: Sequence[str]) -> str:
-    """Return the last words of a dry run or an interrupted run; "" if there was nothing to write."""
+def how_to_continue(run_options: from_log.RunOptions, planned: int, step: NextStep) -> str:
+    """Return the last words of a dry run or an interrupted run; "" if there was nothing to write. `step` writes."""
     if isinstance(run_options.decide, Asker) and run_options.decide.unanswered:
         return "Interrupted: nothing was written after that. The same command goes on from here."
     if run_options.decide is not None or not planned:
         return ""
-    again = run_options.command(*words, "--yes")
     return (
         f"Nothing was changed: this was a dry run. To repair {layout.counted(planned, 'image')}:\n"
-        f"{layout.INDENT}{again}"
+        f"{layout.INDENT}{command_line(step)}"
     )
 
 

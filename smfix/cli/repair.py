@@ -12,6 +12,7 @@ from smfix.cli.output import finish, page_wanted, save
 from smfix.cli.prompt import Watch, decider, ended, how_to_continue, rescanned, run_options_of, with_pool
 from smfix.report import jsondoc, text
 from smfix.usecases import from_log
+from smfix.values import StepKind
 
 
 @guarded
@@ -49,7 +50,8 @@ def repair(
         images = from_log.repair(targets, run_options, watch.each, watch.after)
         rescans = rescanned([(one.sr, one.outcome) for one in images], run_options)
     planned = from_log.planned([image.outcome for image in images])
-    hint = how_to_continue(run_options, planned, ["repair", *map(from_log.absolute, targets)])
+    step = run_options.step(StepKind.REPAIR, *map(from_log.absolute, targets), options=["--yes"])
+    hint = how_to_continue(run_options, planned, step)
     document = jsondoc.repair(images, rescans)
     save(page, document, lambda pages: pages.repair(page, images, rescans, run_options))
     return ended(decide, finish(text.repair(images, rescans), document, hint, as_json=report.as_json))

@@ -28,9 +28,10 @@ from smfix.host.image_file import OpenImage, open_image
 from smfix.report import journals, text
 from smfix.report.escape import command, printable
 from smfix.report.layout import INDENT, counted, wrapped
+from smfix.report.next_steps import command_line
 from smfix.usecases import from_log
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Backing, Exit, Extent, Outcome, Refusal, Status, Target, TreatedIncident, Verdict
+from smfix.values import Backing, Exit, Extent, Outcome, Refusal, Status, StepKind, Target, TreatedIncident, Verdict
 
 UNDONE = DISKS[2]
 """The disk whose repair is undone at the end."""
@@ -104,7 +105,7 @@ def _sum_up(stage: Stage, *, kept: bool) -> str:
     if done < len(stage.claims):
         words += " The others FAILED: please report that with this output."
     if kept:
-        again = stage.run_options(None).command("from-log", stage.log, "--dry-run")
+        again = command_line(stage.run_options(None).step(StepKind.READ_LOGS, stage.log, options=["--dry-run"]))
         words += f" It is all in {stage.folder}; the disk whose repair was undone is damaged again."
         steps = [("To go on with that disk, and write nothing yet:", again)]
     else:
@@ -302,10 +303,10 @@ def _opened(path: str) -> OpenImage:
 
 def _undo(stage: Stage, outcomes: dict[str, Outcome | None]) -> None:
     outcome = outcomes.get(UNDONE.vdi)
-    if outcome is None or outcome.journal is None:
+    if outcome is None or outcome.journal is None or outcome.undo is None:
         stage.claim(f"{UNDONE.vdi[:8]} has a journal to undo", holds=False)
         return
-    _scene(stage, str(outcome.undo))
+    _scene(stage, command_line(outcome.undo))
     stage.say(wrapped("The line above takes a repair back: its journal holds the bytes that were there before.") + "\n")
     run_options = stage.run_options(lambda _path, _outcome: True)
     stage.say(journals.undone(from_log.undo(outcome.journal, run_options, lambda _record: True)) + "\n")

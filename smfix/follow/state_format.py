@@ -29,6 +29,7 @@ from smfix.values import (
     Finding,
     Incident,
     Names,
+    NextStep,
     Outcome,
     Reason,
     Recovered,
@@ -36,6 +37,7 @@ from smfix.values import (
     Severity,
     State,
     Status,
+    StepKind,
     VdiRef,
 )
 
@@ -287,6 +289,12 @@ def _finding(value: Document) -> Finding:
     )
 
 
+def _step(value: Document | str) -> NextStep:
+    if isinstance(value, str):  # version 1 kept the command line
+        return NextStep(StepKind.TEXT, (value,))
+    return NextStep(StepKind(value["kind"]), _texts(value["args"]), _texts(value["options"]))
+
+
 def _outcome(value: Document) -> Outcome:
     return Outcome(
         status=Status(value["status"]),
@@ -296,8 +304,8 @@ def _outcome(value: Document) -> Outcome:
         remaining=tuple(_finding(one) for one in value["remaining"]),
         lost_sectors=int(value["lost_sectors"]),
         journal=_maybe(_text, value["journal"]),
-        undo=_maybe(_text, value["undo"]),
-        next=_texts(value["next"]),
+        undo=_maybe(_step, value["undo"]),
+        next=tuple(_step(one) for one in value["next"]),
         recovered=tuple(
             Recovered(_text(one["journal"]), _text(one["state"]), bool(one["wrote"]), _text(one["message"]))
             for one in value.get("recovered", ())

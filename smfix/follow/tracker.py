@@ -1,7 +1,7 @@
 """Assign each report and each proof of a growing log to its incident. Pure.
 
-:mod:`smfix.smlog.correlate.incidents` decides which report belongs to which incident, live as for a log that is read whole. Its
-register is rebuilt from the follower's state, so a restart changes nothing.
+:mod:`smfix.smlog.correlate.incidents` decides which report belongs to which incident, for a growing log as for a whole
+one. Its register is rebuilt from the follower's state, so a restart changes nothing.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from smfix.report import exitcode
 from smfix.report.journals import disk_use
+from smfix.report.next_steps import command_line
 from smfix.values import (
     CheckedImage,
     Damaged,
@@ -25,6 +26,7 @@ from smfix.values import (
     Finding,
     JournalRecord,
     LogReading,
+    NextStep,
     Outcome,
     Pruned,
     Pruning,
@@ -93,6 +95,8 @@ def plain(value: object) -> Any:
             return value.hex()
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
+        case NextStep():
+            return command_line(value)
         case tuple() if hasattr(value, "_asdict"):
             return {key: plain(item) for key, item in value._asdict().items()}
         case Sequence() | set() | frozenset():

@@ -40,6 +40,7 @@ from smfix.values import (
     Refusal,
     State,
     Status,
+    StepKind,
     Target,
     TreatedImage,
     TreatedIncident,
@@ -126,11 +127,10 @@ class LogQuestion(NamedTuple):
     since: str | None = None
     until: str | None = None
 
-    def words(self) -> tuple[str, ...]:
-        """The same question as words of a command line."""
+    def options(self) -> list[str]:
+        """Return the options of the question as words of a command line."""
         options = {"--since": self.since, "--until": self.until, "--tz": self.tz, "--year": self.year}
-        said = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        return (*map(absolute, self.names), *said)
+        return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
 Progress = Callable[[int, int], None]
@@ -186,7 +186,7 @@ def _with_beside(reading: LogReading, asked: LogQuestion, run_options: RunOption
     if not beside:
         return reading
     folders = tuple(dict.fromkeys(map(os.path.dirname, beside)))
-    wider = run_options.command("from-log", *asked._replace(names=folders).words())
+    wider = run_options.step(StepKind.READ_LOGS, *map(absolute, folders), options=asked.options())
     return reading._replace(beside=tuple(dict.fromkeys(beside)), wider=wider)
 
 
@@ -415,7 +415,7 @@ def undo(
     path = entry.journal.target.path
     found = Found(entry.journal.target, entry.journal.sr_root)
     if path in (silent := unanswered([path], (), run_options.say)):
-        again = (run_options.undo_command(entry.id),)
+        again = (run_options.undo_step(entry.id),)
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
     volumes = run_options.volumes()
     try:
@@ -429,6 +429,6 @@ def undo(
                 else undone(entry, found, run_options, agree, volumes, newer=bool(consent))
             )
     except Unanswered as error:
-        outcome = Outcome(Status.FAILED, str(error), next=(run_options.undo_command(entry.id),))
+        outcome = Outcome(Status.FAILED, str(error), next=(run_options.undo_step(entry.id),))
     outcome = with_leftovers(outcome._replace(journal=entry.id), found.target, volumes, run_options)
     return TreatedImage(path, outcome, names=run_options.names(found.target), sr=found.target.sr)

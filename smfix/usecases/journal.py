@@ -15,7 +15,7 @@ from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.usecases import image_relatives
 from smfix.usecases.repair import looking, refused, writing
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Edit, JournalRecord, Outcome, Reason, Refusal, Resize, Status, Write
+from smfix.values import Edit, JournalRecord, Outcome, Reason, Refusal, Resize, Status, StepKind, Write
 
 
 def record_of(entry: JournalEntry | DamagedEntry, run_options: RunOptions) -> JournalRecord:
@@ -39,7 +39,7 @@ def record_of(entry: JournalEntry | DamagedEntry, run_options: RunOptions) -> Jo
         fixes=journal.fixes,
         lost_sectors=sum(extent.length for extent in journal.lost) // 512,
         command=journal.command,
-        undo=None if entry.mark.is_over else run_options.undo_command(entry.id),
+        undo=None if entry.mark.is_over else run_options.undo_step(entry.id),
         bytes=size,
     )
 
@@ -66,18 +66,19 @@ def undone(
         if objection is not None and not (stale and entry.mark.is_open and agree is not None):
             return refused(objection)
         consent = ("--confirm", way_back.NEWER) if newer else ()
+        step = run_options.step(StepKind.UNDO, entry.id, options=[*consent, "--yes"])
         lost = way_back.newer_data(entry, opened) if newer and stale is None else None
         if stale is None and (agree is None or not agree(record_of(entry, run_options)._replace(newer=lost))):
             along = f", and would take along {lost}" if lost else ""
             return Outcome(
                 Status.WOULD_REPAIR,
                 f"nothing was written; the image can be put back as it was before the repair{along}",
-                undo=run_options.undo_command(entry.id),
-                next=(run_options.command("undo", entry.id, *consent, "--yes"),),
+                undo=run_options.undo_step(entry.id),
+                next=(step,),
             )
         with writing(opened, volumes) as writable:
             if isinstance(writable, Refusal):
                 return refused(writable)
             done = way_back.undo(entry, writable, repair_context, look, newer=newer)
-        again = (run_options.command("undo", entry.id, *consent, "--yes"),) if done.reason is Reason.LOCKED else ()
+        again = (step,) if done.reason is Reason.LOCKED else ()
         return done._replace(next=done.next or again)

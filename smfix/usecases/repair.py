@@ -25,7 +25,6 @@ from smfix.repair.apply import RepairContext, Verification, apply, no_room
 from smfix.repair.journal import JournalState
 from smfix.repair.journal_store import JournalEntry
 from smfix.repair.plan import Planned, plan
-from smfix.report.escape import command
 from smfix.sm import locks
 from smfix.sm.paths import read_path
 from smfix.sm.resolve import Found
@@ -40,6 +39,7 @@ from smfix.values import (
     Finding,
     InUse,
     Log,
+    NextStep,
     Outcome,
     Reason,
     Recovered,
@@ -49,6 +49,7 @@ from smfix.values import (
     Severity,
     Sound,
     Status,
+    StepKind,
     Target,
     Verdict,
 )
@@ -80,12 +81,12 @@ def repair_image(found: Found, run_options: RunOptions) -> Outcome:
             volume_active(found.target, volumes, change=run_options.decide is not None) as asleep,
         ):
             if asleep is not None:
-                return refused(asleep)._replace(next=(run_options.repair_command(found.target.path),))
+                return refused(asleep)._replace(next=(run_options.repair_step(found.target.path),))
             outcome = _opened(found, run_options, volumes)
     except SmfixError as error:
         outcome = Outcome(Status.FAILED, str(error))
     if outcome.reason is Reason.LOCKED and not outcome.next:
-        outcome = outcome._replace(next=(run_options.repair_command(found.target.path),))
+        outcome = outcome._replace(next=(run_options.repair_step(found.target.path),))
     return with_leftovers(outcome, found.target, volumes, run_options)
 
 
@@ -144,7 +145,7 @@ def with_leftovers(outcome: Outcome, target: Target, volumes: Volumes, run_optio
     if volumes.left:
         outcome = outcome._replace(message="; ".join((outcome.message, *volumes.left)))
     if run_options.pool is not None and target.vdi in run_options.pool.left_paused:
-        clear = command(["xe", "vdi-param-remove", f"uuid={target.vdi}", "param-name=sm-config", "param-key=paused"])
+        clear = NextStep(StepKind.END_PAUSE, (target.vdi,))
         said = (
             f"{outcome.message}; XAPI went away while the disk was paused: it cannot be attached until that is undone"
         )
@@ -247,7 +248,7 @@ def _foreseen(planned: Planned, image: OpenImage, repair_context: RepairContext,
     if refusal is not None:
         _log.info("%s: refused (%s): %s", path, refusal.reason.value, refusal.message)
         asked = refusal.reason is Reason.NEEDS_CONFIRM
-        agreed = (run_options.repair_command(path, made.needs),)
+        agreed = (run_options.repair_step(path, made.needs),)
         return Outcome(
             Status.REFUSED,
             refusal.message,
@@ -270,15 +271,15 @@ def _foreseen(planned: Planned, image: OpenImage, repair_context: RepairContext,
         plan=made,
         remaining=made.remaining,
         lost_sectors=made.lost_sectors,
-        next=(run_options.repair_command(path),),
+        next=(run_options.repair_step(path),),
     )
 
 
-def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[str, ...]:
+def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[NextStep, ...]:
     """How XAPI is asked for the size of a disk that lost both its footers and with them what it was."""
     vdi = image.target.vdi
     asks = any(finding.code == "VHD106" and "--size" in finding.facts["options"] for finding in found)
-    return (command(["xe", "vdi-param-get", f"uuid={vdi}", "param-name=virtual-size"]),) if asks and vdi else ()
+    return (NextStep(StepKind.SHOW_VIRTUAL_SIZE, (vdi,)),) if asks and vdi else ()
 
 
 def _write(
@@ -314,17 +315,17 @@ def _write(
     done = done._replace(findings=findings)
     if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
         left = dict.fromkeys(one.code for one in done.remaining if one.severity is Severity.ERROR)
-        told = tuple(command(["smfix", "explain", code]) for code in left)
+        told = tuple(NextStep(StepKind.EXPLAIN, (code,)) for code in left)
         return done._replace(next=(*next_steps(path, found, run_options), *told))
     return done
 
 
-def next_steps(path: str, found: Found, run_options: RunOptions) -> tuple[str, ...]:
+def next_steps(path: str, found: Found, run_options: RunOptions) -> tuple[NextStep, ...]:
     """What to do after a repair: let the storage manager look again, elsewhere look oneself."""
     is_left_to_us = run_options.pool is not None and run_options.rescan
     if found.target.sr is not None and os.path.exists(locks.INVENTORY) and not is_left_to_us:
-        return (command(["xe", "sr-scan", f"uuid={found.target.sr}"]),)
-    return (run_options.command("check", path),)
+        return (NextStep(StepKind.SCAN_SR, (found.target.sr,)),)
+    return (run_options.step(StepKind.CHECK, path),)
 
 
 # --------------------------------------------------------------------------- interrupted repairs
@@ -392,8 +393,8 @@ def _proposed(entry: JournalEntry, image: OpenImage, repair_context: RepairConte
         f"an earlier repair was interrupted (journal {entry.id}): it would be put back first, then the image "
         "diagnosed anew" + ("; nothing was written" if run_options.decide is None else ""),
         journal=entry.id,
-        undo=run_options.undo_command(entry.id),
-        next=(run_options.repair_command(image.target.path),),
+        undo=run_options.undo_step(entry.id),
+        next=(run_options.repair_step(image.target.path),),
     )
 
 
@@ -412,5 +413,5 @@ def _told_recovery(outcome: Outcome, settled: recovery.Recovery, run_options: Ru
         outcome = outcome._replace(message="; ".join((outcome.message, *(one.message for one in settled.done))))
     verified = next((one.journal for one in settled.done if one.state == JournalState.VERIFIED.value), None)
     if outcome.status is Status.VALID and verified is not None:
-        return outcome._replace(journal=verified, undo=run_options.undo_command(verified))
+        return outcome._replace(journal=verified, undo=run_options.undo_step(verified))
     return outcome

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from smfix.errors import Unreadable
-from smfix.report.escape import command
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Outcome, Rescan, Status
+from smfix.values import NextStep, Outcome, Rescan, Status, StepKind
 
 if TYPE_CHECKING:
     from smfix.xapi.client import Pool
@@ -72,5 +71,5 @@ def _told(sr: PoolSr, after: int | None, told: str, *, done: bool) -> Rescan:
     return Rescan(sr.uuid, sr.name, done, told, sr.unhealthy, after, sr.gc, sr.coalesce, steps)
 
 
-def _by_hand(sr: str) -> tuple[str, ...]:
-    return (command(["xe", "sr-scan", f"uuid={sr}"]),)
+def _by_hand(sr: str) -> tuple[NextStep, ...]:
+    return (NextStep(StepKind.SCAN_SR, (sr,)),)

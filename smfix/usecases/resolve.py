@@ -12,13 +12,12 @@ from typing import NamedTuple
 from smfix.errors import SmfixError, Unanswered, Unreadable
 from smfix.host import storage_probe
 from smfix.host.kernel_path import UnsafePath, typed
-from smfix.report.escape import command
 from smfix.sm.paths import Life, is_uuid, read_path
 from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
 from smfix.sm.sr_types import lvm_volumes
 from smfix.usecases.reach import unanswered
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Backing, Incident, Log, Outcome, Reason, Status
+from smfix.values import Backing, Incident, Log, NextStep, Outcome, Reason, Status, StepKind
 
 _NAMED = 8
 """Candidates and places that a message names."""
@@ -63,7 +62,7 @@ def _ambiguous(paths: Sequence[str]) -> Outcome:
     return Outcome(
         Status.AMBIGUOUS,
         f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
-        next=tuple(command(["smfix", "check", typed(path)]) for path in paths[:_CANDIDATES]),
+        next=tuple(NextStep(StepKind.CHECK, (typed(path),)) for path in paths[:_CANDIDATES]),
     )
 
 
@@ -74,7 +73,7 @@ def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequenc
             Status.NOT_FOUND,
             f"its SR is not attached to this host; looked at: {looked}. Run smfix on a host where it is attached, or "
             "name the mount point with --sr-mount",
-            next=(command(["xe", "pbd-list", f"sr-uuid={sr}", "params=host-uuid,currently-attached"]),),
+            next=(NextStep(StepKind.FIND_SR, (sr,)),),
         )
     return Outcome(
         Status.NOT_FOUND,
@@ -84,13 +83,11 @@ def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequenc
     )
 
 
-def _look_up(vdi: str, sr: str | None) -> str:
-    """What lists that disk in the pool's database; `xe` cannot match the first digits of a UUID, so grep does."""
+def _look_up(vdi: str, sr: str | None) -> NextStep:
+    """Return the step that finds a disk in the pool's database, by its UUID or by the first digits of it."""
     if is_uuid(vdi):
-        return command(["xe", "vdi-list", f"uuid={vdi}"])
-    within = [f"sr-uuid={sr}"] if sr is not None and is_uuid(sr) else []
-    listed = command(["xe", "vdi-list", *within, "params=uuid,sr-uuid,name-label"])
-    return f"{listed} | {command(['grep', '-A2', f': {vdi}'])}" if vdi else listed
+        return NextStep(StepKind.FIND_VDI, (vdi,))
+    return NextStep(StepKind.FIND_VDI_BY_DIGITS, (vdi, sr) if sr is not None and is_uuid(sr) else (vdi,))
 
 
 def _is_attached(sr: str, mounts: Sequence[str]) -> bool:

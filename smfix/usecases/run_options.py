@@ -6,14 +6,14 @@ The complete commands that reports tell people to type are made here, so that ea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.host import kernel_path
-from smfix.report.escape import command, operand
+from smfix.report.escape import operand
 from smfix.sm.paths import is_uuid, read_path
-from smfix.values import ByteView, Names, Outcome, Target
+from smfix.values import ByteView, Names, NextStep, Outcome, StepKind, Target
 
 if TYPE_CHECKING:
     from smfix.host.wait_notice import Say
@@ -39,13 +39,13 @@ Decide = Callable[[str, Outcome], bool | Declined]
 
 _WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--gc-wait", "--xapi-login", "--no-rescan")
 _TAKES = {
-    "from-log": (*_WRITERS, "--leave-sr"),
-    "repair": (*_WRITERS, "--size", "--uuid"),
-    "scan": ("--sr-mount", "--xapi-login"),
-    "check": ("--sr-mount", "--xapi-login"),
-    "undo": ("--journal-dir", "--sm-lock-dir", "--gc-wait", "--xapi-login"),
-    "journal": ("--journal-dir",),
+    StepKind.READ_LOGS: (*_WRITERS, "--leave-sr"),
+    StepKind.REPAIR: (*_WRITERS, "--size", "--uuid"),
+    StepKind.CHECK: ("--sr-mount", "--xapi-login"),
+    StepKind.UNDO: ("--journal-dir", "--sm-lock-dir", "--gc-wait", "--xapi-login"),
+    StepKind.PRUNE: ("--journal-dir",),
 }
+"""The shared options that each command has."""
 ROOT_JOURNALS = "/var/lib/smfix/journal"
 
 
@@ -83,21 +83,18 @@ class RunOptions(NamedTuple):
         """The folder of the undo journals, absolute."""
         return kernel_path.named(self.journal_dir) if self.journal_dir else default_journals()
 
-    def command(self, *words: str) -> str:
-        """A complete ``smfix`` command that works as this one does, quoted for a shell.
+    def step(self, kind: StepKind, *args: str, options: Sequence[str] = ()) -> NextStep:
+        """Return a command of smfix that works as this one does: with those of the shared options that it has."""
+        return NextStep(kind, args, (*options, *(word for name in _TAKES[kind] for word in self._option(name))))
 
-        The first word is the subcommand: each gets those of the shared options that it has.
-        """
-        return command(["smfix", *words, *(part for name in _TAKES[words[0]] for part in self._option(name))])
+    def undo_step(self, journal_id: str) -> NextStep:
+        """Return the command that undoes a journal."""
+        return self.step(StepKind.UNDO, journal_id)
 
-    def undo_command(self, journal_id: str) -> str:
-        """The complete command that puts a journal's image back."""
-        return self.command("undo", journal_id)
-
-    def repair_command(self, path: str, consent: tuple[str, ...] = ()) -> str:
-        """The complete command that repairs one image, with every consent it needs."""
+    def repair_step(self, path: str, consent: tuple[str, ...] = ()) -> NextStep:
+        """Return the command that repairs one image, with every consent that it needs."""
         agreed = self._replace(consent=self.consent.union(consent))
-        return agreed.command("repair", kernel_path.typed(path), "--yes")
+        return agreed.step(StepKind.REPAIR, kernel_path.typed(path), options=["--yes"])
 
     def _option(self, name: str) -> list[str]:
         """The option with its value, where it is not the default."""
@@ -166,7 +163,7 @@ class RunOptions(NamedTuple):
             only_appends=only_appends,
             gc=self.gc,
         )
-        return RepairContext(self.journals, guard, self.undo_command)
+        return RepairContext(self.journals, guard, self.undo_step)
 
 
 def absolute(name: str) -> str:

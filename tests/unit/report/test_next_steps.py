@@ -5,6 +5,7 @@ from __future__ import annotations
 from report_values import CLOCK, LOST_FOOTER
 from smfix.report import next_steps
 from smfix.values import CheckedImage, Disposition, Verdict
+from steps import as_it_is
 
 HOPELESS = LOST_FOOTER._replace(code="VHD303", disposition=Disposition.REPORT)
 
@@ -15,7 +16,7 @@ def image(name: str, *findings, parent: str | None = None) -> CheckedImage:
 
 
 def told(*images: CheckedImage) -> list[str]:
-    return next_steps.suggest(images, lambda paths: f"repair {' '.join(paths)}", 2).splitlines()
+    return next_steps.suggest(images, lambda paths: as_it_is(f"repair {' '.join(paths)}"), 2).splitlines()
 
 
 def test_sound_images_lead_nowhere():
