@@ -34,7 +34,8 @@ from smfix.host import atomic_file, kernel_path
 from smfix.report import follow_report, jsondoc
 from smfix.smlog.inputs.tail import Tail
 from smfix.smlog.reader import zone_of
-from smfix.usecases.from_log import RunOptions, rescan
+from smfix.usecases.rescan import rescan
+from smfix.usecases.run_options import RunOptions
 from smfix.values import Outcome, Status
 
 ROOT_STATE = "/var/lib/smfix/follow"

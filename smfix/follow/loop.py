@@ -38,7 +38,7 @@ from smfix.smlog.inputs.tail_position import Chunk
 from smfix.smlog.parse.timestamps import Calendar, Localize, Stamp
 from smfix.smlog.parse.window import REACH_BACK
 from smfix.smlog.scanner import Scanner
-from smfix.usecases.from_log import RunOptions
+from smfix.usecases.run_options import RunOptions
 from smfix.values import Outcome, Status, TreatedIncident
 
 MOST_PENDING = 1_000

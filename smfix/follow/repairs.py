@@ -26,8 +26,9 @@ from smfix.follow.worker_thread import WorkerThread
 from smfix.host import storage_probe
 from smfix.sm.gc_lock import Collector, GcWait
 from smfix.sm.resolve import Found, sr_mounts
-from smfix.usecases import from_log, image_relatives
-from smfix.usecases.from_log import RunOptions
+from smfix.usecases import from_log, image_relatives, resolve
+from smfix.usecases.journal import journals
+from smfix.usecases.run_options import Decide, RunOptions
 from smfix.values import Incident, JournalRecord, Outcome, Reason, State, Status, TreatedIncident
 
 _DAMAGED_AGAIN = (Reason.NO_FIX, Reason.NEEDS_CONFIRM)
@@ -347,7 +348,7 @@ class RepairScheduler:
     def _verified(self) -> list[tuple[datetime, str, JournalRecord]]:
         """Return the verified repairs in the journals: time, path, record."""
         try:
-            records = from_log.journals(self.run_options)
+            records = journals(self.run_options)
         except SmfixError:
             return []
         return [
@@ -368,7 +369,7 @@ def _treat_all(
     `ask` None: a dry run. `impatient` are the incidents that wait for GC no longer.
     """
     mounts = sr_mounts(run_options.sr_mounts)
-    places = from_log.find_images([one for _, one in incidents], lambda one: from_log.find_image(one, mounts))
+    places = resolve.find_images([one for _, one in incidents], lambda one: resolve.find_image(one, mounts))
     done = []
     for index in image_relatives.parents_first([place if isinstance(place, Found) else None for place in places]):
         (name, incident), place = incidents[index], places[index]
@@ -379,7 +380,7 @@ def _treat_all(
     return done
 
 
-def _decider(name: str, sr: str | None, ask: Callable[[WriteRequest], bool]) -> from_log.Decide:
+def _decider(name: str, sr: str | None, ask: Callable[[WriteRequest], bool]) -> Decide:
     return lambda path, outcome: ask(WriteRequest(name, path, sr, outcome))
 
 

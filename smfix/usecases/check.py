@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import NamedTuple
 
-from smfix.errors import SmfixError, Unreadable
+from smfix.errors import SmfixError
 from smfix.formats.vhd.image import inspect
 from smfix.formats.vhd.problems.registry import diagnose, row
+from smfix.host import wait_notice
 from smfix.host.image_file import Identity, open_image
 from smfix.host.open_files import OpenState, open_state, usage_of
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types import lvm_volumes
 from smfix.usecases import image_relatives
-from smfix.usecases.repair import context_of, held_by, seen_by
+from smfix.usecases.repair_image import context_of, held_by, seen_by
+from smfix.usecases.resolve import Missing, resolved
 from smfix.usecases.run_options import RunOptions
-from smfix.values import CheckedImage, Reason, Refusal, Verdict
+from smfix.values import CheckedImage, Reason, Refusal, Status, Verdict
+
+
+def check(targets: Sequence[str], run_options: RunOptions, *, parents: bool = False) -> tuple[CheckedImage, ...]:
+    """The verdict on every image that the targets name; `parents`: on their chains too, nearest first.
+
+    Writes nothing, takes no lock. Raises UsageError.
+    """
+    images = resolved(targets, run_options)
+    uses = uses_of([image for image in images if isinstance(image, Found)])
+    told: dict[str, CheckedImage] = {}
+    above: dict[str, str] = {}
+    for image in images:
+        if isinstance(image, Missing):
+            told[image.text] = _no_image(image)
+            continue
+        child = None
+        for found in (image, *(chain_of(image) if parents else ())):
+            path = lvm_volumes.place_of(found.target.path)
+            if path not in told:
+                with wait_notice.watched(found.target.path, run_options.say):
+                    told[path] = checked(found, uses.get(found.target.path), run_options)
+            if child is not None:
+                above[child] = path
+            child = path
+    return tuple(
+        image._replace(parent=told[above[path]].path) if path in above else image for path, image in told.items()
+    )
+
+
+def _no_image(missing: Missing) -> CheckedImage:
+    outcome, said = missing.outcome, None
+    if outcome.status is Status.AMBIGUOUS:
+        said = "ambiguous"
+    elif outcome.status is Status.NOT_FOUND and (outcome.next or os.strerror(errno.ENOENT) in outcome.message):
+        said = "not found"
+    return CheckedImage(missing.text, Verdict.UNREADABLE, note=outcome.message, said=said, next=outcome.next)
 
 
 def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
@@ -90,14 +129,3 @@ def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> Ch
             )
     except SmfixError as error:
         return CheckedImage(path, Verdict.UNREADABLE, note=str(error), names=names)
-
-
-class Closed(NamedTuple):
-    """What is left of a view when its image is closed: a size, no bytes."""
-
-    size: int
-    growable: bool
-
-    def read(self, extent: object) -> bytes:
-        """Raises Unreadable."""
-        raise Unreadable(f"the image is closed: {extent} cannot be read")

@@ -1,21 +1,64 @@
-"""Undo journals as commands tell them, and the way back that one of them leads."""
+"""List undo journals, undo a repair, delete old journals: `smfix journal`, `smfix undo`.
+
+:mod:`smfix.repair.journal_retention` decides which journals may be deleted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
+from smfix.errors import SmfixError, Unanswered, UsageError
 from smfix.formats.vhd.image import inspect
+from smfix.host import wait_notice
 from smfix.host.image_file import open_image
 from smfix.repair import journal_store
 from smfix.repair import undo as way_back
+from smfix.repair.journal_retention import Kept, RetentionReason, retention_reasons
 from smfix.repair.journal_store import DamagedEntry, JournalEntry
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.usecases import image_relatives
-from smfix.usecases.repair import looking, refused, writing
+from smfix.usecases.repair_image import looking, refused, volume_active, with_leftovers, writing
+from smfix.usecases.resolve import unanswered
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Edit, JournalRecord, Outcome, Reason, Refusal, Resize, Status, StepKind, Write
+from smfix.values import (
+    Edit,
+    JournalRecord,
+    Outcome,
+    Pruned,
+    Pruning,
+    Reason,
+    Refusal,
+    Resize,
+    Status,
+    StepKind,
+    TreatedImage,
+    Write,
+)
+
+_AGE = re.compile(r"\s*([0-9]{1,6})\s*([smhdw])\s*\Z")
+_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_WHY = {
+    RetentionReason.YOUNG: "it is younger than that",
+    RetentionReason.OPEN: "its repair or undo was interrupted, and is completed from it",
+    RetentionReason.NEEDED: "a later repair of the same disk can be undone, and this one after it",
+    RetentionReason.UNREADABLE: "it cannot be read, so nobody can say what depends on it",
+}
+Agree = Callable[[Sequence[Pruned]], bool]
+"""Whoever says yes to throwing journals away: gets those that would go."""
+
+
+def journals(run_options: RunOptions, prefix: str | None = None) -> tuple[JournalRecord, ...]:
+    """All journals, oldest first, or the one whose id begins with `prefix`.
+
+    Raises UsageError, Unreadable, JournalDamaged as :mod:`smfix.repair.journal_store` does.
+    """
+    if prefix is None:
+        return tuple(record_of(entry, run_options) for entry in journal_store.list_journals(run_options.journals))
+    return (record_of(journal_store.load(run_options.journals, prefix), run_options),)
 
 
 def record_of(entry: JournalEntry | DamagedEntry, run_options: RunOptions) -> JournalRecord:
@@ -82,3 +125,97 @@ def undone(
             done = way_back.undo(entry, writable, repair_context, look, newer=newer)
         again = (step,) if done.reason is Reason.LOCKED else ()
         return done._replace(next=done.next or again)
+
+
+def undo(
+    prefix: str, run_options: RunOptions, agree: Callable[[JournalRecord], bool] | None, consent: Iterable[str] = ()
+) -> TreatedImage:
+    """Put the image of a journal back; `agree` says yes to it (None: a dry run), `consent` is that of ``--confirm``.
+
+    Raises UsageError, Unreadable, WriteFailed, JournalDamaged before anything is written.
+    """
+    consent = [code.upper() for code in consent]
+    if unknown := [code for code in consent if code != way_back.NEWER]:
+        raise UsageError(f"--confirm {unknown[0]}: an undo asks for consent to {way_back.NEWER} alone")
+    entry = journal_store.load(run_options.journals, prefix)
+    path = entry.journal.target.path
+    found = Found(entry.journal.target, entry.journal.sr_root)
+    if path in (silent := unanswered([path], (), run_options.say)):
+        again = (run_options.undo_step(entry.id),)
+        return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
+    volumes = run_options.volumes()
+    try:
+        with (
+            wait_notice.watched(path, run_options.say),
+            volume_active(found.target, volumes, change=agree is not None) as asleep,
+        ):
+            outcome = (
+                refused(asleep)
+                if asleep is not None
+                else undone(entry, found, run_options, agree, volumes, newer=bool(consent))
+            )
+    except Unanswered as error:
+        outcome = Outcome(Status.FAILED, str(error), next=(run_options.undo_step(entry.id),))
+    outcome = with_leftovers(outcome._replace(journal=entry.id), found.target, volumes, run_options)
+    return TreatedImage(path, outcome, names=run_options.names(found.target), sr=found.target.sr)
+
+
+# --------------------------------------------------------------------------- deleting
+
+
+def age(text: str) -> timedelta:
+    """``90d``, ``12w``, ``36h``. Raises UsageError."""
+    found = _AGE.match(text)
+    if found is None:
+        raise UsageError(f"--older-than {text}: not an age; say 90d, 12w or 36h")
+    return timedelta(seconds=int(found[1]) * _UNIT[found[2]])
+
+
+def prune(older_than: str, run_options: RunOptions, agree: Agree | None) -> tuple[Pruned, ...]:
+    """What became of every journal, oldest first; `agree` says yes to those that would go (None: a dry run).
+
+    Raises UsageError for an age, Unreadable for a folder that cannot be read or trusted.
+    """
+    before = _before(older_than)
+    planned = _choose(before, run_options)
+    going = {name: one for name, (_, one) in planned.items() if one.action is Pruning.WOULD_PRUNE}
+    if agree is None or not going or not agree(list(going.values())):
+        return tuple(one for _, one in planned.values())
+    # Looked at again: a person may have thought for long, and a repair may have come meanwhile.
+    return tuple(
+        _gone(entry, one) if name in going and isinstance(entry, JournalEntry) else one
+        for name, (entry, one) in _choose(before, run_options).items()
+    )
+
+
+def _before(older_than: str) -> datetime:
+    try:
+        return datetime.now(UTC) - age(older_than)
+    except OverflowError as error:
+        raise UsageError(f"--older-than {older_than}: that is too long ago") from error
+
+
+def _choose(before: datetime, run_options: RunOptions) -> dict[str, tuple[JournalEntry | DamagedEntry, Pruned]]:
+    entries = journal_store.list_journals(run_options.journals)
+    seen = [
+        Kept(entry.mark, None, entry.newer) if isinstance(entry, DamagedEntry) else Kept(entry.mark, entry.journal)
+        for entry in entries
+    ]
+    chosen = {}
+    for entry, reason in zip(entries, retention_reasons(seen, before), strict=True):
+        record = record_of(entry, run_options)
+        if reason is None:
+            chosen[entry.path] = (entry, Pruned(record, Pruning.WOULD_PRUNE))
+        else:
+            chosen[entry.path] = (entry, Pruned(record, Pruning.KEPT, reason.value, _WHY[reason]))
+    return chosen
+
+
+def _gone(entry: JournalEntry, one: Pruned) -> Pruned:
+    if one.action is not Pruning.WOULD_PRUNE:
+        return one
+    try:
+        journal_store.forget(entry)
+    except SmfixError as error:
+        return Pruned(one.record, Pruning.FAILED, message=str(error))
+    return Pruned(one.record, Pruning.PRUNED)

@@ -6,14 +6,15 @@ The complete commands that reports tell people to type are made here, so that ea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from smfix.errors import UsageError
 from smfix.host import kernel_path
 from smfix.report.escape import operand
 from smfix.sm.paths import is_uuid, read_path
-from smfix.values import ByteView, Names, NextStep, Outcome, StepKind, Target
+from smfix.values import ByteView, Names, NextStep, Outcome, Status, StepKind, Target
 
 if TYPE_CHECKING:
     from smfix.host.wait_notice import Say
@@ -34,6 +35,10 @@ class Declined(NamedTuple):
         return False
 
 
+Progress = Callable[[int, int], None]
+"""Takes how much of how much is done; a total of 0: unknown."""
+After = Callable[[str, Outcome], None]
+"""Takes the path and the outcome of an image, as soon as they are known."""
 Decide = Callable[[str, Outcome], bool | Declined]
 """Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
 
@@ -164,6 +169,59 @@ class RunOptions(NamedTuple):
             gc=self.gc,
         )
         return RepairContext(self.journals, guard, self.undo_step)
+
+
+# --------------------------------------------------------------------------- options as they are typed
+
+
+def consent(codes: Iterable[str]) -> frozenset[str]:
+    """The codes of ``--confirm``, as the table writes them. Raises UsageError for an unknown one."""
+    codes = tuple(codes)
+    if not codes:
+        return frozenset()
+    from smfix.formats.vhd.problems.registry import row
+
+    known = set()
+    for code in codes:
+        problem = row(code)
+        if problem is None:
+            raise UsageError(f"--confirm {code}: there is no such finding; `smfix explain` lists them")
+        known.add(problem.code)
+    return frozenset(known)
+
+
+def left_srs(srs: Iterable[str]) -> frozenset[str]:
+    """The UUIDs of ``--leave-sr``. Raises UsageError for what is none."""
+    for sr in srs:
+        if not is_uuid(sr.lower()):
+            raise UsageError(f"--leave-sr {sr}: an SR's UUID is 32 hex digits with four dashes")
+    return frozenset(sr.lower() for sr in srs)
+
+
+def given_uuid(text: str | None) -> bytes | None:
+    """The UUID of ``--uuid`` as 16 bytes. Raises UsageError for what is none."""
+    if text is None:
+        return None
+    if not is_uuid(text.lower()):
+        raise UsageError(f"--uuid {text}: a footer's UUID is 32 hex digits with four dashes")
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def given_size(text: str | None) -> int | None:
+    """The size of ``--size`` in bytes. Raises UsageError for what is none."""
+    if text is None:
+        return None
+    import re
+
+    size = re.fullmatch(r"([0-9]{1,18})(?:([KMGT])(?:iB)?)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if size is None:
+        raise UsageError(f"--size {text}: a whole number of bytes, or of K, M, G or T (1024 each: 64M is 67108864)")
+    return int(size[1]) << (0 if size[2] is None else 10 * ("KMGT".index(size[2].upper()) + 1))
+
+
+def planned(outcomes: Iterable[Outcome]) -> int:
+    """How many images a run without dry run would write to."""
+    return sum(outcome.status is Status.WOULD_REPAIR for outcome in outcomes)
 
 
 def absolute(name: str) -> str:

@@ -28,7 +28,7 @@ from smfix.sm.resolve import Ambiguous, Found, NotFound, resolve, sr_folders, sr
 from smfix.sm.sr_types import lvm_volumes
 from smfix.usecases import image_relatives
 from smfix.usecases.guard import with_attachments
-from smfix.usecases.reach import unanswered
+from smfix.usecases.resolve import unanswered
 from smfix.values import (
     SECTOR,
     Backing,

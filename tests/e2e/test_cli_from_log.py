@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from smfix.cli import app
-from smfix.usecases import from_log, repair
+from smfix.usecases import from_log, repair_image
 from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 
@@ -124,9 +124,9 @@ def test_a_parent_is_treated_before_its_child(world, monkeypatch):
     world.damaged(LEAF, parent=BASE)
     world.smlog(failed(LEAF, pid=11), failed(BASE, pid=12, at="00:20:00"))
     order = []
-    treat = repair.repair_image
+    treat = repair_image.repair_image
     monkeypatch.setattr(
-        repair, "repair_image", lambda found, run_options: order.append(found.target.vdi) or treat(found, run_options)
+        repair_image, "repair_image", lambda found, run_options: order.append(found.target.vdi) or treat(found, run_options)
     )
     document = world.run("from-log", world.log, "--yes", "--json").json
     assert order == [BASE, LEAF]

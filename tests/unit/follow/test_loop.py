@@ -19,8 +19,8 @@ from smfix.follow.incident_state import Stage
 from smfix.follow.loop import Follower, FollowSetup
 from smfix.follow.policy import Hook, Policy
 from smfix.follow.state_store import AlreadyFollowed
-from smfix.usecases import from_log
-from smfix.usecases.from_log import RunOptions
+from smfix.usecases import resolve
+from smfix.usecases.run_options import RunOptions
 from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 CHECKED = (
@@ -397,7 +397,7 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
     world.damaged()
     live.start()
     live.follower._scheduler.patience = 0.3
-    real = from_log.find_image
+    real = resolve.find_image
     answers = []
 
     def find(incident, mounts):
@@ -406,7 +406,7 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
                 time.sleep(0.02)
         return real(incident, mounts)
 
-    monkeypatch.setattr("smfix.usecases.from_log.find_image", find)
+    monkeypatch.setattr("smfix.usecases.resolve.find_image", find)
     live.append(failed(OTHER, sr=dead, pid=7) + failed(BASE, sr=alive, pid=8))
     live.until(lambda: "repaired" in live.names(BASE))
     assert live.names(OTHER) == ["seen", "waiting"]

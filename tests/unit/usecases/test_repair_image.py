@@ -10,8 +10,8 @@ from smfix.repair import journal_store
 from smfix.repair.journal import JournalState
 from smfix.report.next_steps import command_line
 from smfix.sm.resolve import Found
-from smfix.usecases import repair
-from smfix.usecases.repair import repair_image
+from smfix.usecases import repair_image as repair
+from smfix.usecases.repair_image import repair_image
 from smfix.usecases.run_options import RunOptions, absolute, is_hidden
 from smfix.values import Backing, Reason, Refusal, Status, StepKind, Target
 from world import BASE, SR, make_world
