@@ -1,8 +1,4 @@
-"""The live commands' use cases: follow a log as the command line says, and tell how it stands.
-
-Options in, a follower set up and run, or the states of all followers read. Nothing is rendered here
-but the events, which are told while they happen.
-"""
+"""Follow a log as the command line says, report the state of followers, and reload their policies."""
 
 from __future__ import annotations
 
@@ -46,7 +42,7 @@ _PIPE = 4096  # bytes that a pipe takes at once when it takes any
 
 @dataclass(frozen=True, slots=True)
 class FollowOptions:
-    """The options of ``from-log --follow`` that are not a Setting's."""
+    """The options of ``from-log --follow`` that are not in RunOptions."""
 
     logs: tuple[str, ...]
     yes: bool = False
@@ -63,7 +59,7 @@ class FollowOptions:
 
 
 def default_state() -> str:
-    """Where followers keep what they know: root's folder, else the XDG state."""
+    """Return the default folder of the states: root's, else the XDG state folder."""
     if os.geteuid() == 0:
         return ROOT_STATE
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -71,16 +67,16 @@ def default_state() -> str:
 
 
 def read_policy(path: str) -> Policy:
-    """The policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line.
+    """Return the policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line.
 
-    One that somebody else can change is a mistake too.
+    A file that another user can change is a mistake too.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise Unreadable(f"{path}: not a file")
-            # It says what is written to disks and which commands are run, as whoever runs smfix.
+            # It permits repairs and names commands, which run as the user of smfix.
             if about.st_mode & 0o022 or about.st_uid not in (0, os.geteuid()):
                 raise UsageError(f"{path}: somebody else may write to it; `chown root` and `chmod go-w` it")
             text = file.read(_MOST_POLICY + 1).decode("utf-8", "replace")
@@ -93,7 +89,7 @@ def read_policy(path: str) -> Policy:
 
 
 def metrics_folder(path: str) -> str:
-    """The folder of the metrics file that a service is to write; it may be made later.
+    """Return the folder of the metrics file that a service is to write; it may be made later.
 
     Raises UsageError for a name that no metrics file can have.
     """
@@ -138,15 +134,15 @@ def follow(options: FollowOptions, run_options: RunOptions, out: TextIO, say: Ca
     wake = EventWait(os.path.dirname(log), use_inotify=options.inotify)
     with wake:
         to = _Out(out, options.as_json, wake)
-        if sys.stderr.isatty():  # else somebody waits, and does not know for what
+        if sys.stderr.isatty():  # a person at a terminal sees nothing else
             there = "" if os.path.exists(log) else ", which is not there yet"
             say(f"smfix: following {log}{there}; Ctrl-C ends it, and the next run goes on from there")
-        Follower(asked, run_options, wake, to.tell, say, to.listens).run()
+        Follower(asked, run_options, wake, to.print_event, say, to.has_reader).run()
     return 0
 
 
 def _rescan(sr: str, run_options: RunOptions) -> tuple[bool, str]:
-    """Have the storage manager look at an SR again: whether it will, and a line about it."""
+    """Have the storage manager scan an SR; return whether it succeeded, and a message."""
     if run_options.pool is None:
         return False, "not rescanned: no XAPI"
     # By a connection of its own: a scan takes minutes, and meanwhile the next repair has questions.
@@ -173,20 +169,20 @@ def _one_log(options: FollowOptions) -> str:
 
 @dataclass(slots=True)
 class _Out:
-    """Where events are told: a pipe, a file, a terminal; one that takes nothing holds nobody up at the end."""
+    """The stream of the events: a pipe, a file, a terminal. A pipe that is full delays the end by half a second."""
 
     stream: TextIO
     as_json: bool
     wake: EventWait
 
-    def listens(self) -> bool:
-        """False for a pipe whose reader has gone away."""
+    def has_reader(self) -> bool:
+        """Return False for a pipe whose reader has closed it."""
         poll = select.poll()
         poll.register(self.stream.fileno(), 0)
         return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def tell(self, document: dict[str, Any]) -> bool:
-        """Write one event; False where nobody will read it."""
+    def print_event(self, document: dict[str, Any]) -> bool:
+        """Write one event; return False if its reader is gone."""
         data = (follow_report.line(document) if self.as_json else follow_report.sentence(document)).encode()
         view, descriptor = memoryview(data), self.stream.fileno()
         ends: float | None = None
@@ -207,9 +203,9 @@ class _Out:
 
 
 def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
-    """Every follower of this machine, as the documents of ``smfix status --json``, and the exit code.
+    """Return every follower of this machine, as the documents of ``smfix status --json``, and the exit code.
 
-    Raises Unreadable where the folder must not be read.
+    Raises Unreadable if the folder cannot be read.
     """
     folder = kernel_path.named(state_dir or default_state())
     followers = [_status_of(folder, path) for path in state_files(folder)]
@@ -220,9 +216,9 @@ def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
 
 
 def reload(state_dir: str | None) -> list[int]:
-    """Have every running follower of this machine read its policy again; their process ids.
+    """Have every running follower of this machine read its policy again; return their process ids.
 
-    Raises Unreadable where there is none, or where it is not ours to tell.
+    Raises Unreadable if there is none, or if it may not be signalled.
     """
     folder = kernel_path.named(state_dir or default_state())
     told = []

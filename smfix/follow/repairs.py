@@ -28,6 +28,7 @@ from smfix.sm.gc_lock import Collector, GcWait
 from smfix.sm.resolve import Found, sr_mounts
 from smfix.usecases import from_log, image_relatives, resolve
 from smfix.usecases.journal import journals
+from smfix.usecases.repair_context import collector_of
 from smfix.usecases.run_options import Decide, RunOptions
 from smfix.values import Incident, JournalRecord, Outcome, Reason, State, Status, TreatedIncident
 
@@ -119,7 +120,7 @@ class RepairScheduler:
         before = self._gc_of.get(tracked.id)
         if before is None or self._is_out_of_patience(tracked):
             return False
-        now = self.run_options.collector(before.sr)
+        now = collector_of(self.run_options, before.sr)
         if now is None:
             del self._gc_of[tracked.id]
         return now is not None and now.pid == before.pid
@@ -282,7 +283,7 @@ class RepairScheduler:
 
     def _gc_denial(self, request: WriteRequest) -> Denied | None:
         """Deny while GC is at work, as the repair itself would, but before a volume is made writable."""
-        busy = self.run_options.collector(request.sr)
+        busy = collector_of(self.run_options, request.sr)
         if busy is None or self._is_out_of_patience(self.state.incidents[request.id]):
             return None
         refusal = _BESIDE_GC.refusal(busy)
@@ -312,7 +313,7 @@ class RepairScheduler:
             outcome = self._unreported_repair(outcome, treated.path, trying) or outcome
         if outcome.reason is Reason.LOCKED:
             outcome = outcome._replace(next=())  # the follower itself looks again
-            if (busy := self.run_options.collector(treated.sr)) is not None:
+            if (busy := collector_of(self.run_options, treated.sr)) is not None:
                 self._gc_of[treated.id] = busy
         if outcome.status in _REPAIRED and treated.path is not None:
             now = self.now()

@@ -1,4 +1,4 @@
-"""What is said of an image without writing to it: its verdict, how it is held, what its chain is."""
+"""Examine images without writing: verdict, open handles, chain. `smfix check`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from smfix.host.open_files import OpenState, open_state, usage_of
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types import lvm_volumes
 from smfix.usecases import image_relatives
+from smfix.usecases.repair_context import names_of
 from smfix.usecases.repair_image import context_of, held_by, seen_by
 from smfix.usecases.resolve import Missing, resolved
 from smfix.usecases.run_options import RunOptions
@@ -24,7 +25,7 @@ from smfix.values import CheckedImage, Reason, Refusal, Status, Verdict
 
 
 def check(targets: Sequence[str], run_options: RunOptions, *, parents: bool = False) -> tuple[CheckedImage, ...]:
-    """The verdict on every image that the targets name; `parents`: on their chains too, nearest first.
+    """Return the verdict on every image that the targets name; `parents`: and on their chains, nearest first.
 
     Writes nothing, takes no lock. Raises UsageError.
     """
@@ -60,7 +61,7 @@ def _no_image(missing: Missing) -> CheckedImage:
 
 
 def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
-    """How each image is held, in one pass over the host; without those that cannot be opened."""
+    """Return how each image is held open, in one pass over the host; without images that cannot be opened."""
     seen: dict[str, Identity] = {}
     for found in founds:
         try:
@@ -74,7 +75,7 @@ def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
 
 
 def chain_of(found: Found) -> tuple[Found, ...]:
-    """Its parents, nearest first, as far as they are at hand."""
+    """Return the parents of the image, nearest first, as far as they are found."""
     try:
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
@@ -86,9 +87,9 @@ def chain_of(found: Found) -> tuple[Found, ...]:
 
 
 def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> CheckedImage:
-    """The verdict on one image; `uses` as :func:`uses_of` says, None to ask here. Never raises."""
+    """Return the verdict on one image; `uses` is from :func:`uses_of`, None to look now. Never raises."""
     path = found.target.path
-    names = run_options.names(found.target)
+    names = names_of(run_options, found.target)
     try:
         asleep = lvm_volumes.inactive(found.target)
         if asleep is not None:

@@ -19,6 +19,7 @@ from smfix.errors import SmfixError
 from smfix.host.image_file import open_image
 from smfix.host.kernel_path import typed
 from smfix.sm.resolve import Found, sr_mounts
+from smfix.usecases.repair_context import names_of
 from smfix.usecases.resolve import find_image, find_images, parents_first, unanswered_srs
 from smfix.usecases.run_options import After, Progress, RunOptions, absolute
 from smfix.values import (
@@ -150,7 +151,7 @@ def _left_alone(sr: str | None) -> Outcome:
 
 def _names(target: Target, incident: Incident, run_options: RunOptions) -> Names:
     """Return the names that the pool has for the disk, else those in the archive of the log."""
-    names = run_options.names(target)
+    names = names_of(run_options, target)
     return incident.names if names == Names() and incident.names is not None else names
 
 

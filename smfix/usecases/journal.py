@@ -21,6 +21,8 @@ from smfix.repair.journal_store import DamagedEntry, JournalEntry
 from smfix.sm.resolve import Found
 from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.usecases import image_relatives
+from smfix.usecases.repair_context import names_of, volumes_of
+from smfix.usecases.repair_context import repair_context as make_context
 from smfix.usecases.repair_image import looking, refused, volume_active, with_leftovers, writing
 from smfix.usecases.resolve import unanswered
 from smfix.usecases.run_options import RunOptions
@@ -48,11 +50,11 @@ _WHY = {
     RetentionReason.UNREADABLE: "it cannot be read, so nobody can say what depends on it",
 }
 Agree = Callable[[Sequence[Pruned]], bool]
-"""Whoever says yes to throwing journals away: gets those that would go."""
+"""Decides whether to delete the journals that it takes."""
 
 
 def journals(run_options: RunOptions, prefix: str | None = None) -> tuple[JournalRecord, ...]:
-    """All journals, oldest first, or the one whose id begins with `prefix`.
+    """Return all journals, oldest first, or the one whose id begins with `prefix`.
 
     Raises UsageError, Unreadable, JournalDamaged as :mod:`smfix.repair.journal_store` does.
     """
@@ -62,7 +64,7 @@ def journals(run_options: RunOptions, prefix: str | None = None) -> tuple[Journa
 
 
 def record_of(entry: JournalEntry | DamagedEntry, run_options: RunOptions) -> JournalRecord:
-    """The journal of `entry` as commands tell it."""
+    """Return the journal of `entry` as commands report it."""
     size = journal_store.size_of(entry)
     if isinstance(entry, DamagedEntry):
         return JournalRecord(entry.id, entry.mark.value, entry.path, damage=entry.damage, bytes=size)
@@ -96,13 +98,13 @@ def undone(
     *,
     newer: bool = False,
 ) -> Outcome:
-    """The image of `entry` put back, if `agree` says yes, or why not; `newer`: newer data may go along."""
+    """Undo the journal `entry`, if `agree` allows it; `newer`: even if newer data is lost."""
     look = looking(found)
     opened = open_image(found.target, sr_root=found.root)
     if isinstance(opened, Refusal):
         return refused(opened)
     with opened, ExitStack() as stack:
-        repair_context = run_options.repair_context(image_relatives.children_of(inspect(opened), found, stack))
+        repair_context = make_context(run_options, image_relatives.children_of(inspect(opened), found, stack))
         stale = way_back.stale(entry, opened, repair_context, look(opened), newer=newer)
         objection = stale or repair_context.guard.objection(opened)
         # The undo itself judges an open journal, and closes it if the image is sound.
@@ -130,7 +132,7 @@ def undone(
 def undo(
     prefix: str, run_options: RunOptions, agree: Callable[[JournalRecord], bool] | None, consent: Iterable[str] = ()
 ) -> TreatedImage:
-    """Put the image of a journal back; `agree` says yes to it (None: a dry run), `consent` is that of ``--confirm``.
+    """Undo a journal; `agree` decides (None: a dry run), `consent` are the codes of ``--confirm``.
 
     Raises UsageError, Unreadable, WriteFailed, JournalDamaged before anything is written.
     """
@@ -143,7 +145,7 @@ def undo(
     if path in (silent := unanswered([path], (), run_options.say)):
         again = (run_options.undo_step(entry.id),)
         return TreatedImage(path, Outcome(Status.FAILED, silent[path], journal=entry.id, next=again))
-    volumes = run_options.volumes()
+    volumes = volumes_of(run_options)
     try:
         with (
             wait_notice.watched(path, run_options.say),
@@ -157,14 +159,14 @@ def undo(
     except Unanswered as error:
         outcome = Outcome(Status.FAILED, str(error), next=(run_options.undo_step(entry.id),))
     outcome = with_leftovers(outcome._replace(journal=entry.id), found.target, volumes, run_options)
-    return TreatedImage(path, outcome, names=run_options.names(found.target), sr=found.target.sr)
+    return TreatedImage(path, outcome, names=names_of(run_options, found.target), sr=found.target.sr)
 
 
 # --------------------------------------------------------------------------- deleting
 
 
 def age(text: str) -> timedelta:
-    """``90d``, ``12w``, ``36h``. Raises UsageError."""
+    """Return the age of ``90d``, ``12w``, ``36h``. Raises UsageError."""
     found = _AGE.match(text)
     if found is None:
         raise UsageError(f"--older-than {text}: not an age; say 90d, 12w or 36h")
@@ -172,7 +174,7 @@ def age(text: str) -> timedelta:
 
 
 def prune(older_than: str, run_options: RunOptions, agree: Agree | None) -> tuple[Pruned, ...]:
-    """What became of every journal, oldest first; `agree` says yes to those that would go (None: a dry run).
+    """Delete old journals; return every journal, oldest first. `agree` decides (None: a dry run).
 
     Raises UsageError for an age, Unreadable for a folder that cannot be read or trusted.
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from smfix.errors import UsageError
 from smfix.sm.resolve import Found
+from smfix.usecases.repair_context import names_of
 from smfix.usecases.repair_image import repair_image
 from smfix.usecases.resolve import parents_first, resolved
 from smfix.usecases.run_options import After, Progress, RunOptions
@@ -15,7 +16,7 @@ from smfix.values import TreatedImage
 def repair(
     targets: Sequence[str], run_options: RunOptions, each: Progress | None = None, after: After | None = None
 ) -> tuple[TreatedImage, ...]:
-    """What became of every image that the targets name, parents first; `after` is told of each. Raises UsageError."""
+    """Repair every image that the targets name, parents first; `after` takes each outcome. Raises UsageError."""
     images = resolved(targets, run_options)
     if len(images) > 1 and (run_options.given_size is not None or run_options.given_uuid is not None):
         raise UsageError(f"--size and --uuid speak of one disk, the targets name {len(images)}")
@@ -27,7 +28,7 @@ def repair(
         if isinstance(image, Found):
             target = image.target
             treated[index] = TreatedImage(
-                target.path, repair_image(image, run_options), names=run_options.names(target), sr=target.sr
+                target.path, repair_image(image, run_options), names=names_of(run_options, target), sr=target.sr
             )
         else:
             treated[index] = TreatedImage(image.text, image.outcome, image.is_missing)

@@ -1,7 +1,7 @@
-"""One image, from its open descriptor to its Outcome: look, plan, object, ask, write, verify.
+"""Repair one image: inspect, plan, check for objections, ask, write, verify.
 
-design: "One repair, step by step". A dry run goes the same way up to the question, and takes no
-lock. What goes wrong with one image is its outcome, never an exception.
+docs/explanation/repair-steps.md has the steps. A dry run takes the same way up to the question, and no lock. An error of one
+image is its outcome, never an exception.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from smfix.sm.sr_types import lvm_volumes
 from smfix.sm.sr_types.lvm_activation import Volumes
 from smfix.usecases import image_relatives
 from smfix.usecases.guard import with_attachments
+from smfix.usecases.repair_context import repair_context as make_context
+from smfix.usecases.repair_context import volumes_of
 from smfix.usecases.run_options import Decide, Declined, RunOptions
 from smfix.values import (
     Backing,
@@ -73,8 +75,8 @@ __all__ = [
 
 
 def repair_image(found: Found, run_options: RunOptions) -> Outcome:
-    """What becomes of the image: repaired, foreseen (a dry run), refused, or failed. Never raises."""
-    volumes = run_options.volumes()
+    """Return the outcome of the image: repaired, foreseen (a dry run), refused, or failed. Never raises."""
+    volumes = volumes_of(run_options)
     try:
         with (
             wait_notice.watched(found.target.path, run_options.say),
@@ -122,7 +124,7 @@ def volume_active(target: Target, volumes: Volumes, *, change: bool) -> Iterator
 
 @contextmanager
 def writing(image: OpenImage, volumes: Volumes) -> Iterator[OpenImage | Refusal]:
-    """The image opened anew for writing, its volume made writable meanwhile; or why not. Raises SmfixError."""
+    """Open the image for writing, its volume made writable meanwhile; or yield a Refusal. Raises SmfixError."""
     with volumes.writable(image.target) as refusal:
         writable = refusal or image.reopen(write=True)
         if isinstance(writable, Refusal):
@@ -133,7 +135,7 @@ def writing(image: OpenImage, volumes: Volumes) -> Iterator[OpenImage | Refusal]
 
 
 def _wake_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
-    """A volume's parent is looked at too: asleep, it would seem to be missing."""
+    """Activate the parent volume: inactive, it would seem to be missing."""
     for place in image_relatives.parent_places(inspect(image), image.target.path):
         name = read_path(place)
         with suppress(Unreadable):  # then it is missing indeed
@@ -141,7 +143,7 @@ def _wake_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
 
 
 def with_leftovers(outcome: Outcome, target: Target, volumes: Volumes, run_options: RunOptions) -> Outcome:
-    """The outcome, and what could not be put back as it was: a volume's state, a pause in XAPI."""
+    """Add to the outcome the volume state or the pause in XAPI that could not be restored."""
     if volumes.left:
         outcome = outcome._replace(message="; ".join((outcome.message, *volumes.left)))
     if run_options.pool is not None and target.vdi in run_options.pool.left_paused:
@@ -154,17 +156,17 @@ def with_leftovers(outcome: Outcome, target: Target, volumes: Volumes, run_optio
 
 
 def refused(refusal: Refusal) -> Outcome:
-    """A refusal as the outcome of an image that was not looked into."""
+    """Return a refusal as the outcome of an image that was not inspected."""
     return Outcome(Status.REFUSED, refusal.message, refusal.reason, next=refusal.next)
 
 
 def seen_by(context: Context, uses: OpenState) -> str:
-    """What this caller could not see, as the end of a sentence; empty where it saw everything."""
+    """Return the processes that this user cannot see, as the end of a sentence; empty if all are visible."""
     return f"; not seen by this user: {uses.blind}" if uses.blind and context.in_use is not InUse.READ_WRITE else ""
 
 
 def held_by(uses: OpenState, target: Target, run_options: RunOptions) -> OpenState:
-    """How an image is held: here, and on the other hosts of the pool, where XAPI is asked and answers."""
+    """Return how an image is held open: here, and on the other hosts of the pool if XAPI answers."""
     if run_options.pool is None or target.vdi is None or target.sr is None or uses.state is InUse.READ_WRITE:
         return uses
     with suppress(Unreadable):
@@ -173,7 +175,7 @@ def held_by(uses: OpenState, target: Target, run_options: RunOptions) -> OpenSta
 
 
 def context_of(image: VhdImage, found: Found, in_use: InUse) -> Context:
-    """What the bytes do not say, less the children (who costs a look into the whole folder)."""
+    """Return the context of the image without its children, for which all images of the folder would be read."""
     parent, _ = image_relatives.parent_of(image, found.target.path)
     return Context(datetime.now(UTC), in_use, parent)
 
@@ -205,7 +207,7 @@ def _treat(
             left = planned.diagnosis.findings
             words = "the image is sound: it was repaired in the meantime"
             return Outcome(Status.VALID, words, findings=left, remaining=left)
-        repair_context = run_options.repair_context(family, only_appends=_only_appends(planned.plan, first))
+        repair_context = make_context(run_options, family, only_appends=_only_appends(planned.plan, first))
         outcome = _foreseen(planned, image, repair_context, run_options)
         outcome = outcome._replace(message=outcome.message + _told(outcome, context, uses))
         if outcome.status is not Status.WOULD_REPAIR or run_options.decide is None:
@@ -217,13 +219,13 @@ def _treat(
 
 
 def _unwritten(foreseen: Outcome, answer: object) -> Outcome:
-    """What was foreseen, and why it was not done."""
+    """Return the foreseen outcome, with the reason why it was not written."""
     why = answer.why if isinstance(answer, Declined) else "the answer was not yes"
     return foreseen._replace(message=f"nothing was written: {why}")
 
 
 def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
-    """True when every edit lies behind the data, where nobody looks who has read the headers already."""
+    """Return True if every edit is after the end of data, so that no reader of the image is affected."""
     if not isinstance(image.bat, Sound):
         return False
     starts = (image.size if isinstance(edit, Resize) else edit.offset for edit in made.edits)
@@ -231,14 +233,14 @@ def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
 
 
 def _told(outcome: Outcome, context: Context, uses: OpenState) -> str:
-    """What belongs behind the message: who holds the image, what could not be seen."""
+    """Return the end of the message: the holders of the image, and what this user cannot see."""
     if outcome.reason is Reason.IN_USE and uses.holders and uses.holders[0] not in outcome.message:
         return f" (held by {', '.join(uses.holders)})"
     return seen_by(context, uses) if outcome.status is Status.WOULD_REPAIR else ""
 
 
 def _foreseen(planned: Planned, image: OpenImage, repair_context: RepairContext, run_options: RunOptions) -> Outcome:
-    """The outcome of a dry run. Raises Unreadable."""
+    """Return the outcome of a dry run. Raises Unreadable."""
     made, found = planned.plan, planned.diagnosis.findings
     path = image.target.path
     refusal = made.refusal
@@ -276,7 +278,7 @@ def _foreseen(planned: Planned, image: OpenImage, repair_context: RepairContext,
 
 
 def _asked_of_xapi(found: tuple[Finding, ...], image: OpenImage) -> tuple[NextStep, ...]:
-    """How XAPI is asked for the size of a disk that lost both its footers and with them what it was."""
+    """Return the step that asks XAPI for the size of a disk that lost both its footers."""
     vdi = image.target.vdi
     asks = any(finding.code == "VHD106" and "--size" in finding.facts["options"] for finding in found)
     return (NextStep(StepKind.SHOW_VIRTUAL_SIZE, (vdi,)),) if asks and vdi else ()
@@ -321,7 +323,7 @@ def _write(
 
 
 def next_steps(path: str, found: Found, run_options: RunOptions) -> tuple[NextStep, ...]:
-    """What to do after a repair: let the storage manager look again, elsewhere look oneself."""
+    """Return the step after a repair: a scan of the SR, or a check on a machine without a storage manager."""
     is_left_to_us = run_options.pool is not None and run_options.rescan
     if found.target.sr is not None and os.path.exists(locks.INVENTORY) and not is_left_to_us:
         return (NextStep(StepKind.SCAN_SR, (found.target.sr,)),)
@@ -332,7 +334,7 @@ def next_steps(path: str, found: Found, run_options: RunOptions) -> tuple[NextSt
 
 
 def looking(found: Found) -> recovery.Look:
-    """What recovery and an undo ask of an image by itself."""
+    """Return the function by which recovery and undo inspect the image."""
 
     def look(view: ByteView) -> recovery.Seen:
         image = inspect(view)
@@ -345,7 +347,7 @@ def looking(found: Found) -> recovery.Look:
 
 
 def _recovered(image: OpenImage, found: Found, run_options: RunOptions, volumes: Volumes) -> recovery.Recovery:
-    """Settle what interrupted repairs left; in a dry run only say what would become of it."""
+    """Recover interrupted repairs; in a dry run only foresee it."""
     look = looking(found)
     try:
         foreseen = recovery.foresee(image, run_options.journals, look)
@@ -356,7 +358,7 @@ def _recovered(image: OpenImage, found: Found, run_options: RunOptions, volumes:
     if not foreseen:
         return recovery.Recovery()
     with ExitStack() as stack:
-        repair_context = run_options.repair_context(image_relatives.children_of(inspect(image), found, stack))
+        repair_context = make_context(run_options, image_relatives.children_of(inspect(image), found, stack))
         entry, fate = foreseen[-1]
         may_write = False
         if fate is recovery.Fate.PUT_BACK:
@@ -384,7 +386,7 @@ def _foretold(foreseen: list[tuple[JournalEntry, recovery.Fate]]) -> tuple[Recov
 
 
 def _proposed(entry: JournalEntry, image: OpenImage, repair_context: RepairContext, run_options: RunOptions) -> Outcome:
-    """What is asked before an interrupted repair is put back. Raises Unreadable."""
+    """Return the outcome to ask about before an interrupted repair is put back. Raises Unreadable."""
     objection = repair_context.guard.objection(image)
     if objection is not None:
         return refused(objection)._replace(journal=entry.id)
@@ -399,7 +401,7 @@ def _proposed(entry: JournalEntry, image: OpenImage, repair_context: RepairConte
 
 
 def _told_recovery(outcome: Outcome, settled: recovery.Recovery, run_options: RunOptions) -> Outcome:
-    """The outcome, and what was decided on interrupted repairs before it."""
+    """Add the decisions on interrupted repairs to the outcome."""
     if not settled.done:
         return outcome
     below = {one.id for one in settled.below} if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) else set()

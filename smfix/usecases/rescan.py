@@ -1,8 +1,8 @@
-"""After the repairs: the storage manager looks at each SR again, once, however many of its disks were repaired.
+"""Have the storage manager scan each SR after repairs, once, however many of its disks were repaired.
 
-Theory. A GC that meets our lock exits, and the kick that started it is gone; and a disk that was repaired is
-coalesced only when GC comes by. ``SR.scan`` sees to both. What shows that it helped is the number of base
-copies with exactly one child, which GC should have coalesced; it falls when GC has done its work, later.
+Theory. A GC that meets smfix's lock exits, and nothing starts it again; and a repaired disk is coalesced only by the
+next GC. ``SR.scan`` starts one. The evidence that it helped is the number of base copies with exactly one child, which
+GC should have coalesced; it falls after GC has done its work.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _TOOK_LOCKS = (Status.REPAIRED, Status.PARTLY_REPAIRED, Status.ROLLED_BACK)
 
 
 def rescan(outcomes: Iterable[tuple[str | None, Outcome | None]], run_options: RunOptions) -> tuple[Rescan, ...]:
-    """Scan every SR of which a disk was written, once. `outcomes`: pairs of SR UUID and what became of a disk.
+    """Scan every SR of which a disk was written, once. `outcomes`: pairs of SR UUID and outcome of a disk.
 
-    Nothing without XAPI, or where the operator wants none. Never raises: what went wrong is in the values. An
-    interrupt ends the waiting, not the run: what was repaired must still be reported.
+    Does nothing without XAPI, or with --no-rescan. Never raises: errors are in the values. An interrupt ends the
+    waiting, not the run, because the repairs must still be reported.
     """
     if run_options.pool is None or not run_options.rescan:
         return ()

@@ -37,7 +37,7 @@ COPY = (
 
 
 def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
-    """Where the incident's image is, or the outcome of not knowing."""
+    """Return the place of the incident's image, or the outcome if it is not found."""
     if incident.copy or (incident.path is not None and read_path(incident.path).life is Life.COPY):
         return Outcome(Status.REFUSED, COPY, Reason.IMAGE_COPY)
     if incident.candidates:
@@ -99,7 +99,7 @@ def _is_attached(sr: str, mounts: Sequence[str]) -> bool:
 
 
 class Missing(NamedTuple):
-    """A TARGET that leads to no image, and what to say of it."""
+    """A TARGET that names no image, and its outcome."""
 
     text: str
     outcome: Outcome
@@ -107,7 +107,7 @@ class Missing(NamedTuple):
 
 
 def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Missing]:
-    """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
+    """Return every image that the targets name, each once. Raises UsageError for text that cannot be a name."""
     mounts = sr_mounts(run_options.sr_mounts)
     silent = unanswered(targets, mounts, run_options.say)
     images: dict[str, Found | Missing] = {}
@@ -133,14 +133,14 @@ def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Mi
             images[text] = Missing(text, _not_found(found, vdi, sr, mounts))
         else:
             for image in found:
-                # A volume has several names; under which it was asked for first it is told of.
+                # A volume has several names; reports use the first one that was asked for.
                 path = image.target.path
                 images.setdefault(lvm_volumes.place_of(path) if image.target.backing is Backing.BLOCK else path, image)
     return _answering(list(images.values()))
 
 
 def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
-    """The images, without the volumes whose storage is silent: nobody may wait for these."""
+    """Replace volumes on storage that does not answer by their outcome, so that no run hangs on them."""
     silent = storage_probe.silent_volumes(image.target for image in images if isinstance(image, Found))
     return [
         Missing(image.target.path, _silent(image), is_missing=True)
@@ -151,7 +151,7 @@ def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
 
 
 def find_images(incidents: Iterable[Incident], find: Callable[[Incident], Found | Outcome]) -> list[Found | Outcome]:
-    """Where the image of each incident is, as `find` says; of a volume whose storage is silent, that it is."""
+    """Return the place of each incident's image by `find`, or the outcome if its storage does not answer."""
     places = [find(one) for one in incidents]
     silent = storage_probe.silent_volumes(place.target for place in places if isinstance(place, Found))
     return [_silent(place) if isinstance(place, Found) and place.target.path in silent else place for place in places]
@@ -162,7 +162,7 @@ def _silent(image: Found) -> Outcome:
 
 
 def parents_first(places: Sequence[object]) -> list[int]:
-    """The indexes of `places` in the order of their treatment; what is not Found has no parent."""
+    """Return the indexes of `places`, parents first; a place that is not Found has no parent."""
     founds = [place if isinstance(place, Found) else None for place in places]
     if not any(founds):
         return list(range(len(founds)))
@@ -175,16 +175,16 @@ def parents_first(places: Sequence[object]) -> list[int]:
 
 
 def unanswered(targets: Iterable[str], mounts: Sequence[str], say: Say | None = None) -> dict[str, str]:
-    """Of the TARGETs of a command line those whose storage is silent, and what is said of it. Raises UsageError.
+    """Return the TARGETs on storage that does not answer, with a message. Raises UsageError.
 
-    `say` gets a line when storage is waited for.
+    `say` takes a line while smfix waits for storage.
     """
-    every = cache(lambda: list(sr_folders(None, mounts)))  # listed once, and only where a name asks for it
+    every = cache(lambda: list(sr_folders(None, mounts)))  # listed once, and only if a name needs it
     return _unanswered({text: _places(text, mounts, every) for text in targets}, say)
 
 
 def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str], say: Say | None = None) -> dict[str | None, str]:
-    """Of the SRs those that are silent; None, an SR that nobody knows, is silent where any is. Raises UsageError."""
+    """Return the SRs that do not answer; None, an unknown SR, is one of them if any SR is. Raises UsageError."""
     there = _listed(mounts)
     places = {sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in dict.fromkeys(srs)}
     known = {sr: [one for one in some if there is None or one in there] for sr, some in places.items()}
@@ -192,9 +192,9 @@ def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str], say: Say | 
 
 
 def _listed(mounts: Sequence[str]) -> frozenset[str] | None:
-    """What lies in the folders in which SRs are mounted; None: they do not say. The storage of an SR is not asked.
+    """Return the paths in the folders in which SRs are mounted, without touching an SR; None if they cannot be listed.
 
-    What is not there cannot be silent: for a log from elsewhere no process goes first.
+    An SR that is not mounted needs no probe, so that a log of another machine starts no process.
     """
     try:
         return frozenset(os.path.join(mount, name) for mount in mounts for name in os.listdir(mount))
@@ -209,7 +209,7 @@ def _unanswered(places: Mapping[Name, list[str]], say: Say | None) -> dict[Name,
 
 
 def _places(text: str, mounts: Sequence[str], every: Callable[[], list[str]]) -> list[str]:
-    """What is touched to find a TARGET's images: a folder, a device, `every` SR for a name alone."""
+    """Return the paths that a search for a TARGET touches: a folder, a device, `every` SR for a name alone."""
     if not text or "\0" in text:
         return []
     sr, slash, _ = text.lower().rpartition("/")

@@ -1,37 +1,33 @@
-"""How the operator wants it: the options that several commands share, and what follows from them.
+"""The options that several commands share: as data, as they are typed, and as words of the next commands.
 
-The complete commands that reports tell people to type are made here, so that each works as this run did.
+The steps that reports suggest are made here, so that each works as this run did.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from smfix.errors import UsageError
 from smfix.host import kernel_path
 from smfix.report.escape import operand
-from smfix.sm.paths import is_uuid, read_path
-from smfix.values import ByteView, Names, NextStep, Outcome, Status, StepKind, Target
+from smfix.sm.paths import is_uuid
+from smfix.values import NextStep, Outcome, Status, StepKind
 
 if TYPE_CHECKING:
     from smfix.host.wait_notice import Say
-    from smfix.repair.apply import RepairContext
-    from smfix.sm.gc_lock import Collector, GcWait
-    from smfix.sm.sr_types.lvm_activation import Volumes
-    from smfix.usecases import image_relatives
+    from smfix.sm.gc_lock import GcWait
     from smfix.xapi.client import Pool
 
 
 class Declined(NamedTuple):
-    """An answer that is not yes, and is false: `why` nothing was written."""
+    """An answer that counts as no: `why` nothing was written."""
 
     why: str
 
     def __bool__(self) -> bool:
-        """It is never a yes."""
+        """Return False: it is never a yes."""
         return False
 
 
@@ -40,7 +36,7 @@ Progress = Callable[[int, int], None]
 After = Callable[[str, Outcome], None]
 """Takes the path and the outcome of an image, as soon as they are known."""
 Decide = Callable[[str, Outcome], bool | Declined]
-"""Whoever says yes to writing: gets the image's path and the outcome that is foreseen."""
+"""Decides whether to write an image: takes its path and the outcome that is foreseen."""
 
 _WRITERS = ("--confirm", "--sr-mount", "--journal-dir", "--sm-lock-dir", "--gc-wait", "--xapi-login", "--no-rescan")
 _TAKES = {
@@ -55,15 +51,15 @@ ROOT_JOURNALS = "/var/lib/smfix/journal"
 
 
 class RunOptions(NamedTuple):
-    """How the operator wants it: the options that several commands share (contract).
+    """The options that several commands share (contract), and the objects of this run that go with them.
 
-    `sr_mounts` and the folders are empty or None for the defaults: `journal_dir` of the undo journals,
-    `lock_dir` of SM's locks, `state_dir` of smfix's own. `consent` are the codes of ``--confirm``.
-    `decide` None is a dry run. `words` is the command line, for the journal. `given_size` (bytes) and
-    `given_uuid` (16 bytes) are what the operator knows of a disk that lost both its footers. `pool` is XAPI,
-    None where there is none; `xapi_login` the file that says how to reach it. `rescan`: let the storage
-    manager look at an SR again after repairs. `gc_wait` is what ``--gc-wait`` says, and `gc` what is left of it in
-    this run (None: each disk waits as long as a run of its own). `say` gets a line when storage is waited for.
+    `sr_mounts` and the folders are empty or None for the defaults: `journal_dir` of the undo journals, `lock_dir` of
+    SM's locks, `state_dir` of smfix's own. `consent` are the codes of ``--confirm``. `decide` None is a dry run.
+    `words` is the command line, for the journal. `given_size` (bytes) and `given_uuid` (16 bytes) are the operator's
+    facts of a disk that lost both its footers. `pool` is XAPI, None if there is none; `xapi_login` the file with its
+    address. `rescan`: have the storage manager scan an SR after repairs. `gc_wait` is the text of ``--gc-wait``, `gc`
+    the part of it that is left in this run (None: each disk waits as long as a run of its own). `say` takes a line when
+    smfix waits for storage.
     """
 
     sr_mounts: tuple[str, ...] = ()
@@ -85,7 +81,7 @@ class RunOptions(NamedTuple):
 
     @property
     def journals(self) -> str:
-        """The folder of the undo journals, absolute."""
+        """Return the folder of the undo journals, absolute."""
         return kernel_path.named(self.journal_dir) if self.journal_dir else default_journals()
 
     def step(self, kind: StepKind, *args: str, options: Sequence[str] = ()) -> NextStep:
@@ -102,7 +98,7 @@ class RunOptions(NamedTuple):
         return agreed.step(StepKind.REPAIR, kernel_path.typed(path), options=["--yes"])
 
     def _option(self, name: str) -> list[str]:
-        """The option with its value, where it is not the default."""
+        """Return the option with its value, if it is not the default."""
         if name == "--sr-mount":
             return [part for mount in self.sr_mounts for part in (name, kernel_path.named(mount))]
         if name == "--confirm":
@@ -127,55 +123,12 @@ class RunOptions(NamedTuple):
             return [] if self.journals == default_journals() else [name, self.journals]
         return [] if self.lock_dir is None else [name, kernel_path.named(self.lock_dir)]
 
-    def volumes(self) -> Volumes:
-        """What activates a volume for the time of a repair, and puts it back."""
-        from smfix.sm import locks
-        from smfix.sm.sr_types.lvm_activation import Volumes
-
-        return Volumes(locks.sm_lock_folder(self.lock_dir))
-
-    def collector(self, sr: str | None) -> Collector | None:
-        """The GC that is at work on `sr` now, by this host's locks; None: none, or it cannot be seen."""
-        from smfix.sm import gc_lock, locks
-
-        folder = locks.sm_lock_folder(self.lock_dir)
-        if folder is None or sr is None or not is_uuid(sr):
-            return None
-        with suppress(OSError):  # the repair says why the lock cannot be read
-            return gc_lock.collector(folder, sr)
-        return None
-
-    def names(self, target: Target) -> Names:
-        """What the pool calls the disk, its SR and its VMs."""
-        return Names() if self.pool is None else self.pool.names(target.vdi, target.sr)
-
-    def repair_context(self, family: image_relatives.Family, *, only_appends: bool = False) -> RepairContext:
-        """What apply and undo work with, for the image whose children are `family`.
-
-        `only_appends`: what will be written lies behind the data.
-        """
-        from smfix.repair.apply import RepairContext
-        from smfix.sm import locks
-        from smfix.usecases.guard import HostGuard
-
-        named = (read_path(path).vdi for path, _ in family)
-        guard = HostGuard(
-            hidden=is_hidden,
-            sm_locks=locks.sm_lock_folder(self.lock_dir),
-            state=self.state_dir or locks.state_folder(),
-            children=tuple(vdi for vdi in named if vdi is not None),
-            pool=self.pool,
-            only_appends=only_appends,
-            gc=self.gc,
-        )
-        return RepairContext(self.journals, guard, self.undo_step)
-
 
 # --------------------------------------------------------------------------- options as they are typed
 
 
 def consent(codes: Iterable[str]) -> frozenset[str]:
-    """The codes of ``--confirm``, as the table writes them. Raises UsageError for an unknown one."""
+    """Return the codes of ``--confirm`` in upper case. Raises UsageError for an unknown one."""
     codes = tuple(codes)
     if not codes:
         return frozenset()
@@ -191,7 +144,7 @@ def consent(codes: Iterable[str]) -> frozenset[str]:
 
 
 def left_srs(srs: Iterable[str]) -> frozenset[str]:
-    """The UUIDs of ``--leave-sr``. Raises UsageError for what is none."""
+    """Return the UUIDs of ``--leave-sr``. Raises UsageError for other text."""
     for sr in srs:
         if not is_uuid(sr.lower()):
             raise UsageError(f"--leave-sr {sr}: an SR's UUID is 32 hex digits with four dashes")
@@ -199,7 +152,7 @@ def left_srs(srs: Iterable[str]) -> frozenset[str]:
 
 
 def given_uuid(text: str | None) -> bytes | None:
-    """The UUID of ``--uuid`` as 16 bytes. Raises UsageError for what is none."""
+    """Return the UUID of ``--uuid`` as 16 bytes. Raises UsageError for other text."""
     if text is None:
         return None
     if not is_uuid(text.lower()):
@@ -208,7 +161,7 @@ def given_uuid(text: str | None) -> bytes | None:
 
 
 def given_size(text: str | None) -> int | None:
-    """The size of ``--size`` in bytes. Raises UsageError for what is none."""
+    """Return the size of ``--size`` in bytes. Raises UsageError for other text."""
     if text is None:
         return None
     import re
@@ -220,14 +173,14 @@ def given_size(text: str | None) -> int | None:
 
 
 def planned(outcomes: Iterable[Outcome]) -> int:
-    """How many images a run without dry run would write to."""
+    """Count the images that a run without --dry-run would write."""
     return sum(outcome.status is Status.WOULD_REPAIR for outcome in outcomes)
 
 
 def absolute(name: str) -> str:
-    """A file's name as a word that is right in every folder; ``-`` stays, and a UUID that names no file.
+    """Return a file's name as a word that is right in every folder; ``-`` stays, and a UUID that names no file.
 
-    Nothing else is looked at: it may be on storage that does not answer.
+    No other file is touched: it may be on storage that does not answer.
     """
     could_be_uuid = set(name.lower().removeprefix("old_")) <= set("0123456789abcdef-/") and not os.path.isabs(name)
     if name == "-" or (could_be_uuid and not os.path.lexists(name)):
@@ -236,16 +189,8 @@ def absolute(name: str) -> str:
 
 
 def default_journals() -> str:
-    """Where journals lie unless the operator says otherwise: root's folder, else the XDG state."""
+    """Return the default folder of journals: root's, else the XDG state folder."""
     if os.geteuid() == 0:
         return ROOT_JOURNALS
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return kernel_path.named(os.path.join(state, "smfix", "journal"))
-
-
-def is_hidden(view: ByteView) -> bool | None:
-    """The mark of a base copy, by the footer the image is read by; None: no footer is sound."""
-    from smfix.formats.vhd.image import inspect
-
-    footer = inspect(view).footer
-    return None if footer is None else footer.hidden != 0

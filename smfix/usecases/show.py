@@ -15,9 +15,9 @@ from smfix.values import Refusal
 
 
 def show(target: str, run_options: RunOptions) -> tuple[str, VhdImage, libvhd.Opened]:
-    """The path and the structures of one image, as smfix and as libvhd reads them. Raises UsageError, Unreadable.
+    """Return the path and the structures of one image, as smfix and as libvhd read them. Raises UsageError, Unreadable.
 
-    The image's view is closed: only what was read by inspecting it is there.
+    The image's view is closed: it has only the bytes that the inspection read.
     """
     found = resolved([target], run_options)
     if len(found) != 1:
@@ -35,7 +35,7 @@ def show(target: str, run_options: RunOptions) -> tuple[str, VhdImage, libvhd.Op
 
 
 class Closed(NamedTuple):
-    """What is left of a view when its image is closed: a size, no bytes."""
+    """The view of a closed image: a size, no bytes."""
 
     size: int
     growable: bool

@@ -125,9 +125,12 @@ def test_a_parent_is_treated_before_its_child(world, monkeypatch):
     world.smlog(failed(LEAF, pid=11), failed(BASE, pid=12, at="00:20:00"))
     order = []
     treat = repair_image.repair_image
-    monkeypatch.setattr(
-        repair_image, "repair_image", lambda found, run_options: order.append(found.target.vdi) or treat(found, run_options)
-    )
+
+    def noted(found, run_options):
+        order.append(found.target.vdi)
+        return treat(found, run_options)
+
+    monkeypatch.setattr(repair_image, "repair_image", noted)
     document = world.run("from-log", world.log, "--yes", "--json").json
     assert order == [BASE, LEAF]
     assert [incident["vdi"] for incident in document["incidents"]] == [LEAF, BASE]

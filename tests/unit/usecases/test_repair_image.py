@@ -11,8 +11,9 @@ from smfix.repair.journal import JournalState
 from smfix.report.next_steps import command_line
 from smfix.sm.resolve import Found
 from smfix.usecases import repair_image as repair
+from smfix.usecases.repair_context import is_hidden
 from smfix.usecases.repair_image import repair_image
-from smfix.usecases.run_options import RunOptions, absolute, is_hidden
+from smfix.usecases.run_options import RunOptions, absolute
 from smfix.values import Backing, Reason, Refusal, Status, StepKind, Target
 from world import BASE, SR, make_world
 
