@@ -1,7 +1,7 @@
 """Repair one image: inspect, plan, check for objections, ask, write, verify.
 
-docs/explanation/repair-steps.md has the steps. A dry run takes the same way up to the question, and no lock. An error of one
-image is its outcome, never an exception.
+docs/explanation/repair-steps.md has the steps. A dry run takes the same way up to the question, and no lock. An error
+of one image is its outcome, never an exception.
 """
 
 from __future__ import annotations

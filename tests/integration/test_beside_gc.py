@@ -371,7 +371,7 @@ def test_another_gc_is_named_in_its_turn(live, world, folder):
         live.start().append(failed())
         live.until(lambda: "waiting" in live.names())
     with gc_at_work(folder) as second:
-        live.until(lambda: f"process {second.process.pid}" in live.case().document["outcome"]["message"])
+        live.until(lambda: f"process {second.process.pid}" in live.case().disk.outcome.message)
     assert live.names() == ["seen", "diagnosed", "waiting"]
 
 
