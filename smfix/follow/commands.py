@@ -221,7 +221,7 @@ def reload(state_dir: str | None) -> list[int]:
     Raises Unreadable if there is none, or if it may not be signalled.
     """
     folder = kernel_path.named(state_dir or default_state())
-    told = []
+    pids = []
     for path in state_files(folder):
         pid = _status_of(folder, path)["pid"]
         if isinstance(pid, int):
@@ -229,10 +229,10 @@ def reload(state_dir: str | None) -> list[int]:
                 os.kill(pid, signal.SIGHUP)
             except OSError as error:
                 raise Unreadable(f"process {pid}, which follows by {path}: {error.strerror}") from error
-            told.append(pid)
-    if not told:
+            pids.append(pid)
+    if not pids:
         raise Unreadable(f"no follower is running here, by the states in {folder}")
-    return told
+    return pids
 
 
 def _status_of(folder: str, path: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ ExecReload={reload}
 # SIGTERM to smfix alone: it finishes the repair in hand, else it stops within a second.
 KillMode=mixed
 TimeoutStopSec=5min
-# It ends by itself with 0 only when told to. 16 is a mistake in the command line or the policy:
+# It ends by itself with 0 only when it is stopped. 16 is a mistake in the command line or the policy:
 # trying again would not mend it.
 Restart=on-failure
 RestartSec=10
@@ -199,8 +199,8 @@ def _systemctl(*words: str) -> None:
     except Unanswered as error:
         raise WriteFailed(f"systemctl {' '.join(words)}: {error}") from error
     if done is None or done.returncode:
-        said = "it cannot be run" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
-        raise WriteFailed(f"systemctl {' '.join(words)}: {said}")
+        why = "it cannot be run" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
+        raise WriteFailed(f"systemctl {' '.join(words)}: {why}")
 
 
 def _asked(word: str) -> str | None:
@@ -219,5 +219,5 @@ def _run(*words: str) -> CompletedProcess[str] | None:
         done = finished([systemctl, *words], _LIMIT)
     except OSError:
         return None
-    said, complained = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
-    return CompletedProcess(done.args, done.returncode, said, complained)
+    output, errors = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    return CompletedProcess(done.args, done.returncode, output, errors)

@@ -31,33 +31,33 @@ def check(targets: Sequence[str], run_options: RunOptions, *, parents: bool = Fa
     """
     images = resolved(targets, run_options)
     uses = uses_of([image for image in images if isinstance(image, Found)])
-    told: dict[str, CheckedImage] = {}
+    done: dict[str, CheckedImage] = {}
     above: dict[str, str] = {}
     for image in images:
         if isinstance(image, Missing):
-            told[image.text] = _no_image(image)
+            done[image.text] = _no_image(image)
             continue
         child = None
         for found in (image, *(chain_of(image) if parents else ())):
             path = lvm_volumes.place_of(found.target.path)
-            if path not in told:
+            if path not in done:
                 with wait_notice.watched(found.target.path, run_options.say):
-                    told[path] = checked(found, uses.get(found.target.path), run_options)
+                    done[path] = checked(found, uses.get(found.target.path), run_options)
             if child is not None:
                 above[child] = path
             child = path
     return tuple(
-        image._replace(parent=told[above[path]].path) if path in above else image for path, image in told.items()
+        image._replace(parent=done[above[path]].path) if path in above else image for path, image in done.items()
     )
 
 
 def _no_image(missing: Missing) -> CheckedImage:
-    outcome, said = missing.outcome, None
+    outcome, words = missing.outcome, None
     if outcome.status is Status.AMBIGUOUS:
-        said = "ambiguous"
+        words = "ambiguous"
     elif outcome.status is Status.NOT_FOUND and (outcome.next or os.strerror(errno.ENOENT) in outcome.message):
-        said = "not found"
-    return CheckedImage(missing.text, Verdict.UNREADABLE, note=outcome.message, said=said, next=outcome.next)
+        words = "not found"
+    return CheckedImage(missing.text, Verdict.UNREADABLE, note=outcome.message, said=words, next=outcome.next)
 
 
 def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
@@ -83,7 +83,7 @@ def chain_of(found: Found) -> tuple[Found, ...]:
         with opened:
             return tuple(image_relatives.ancestors(inspect(opened), found))
     except SmfixError:
-        return ()  # said by the check of the image itself
+        return ()  # the check of the image itself reports the error
 
 
 def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> CheckedImage:
@@ -91,9 +91,9 @@ def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> Ch
     path = found.target.path
     names = names_of(run_options, found.target)
     try:
-        asleep = lvm_volumes.inactive(found.target)
-        if asleep is not None:
-            return CheckedImage(path, Verdict.UNREADABLE, note=asleep.message, names=names)
+        refusal = lvm_volumes.inactive(found.target)
+        if refusal is not None:
+            return CheckedImage(path, Verdict.UNREADABLE, note=refusal.message, names=names)
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
             verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE

@@ -98,8 +98,8 @@ def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Res
     repaired = sum(one.outcome.status is Status.REPAIRED for one in images)
     partly = sum(one.outcome.status is Status.PARTLY_REPAIRED for one in images)
     left = sum(not one.outcome.settled for one in images)
-    told = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
-    page = html.Page("Repair report", told, cards, portraits, _environment(run_options))
+    summary_line = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
+    page = html.Page("Repair report", summary_line, cards, portraits, _environment(run_options))
     _, undo_all = summary.undo_all(one.outcome for one in images)
     return html.render(replace(page, rescans=rescans, include_data=wanted.include_data, undo_all=undo_all))
 
@@ -108,9 +108,9 @@ def check(wanted: Wanted, images: Sequence[CheckedImage], run_options: RunOption
     """Return the page of a `check`."""
     lens = _Lens(run_options)
     portraits = [lens.seen(one.path, one.verdict) for one in images[: page_model.CARDS]]
-    told = f"{counted(len(images), 'image')}: {scan_report.verdicts(images)}."
+    summary_line = f"{counted(len(images), 'image')}: {scan_report.verdicts(images)}."
     cards = [page_model.of_check(image) for image in images]
-    page = html.Page("Check report", told, cards, portraits, _environment(run_options))
+    page = html.Page("Check report", summary_line, cards, portraits, _environment(run_options))
     return html.render(replace(page, include_data=wanted.include_data))
 
 
@@ -299,8 +299,8 @@ def _sides(images: Sequence[tuple[str, VhdImage]]) -> tuple[Side, ...]:
 
 def _looks(image: VhdImage) -> list[_Look]:
     """Return each footer with its place in the file; the first sector of a fixed disk is the guest's."""
-    told = metadata.footers(image)
-    both = [(found, *place) for found, place in zip((image.backup, image.end), told, strict=True)]
+    footers = metadata.footers(image)
+    both = [(found, *place) for found, place in zip((image.backup, image.end), footers, strict=True)]
     return both[1:] if image.header is None else both
 
 

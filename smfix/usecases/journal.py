@@ -149,11 +149,11 @@ def undo(
     try:
         with (
             wait_notice.watched(path, run_options.say),
-            volume_active(found.target, volumes, change=agree is not None) as asleep,
+            volume_active(found.target, volumes, change=agree is not None) as inactive,
         ):
             outcome = (
-                refused(asleep)
-                if asleep is not None
+                refused(inactive)
+                if inactive is not None
                 else undone(entry, found, run_options, agree, volumes, newer=bool(consent))
             )
     except Unanswered as error:

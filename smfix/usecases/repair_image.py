@@ -80,10 +80,10 @@ def repair_image(found: Found, run_options: RunOptions) -> Outcome:
     try:
         with (
             wait_notice.watched(found.target.path, run_options.say),
-            volume_active(found.target, volumes, change=run_options.decide is not None) as asleep,
+            volume_active(found.target, volumes, change=run_options.decide is not None) as inactive,
         ):
-            if asleep is not None:
-                return refused(asleep)._replace(next=(run_options.repair_step(found.target.path),))
+            if inactive is not None:
+                return refused(inactive)._replace(next=(run_options.repair_step(found.target.path),))
             outcome = _opened(found, run_options, volumes)
     except SmfixError as error:
         outcome = Outcome(Status.FAILED, str(error))
@@ -98,9 +98,9 @@ def _opened(found: Found, run_options: RunOptions, volumes: Volumes) -> Outcome:
         return refused(image)
     with image, ExitStack() as parents:
         if run_options.decide is not None and found.target.backing is Backing.BLOCK:
-            _wake_parents(image, volumes, parents)
+            _activate_parents(image, volumes, parents)
         settled = _recovered(image, found, run_options, volumes)
-        return _told_recovery(
+        return _with_recovery(
             settled.outcome or _treat(image, found, run_options, volumes, settled.below), settled, run_options
         )
 
@@ -114,10 +114,10 @@ def volume_active(target: Target, volumes: Volumes, *, change: bool) -> Iterator
     if not change:
         yield lvm_volumes.inactive(target)
         return
-    was_asleep = lvm_volumes.is_without_node(target)
+    was_inactive = lvm_volumes.is_without_node(target)
     with volumes.active(target) as refusal:
         # Only now it has a node: nothing was asked of its storage before.
-        if refusal is None and was_asleep and storage_probe.silent([target.path]):
+        if refusal is None and was_inactive and storage_probe.silent([target.path]):
             raise Unanswered(storage_probe.words(target.path))
         yield refusal
 
@@ -134,7 +134,7 @@ def writing(image: OpenImage, volumes: Volumes) -> Iterator[OpenImage | Refusal]
             yield writable
 
 
-def _wake_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
+def _activate_parents(image: OpenImage, volumes: Volumes, held: ExitStack) -> None:
     """Activate the parent volume: inactive, it would seem to be missing."""
     for place in image_relatives.parent_places(inspect(image), image.target.path):
         name = read_path(place)
@@ -148,10 +148,10 @@ def with_leftovers(outcome: Outcome, target: Target, volumes: Volumes, run_optio
         outcome = outcome._replace(message="; ".join((outcome.message, *volumes.left)))
     if run_options.pool is not None and target.vdi in run_options.pool.left_paused:
         clear = NextStep(StepKind.END_PAUSE, (target.vdi,))
-        said = (
+        message = (
             f"{outcome.message}; XAPI went away while the disk was paused: it cannot be attached until that is undone"
         )
-        outcome = outcome._replace(message=said, next=(clear, *outcome.next))
+        outcome = outcome._replace(message=message, next=(clear, *outcome.next))
     return outcome
 
 
@@ -209,7 +209,7 @@ def _treat(
             return Outcome(Status.VALID, words, findings=left, remaining=left)
         repair_context = make_context(run_options, family, only_appends=_only_appends(planned.plan, first))
         outcome = _foreseen(planned, image, repair_context, run_options)
-        outcome = outcome._replace(message=outcome.message + _told(outcome, context, uses))
+        outcome = outcome._replace(message=outcome.message + _suffix(outcome, context, uses))
         if outcome.status is not Status.WOULD_REPAIR or run_options.decide is None:
             return outcome
         answer = run_options.decide(image.target.path, outcome)
@@ -232,7 +232,7 @@ def _only_appends(made: RepairPlan, image: VhdImage) -> bool:
     return all(start >= image.end_of_data for start in starts)
 
 
-def _told(outcome: Outcome, context: Context, uses: OpenState) -> str:
+def _suffix(outcome: Outcome, context: Context, uses: OpenState) -> str:
     """Return the end of the message: the holders of the image, and what this user cannot see."""
     if outcome.reason is Reason.IN_USE and uses.holders and uses.holders[0] not in outcome.message:
         return f" (held by {', '.join(uses.holders)})"
@@ -317,8 +317,8 @@ def _write(
     done = done._replace(findings=findings)
     if done.status in (Status.REPAIRED, Status.PARTLY_REPAIRED):
         left = dict.fromkeys(one.code for one in done.remaining if one.severity is Severity.ERROR)
-        told = tuple(NextStep(StepKind.EXPLAIN, (code,)) for code in left)
-        return done._replace(next=(*next_steps(path, found, run_options), *told))
+        explain = tuple(NextStep(StepKind.EXPLAIN, (code,)) for code in left)
+        return done._replace(next=(*next_steps(path, found, run_options), *explain))
     return done
 
 
@@ -400,7 +400,7 @@ def _proposed(entry: JournalEntry, image: OpenImage, repair_context: RepairConte
     )
 
 
-def _told_recovery(outcome: Outcome, settled: recovery.Recovery, run_options: RunOptions) -> Outcome:
+def _with_recovery(outcome: Outcome, settled: recovery.Recovery, run_options: RunOptions) -> Outcome:
     """Add the decisions on interrupted repairs to the outcome."""
     if not settled.done:
         return outcome

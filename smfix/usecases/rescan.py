@@ -30,17 +30,17 @@ def rescan(outcomes: Iterable[tuple[str | None, Outcome | None]], run_options: R
     if run_options.pool is None or not run_options.rescan:
         return ()
     written = [sr for sr, outcome in outcomes if sr and outcome is not None and outcome.status in _TOOK_LOCKS]
-    told: list[Rescan] = []
+    scanned: list[Rescan] = []
     waiting = list(dict.fromkeys(written))
     try:
         while waiting:
-            told.append(_scan(run_options.pool, waiting[0]))
+            scanned.append(_scan(run_options.pool, waiting[0]))
             del waiting[0]
     except KeyboardInterrupt:
-        told += [
+        scanned += [
             Rescan(sr, None, done=False, message="not rescanned: interrupted", next=_by_hand(sr)) for sr in waiting
         ]
-    return tuple(told)
+    return tuple(scanned)
 
 
 def _scan(pool: Pool, sr: str) -> Rescan:
@@ -51,24 +51,24 @@ def _scan(pool: Pool, sr: str) -> Rescan:
     try:
         pool.scan(sr)
     except Unreadable as error:
-        told = f"not rescanned: {error}"
-        return _told(before, None, told, done=False)
+        message = f"not rescanned: {error}"
+        return _result(before, None, message, done=False)
     try:
         after = pool.sr(sr, age=0).unhealthy
     except Unreadable:
         after = None
     switches = [name for name, is_on in (("gc", before.gc), ("coalesce", before.coalesce)) if not is_on]
     if switches:
-        told = f"rescanned, but its other-config says {' and '.join(f'{name}=false' for name in switches)}: "
-        told += "nothing is coalesced until that is taken away"
+        message = f"rescanned, but its other-config says {' and '.join(f'{name}=false' for name in switches)}: "
+        message += "nothing is coalesced until that is taken away"
     else:
-        told = "rescanned; the GC goes on in the background, and may wait some minutes first"
-    return _told(before, after, told, done=True)
+        message = "rescanned; the GC goes on in the background, and may wait some minutes first"
+    return _result(before, after, message, done=True)
 
 
-def _told(sr: PoolSr, after: int | None, told: str, *, done: bool) -> Rescan:
+def _result(sr: PoolSr, after: int | None, message: str, *, done: bool) -> Rescan:
     steps = () if done else _by_hand(sr.uuid)
-    return Rescan(sr.uuid, sr.name, done, told, sr.unhealthy, after, sr.gc, sr.coalesce, steps)
+    return Rescan(sr.uuid, sr.name, done, message, sr.unhealthy, after, sr.gc, sr.coalesce, steps)
 
 
 def _by_hand(sr: str) -> tuple[NextStep, ...]:

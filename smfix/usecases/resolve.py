@@ -204,8 +204,8 @@ def _listed(mounts: Sequence[str]) -> frozenset[str] | None:
 
 def _unanswered(places: Mapping[Name, list[str]], say: Say | None) -> dict[Name, str]:
     silent = storage_probe.silent((place for some in places.values() for place in some), say)
-    told = {name: next((place for place in some if place in silent), None) for name, some in places.items()}
-    return {name: storage_probe.words(place) for name, place in told.items() if place is not None}
+    first = {name: next((place for place in some if place in silent), None) for name, some in places.items()}
+    return {name: storage_probe.words(place) for name, place in first.items() if place is not None}
 
 
 def _places(text: str, mounts: Sequence[str], every: Callable[[], list[str]]) -> list[str]:

@@ -71,19 +71,21 @@ def scan(
     dumb = storage_probe.silent_volumes(each.target for each in found)
     silent |= {path: storage_probe.words(path) for path in sorted(dumb)}
     found = [each for each in found if each.target.path not in dumb]
-    told = [_told(each, pool) for each in found]
-    uses = [with_attachments(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
+    from_xapi = [_ask_pool(each, pool) for each in found]
+    uses = [with_attachments(here, others) for here, (_, others) in zip(_uses(found), from_xapi, strict=True)]
     scanned: list[ScannedImage] = []
     for batch in _looked_at([(each, use) for each, use in zip(found, uses, strict=True)]):
         scanned += batch
         if progress is not None:
             progress(len(scanned), len(found))
-    named = [image._replace(names=names) if names else image for image, (names, _) in zip(scanned, told, strict=True)]
-    unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=said)) for each, said in silent.items()]
+    named = [
+        image._replace(names=names) if names else image for image, (names, _) in zip(scanned, from_xapi, strict=True)
+    ]
+    unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=message)) for each, message in silent.items()]
     return (*unseen, *_in_chains(named))
 
 
-def _told(found: Found, pool: client.Pool | None) -> tuple[Names | None, tuple[Attachment, ...]]:
+def _ask_pool(found: Found, pool: client.Pool | None) -> tuple[Names | None, tuple[Attachment, ...]]:
     """Return the names of an image and its attachments on other hosts, from XAPI's records in memory."""
     target = found.target
     if pool is None or target.sr is None or target.vdi is None:
