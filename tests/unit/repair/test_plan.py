@@ -39,7 +39,7 @@ from smfix.formats.vhd.structs import BLOCK_SIZE, UNUSED
 from smfix.repair import plan as plan_module
 from smfix.repair.fingerprint import fingerprint_matches
 from smfix.repair.plan import lost_extents, plan
-from smfix.values import Extent, Finding, InUse, Reason, Resize, Severity, Verdict, Write
+from smfix.values import Extent, Finding, InUse, NextStep, Reason, Resize, Severity, StepKind, Verdict, Write
 
 EVERY = tuple(problem.code for problem in PROBLEMS)
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_proved_is_not_done(monkeypatch):
     hopeless = planned(refooted(base(), saved=9))
     assert hopeless.plan.refusal is not None
     assert "no proved repair for VHD116" in hopeless.plan.refusal.message
-    assert hopeless.plan.refusal.next == ("smfix explain VHD116",)
+    assert hopeless.plan.refusal.next == (NextStep(StepKind.EXPLAIN, ("VHD116",)),)
 
 
 # --------------------------------------------------------------------------- losses
@@ -336,4 +336,4 @@ def test_what_the_operator_can_add_is_asked_for():
     refusal = planned(put(lost_footer(base()), 0, bytes(512))).plan.refusal
     assert refusal.reason is Reason.NO_FIX
     assert refusal.message.startswith("VHD106: not without the UUID (give it with --uuid) and the size (give it with")
-    assert refusal.next == ("smfix explain VHD106",)
+    assert refusal.next == (NextStep(StepKind.EXPLAIN, ("VHD106",)),)

@@ -69,7 +69,7 @@ def test_an_interrupted_repair_stays_and_is_told_why(world):
     told = " ".join(run.out.split())
     assert f"{first} verified pruned" in told
     assert f"{second} unfinished kept why its repair or undo was interrupted" in told
-    assert re.search(r"1 journal thrown away, [\d,]+ bytes; 1 journal kept, [\d,]+ bytes\.", told)
+    assert re.search(r"1 journal deleted, [\d,]+ bytes; 1 journal kept, [\d,]+ bytes\.", told)
     assert files(world) == [f"{second}.unfinished"]
 
 
@@ -141,7 +141,7 @@ def test_a_person_is_asked(world, monkeypatch, said, is_left):
     assert run.code == 0
     assert f"{name}  verified" in run.out
     assert "cannot be undone afterwards" in " ".join(run.out.split())
-    assert "Throw them away? [" in run.err
+    assert "Delete them? [" in run.err
     assert bool(files(world)) is is_left
 
 
