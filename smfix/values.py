@@ -182,12 +182,44 @@ class Reason(Enum):
     POLICY = "policy"
 
 
+class StepKind(Enum):
+    """A command to type next; :mod:`smfix.report.next_steps` has its words."""
+
+    REPAIR = "repair"
+    CHECK = "check"
+    UNDO = "undo"
+    EXPLAIN = "explain"
+    READ_LOGS = "read-logs"
+    PRUNE = "prune"
+    SCAN_SR = "scan-sr"
+    FIND_SR = "find-sr"
+    FIND_VDI = "find-vdi"
+    FIND_VDI_BY_DIGITS = "find-vdi-by-digits"
+    SHOW_SM_CONFIG = "show-sm-config"
+    SHOW_VIRTUAL_SIZE = "show-virtual-size"
+    END_PAUSE = "end-pause"
+    SET_ASIDE = "set-aside"
+    FIND_LINKS = "find-links"
+    TEXT = "text"
+
+
+class NextStep(NamedTuple):
+    """A command to type next: `args` are its operands, `options` the words after them.
+
+    The only argument of a TEXT is the command line itself, as an earlier version kept it.
+    """
+
+    kind: StepKind
+    args: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
 class Refusal(NamedTuple):
     """A decision not to act: why, in one line, and what to type next."""
 
     reason: Reason
     message: str
-    next: tuple[str, ...] = ()
+    next: tuple[NextStep, ...] = ()
 
 
 class Fingerprint(NamedTuple):
@@ -270,8 +302,8 @@ class Outcome(NamedTuple):
     remaining: tuple[Finding, ...] = ()
     lost_sectors: int = 0
     journal: str | None = None
-    undo: str | None = None
-    next: tuple[str, ...] = ()
+    undo: NextStep | None = None
+    next: tuple[NextStep, ...] = ()
     recovered: tuple[Recovered, ...] = ()
 
     @property
@@ -388,7 +420,7 @@ class LogReading(NamedTuple):
     since: datetime | None = None
     until: datetime | None = None
     beside: tuple[str, ...] = ()
-    wider: str = ""
+    wider: NextStep | None = None
 
 
 class Backing(Enum):
@@ -446,7 +478,7 @@ class Rescan(NamedTuple):
     unhealthy_after: int | None = None
     gc: bool | None = None
     coalesce: bool | None = None
-    next: tuple[str, ...] = ()
+    next: tuple[NextStep, ...] = ()
 
 
 class CheckedImage(NamedTuple):
@@ -468,7 +500,7 @@ class CheckedImage(NamedTuple):
     names: Names = NO_NAMES
     parent: str | None = None
     said: str | None = None
-    next: tuple[str, ...] = ()
+    next: tuple[NextStep, ...] = ()
 
 
 class ScannedImage(NamedTuple):
@@ -554,7 +586,7 @@ class JournalRecord(NamedTuple):
     fixes: tuple[tuple[str, str], ...] = ()
     lost_sectors: int = 0
     command: tuple[str, ...] = ()
-    undo: str | None = None
+    undo: NextStep | None = None
     bytes: int | None = None
     newer: str | None = None
 

@@ -31,6 +31,7 @@ PURE = (
     "smfix.follow.incident_state",
     "smfix.follow.policy",
     "smfix.follow.state",
+    "smfix.follow.state_format",
     "smfix.follow.tracker",
 )
 # What touches the machine, or puts together what does.
@@ -43,10 +44,13 @@ ACTS = (
     "smfix.usecases.[!d]*",
     "smfix.follow",
     "smfix.follow.commands",
+    "smfix.follow.delivery",
     "smfix.follow.event_wait",
     "smfix.follow.hooks",
     "smfix.follow.loop",
+    "smfix.follow.metrics",
     "smfix.follow.repairs",
+    "smfix.follow.rescans",
     "smfix.follow.sd_notify",
     "smfix.follow.service",
     "smfix.follow.state_store",

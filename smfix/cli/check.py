@@ -11,7 +11,7 @@ from smfix.cli.options import Report, Storage, Targets
 from smfix.cli.output import finish, page_wanted, save, suggest_commands
 from smfix.cli.prompt import run_options_of, with_pool
 from smfix.report import jsondoc, text
-from smfix.usecases import from_log
+from smfix.usecases.check import check as check_images
 
 
 @guarded
@@ -26,7 +26,7 @@ def check(
     page = page_wanted(report)
     with with_pool(run_options_of(storage), storage.xapi_login) as run_options:
         redraw("smfix: looking at the images")
-        images = from_log.check(targets, run_options, parents=parents)
+        images = check_images(targets, run_options, parents=parents)
     document = jsondoc.check(images)
     save(page, document, lambda pages: pages.check(page, images, run_options))
     hint = "" if report.as_json else suggest_commands(images, run_options)

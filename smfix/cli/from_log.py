@@ -14,7 +14,10 @@ from smfix.cli.output import finish, page_wanted, save
 from smfix.cli.prompt import Watch, decider, ended, how_to_continue, rescanned, run_options_of, with_pool
 from smfix.errors import Unreadable, UsageError
 from smfix.report import jsondoc, text
-from smfix.usecases import from_log as usecase
+from smfix.usecases.from_log import SMLOG, LogQuestion
+from smfix.usecases.from_log import from_log as read_and_repair
+from smfix.usecases.run_options import absolute, left_srs, planned
+from smfix.values import StepKind
 
 
 @guarded
@@ -59,8 +62,8 @@ def from_log(  # noqa: PLR0913 - the options of the contract
 
     Without --yes: on a terminal each plan is shown and you are asked, otherwise nothing is changed.
     """
-    left = usecase.left_srs(leave_sr or ())
-    asked = usecase.LogQuestion(tuple(logs or (usecase.SMLOG,)), tz=tz, year=year, since=since, until=until)
+    left = left_srs(leave_sr or ())
+    asked = LogQuestion(tuple(logs or (SMLOG,)), tz=tz, year=year, since=since, until=until)
     if follow:
         from smfix.follow import commands
 
@@ -80,15 +83,17 @@ def from_log(  # noqa: PLR0913 - the options of the contract
     page = page_wanted(report)
     decide = decider(yes=consent.yes, dry_run=consent.dry_run, as_json=report.as_json)
     run_options = run_options_of(storage, writing, consent, decide)._replace(left_srs=left)
-    if not logs and not os.path.lexists(usecase.SMLOG):
-        raise Unreadable(f"{usecase.SMLOG}: No such file or directory; name the log: smfix from-log FILE")
+    if not logs and not os.path.lexists(SMLOG):
+        raise Unreadable(f"{SMLOG}: No such file or directory; name the log: smfix from-log FILE")
     redraw("smfix: looking for the logs")  # before the modules that read them are imported
     with with_pool(run_options, storage.xapi_login, rescan=not consent.no_rescan) as run_options:
         watch = Watch(decide, counting_meter("looking at the disks", "disk"))
-        reading, incidents = usecase.from_log(asked, run_options, reading_meter(), watch.each, watch.after)
+        reading, incidents = read_and_repair(asked, run_options, reading_meter(), watch.each, watch.after)
         rescans = rescanned([(one.sr, one.outcome) for one in incidents], run_options)
     outcomes = [one.outcome for one in incidents if one.outcome is not None]
-    hint = how_to_continue(run_options, usecase.planned(outcomes), ["from-log", *asked.words()])
+    names = map(absolute, asked.names)
+    step = run_options.step(StepKind.READ_LOGS, *names, options=[*asked.options(), "--yes"])
+    hint = how_to_continue(run_options, planned(outcomes), step)
     words = "" if report.as_json else text.from_log(reading, incidents, rescans)
     if logging.verbose and report.as_json:
         for line in text.set_aside(reading).splitlines():

@@ -12,9 +12,10 @@ from smfix.cli.output import finish
 from smfix.cli.prompt import prune_decider, run_options_of
 from smfix.errors import UsageError
 from smfix.report import journals, jsondoc, layout
-from smfix.usecases import from_log
-from smfix.usecases.prune import Agree, prune
-from smfix.values import Pruning
+from smfix.report.next_steps import command_line
+from smfix.usecases import journal as usecase
+from smfix.usecases.run_options import RunOptions
+from smfix.values import Pruning, StepKind
 
 PRUNE = "prune"
 """Given instead of an id. An id begins with a digit, so it is never this word (docs/adr/0017)."""
@@ -48,17 +49,17 @@ def journal(
         return _prune(older_than, run_options, agree, as_json=as_json)
     if older_than is not None or yes or dry_run:
         raise UsageError(f"--older-than, --yes and --dry-run go with `smfix journal {PRUNE}`")
-    entries = from_log.journals(run_options, journal_id)
+    entries = usecase.journals(run_options, journal_id)
     report = journals.listing(entries, run_options.journals) if journal_id is None else journals.detail(entries[0])
     return finish(report, jsondoc.journal(entries), "", as_json=as_json)
 
 
-def _prune(older_than: str | None, run_options: from_log.RunOptions, agree: Agree | None, *, as_json: bool) -> int:
+def _prune(older_than: str | None, run_options: RunOptions, agree: usecase.Agree | None, *, as_json: bool) -> int:
     if older_than is None:
         raise UsageError(f"say from which age on: smfix journal {PRUNE} --older-than 90d")
-    done = prune(older_than, run_options, agree)
+    done = usecase.prune(older_than, run_options, agree)
     hint = ""
     if agree is None and any(one.action is Pruning.WOULD_PRUNE for one in done):
-        again = run_options.command("journal", PRUNE, "--older-than", older_than, "--yes")
+        again = command_line(run_options.step(StepKind.PRUNE, options=["--older-than", older_than, "--yes"]))
         hint = f"Nothing was changed: this was a dry run. To delete them:\n{layout.INDENT}{again}"
     return finish(journals.pruned(done, run_options.journals), jsondoc.prune(done, older_than), hint, as_json=as_json)

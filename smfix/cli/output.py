@@ -15,7 +15,7 @@ from smfix.cli.options import Report
 from smfix.errors import SmfixError
 from smfix.report import jsondoc, next_steps
 from smfix.report.escape import command
-from smfix.values import CheckedImage, Exit
+from smfix.values import CheckedImage, Exit, StepKind
 
 if TYPE_CHECKING:
     from smfix.usecases import html_report
@@ -60,7 +60,9 @@ def suggest_commands(images: Sequence[CheckedImage], run_options: RunOptions) ->
         return None if path is None else absolute_name(path)
 
     here = [image._replace(path=absolute_name(image.path), parent=absolute(image.parent)) for image in images]
-    return next_steps.suggest(here, lambda paths: run_options.command("repair", *paths, "--dry-run"), _FEW)
+    return next_steps.suggest(
+        here, lambda paths: run_options.step(StepKind.REPAIR, *paths, options=["--dry-run"]), _FEW
+    )
 
 
 def finish(report: str, document: dict[str, Any], hint: str, *, as_json: bool) -> int:

@@ -12,8 +12,12 @@ from smfix.cli.console import answer, emit, redraw, say
 from smfix.cli.options import Consent, Storage, Writing
 from smfix.errors import UsageError
 from smfix.report import journals, layout, summary, text
-from smfix.usecases import from_log
-from smfix.values import Exit, JournalRecord, Outcome, Pruned, Rescan
+from smfix.report.next_steps import command_line
+from smfix.usecases.repair_context import gc_wait, pool_at
+from smfix.usecases.rescan import rescan as rescan_srs
+from smfix.usecases.run_options import Decide, Declined, Progress, RunOptions
+from smfix.usecases.run_options import consent as consent_to
+from smfix.values import Exit, JournalRecord, NextStep, Outcome, Pruned, Rescan
 
 T = TypeVar("T")
 _NO_WRITING, _NO_CONSENT = Writing(), Consent()
@@ -23,22 +27,22 @@ def run_options_of(
     storage: Storage,
     writing: Writing = _NO_WRITING,
     consent: Consent = _NO_CONSENT,
-    decide: from_log.Decide | None = None,
-) -> from_log.RunOptions:
+    decide: Decide | None = None,
+) -> RunOptions:
     """Make the options of a run from those of the command.
 
     Raises UsageError for a code that needs no consent, or for what is no duration.
     """
-    return from_log.RunOptions(
+    return RunOptions(
         sr_mounts=tuple(storage.sr_mount or ()),
         journal_dir=writing.journal_dir,
         lock_dir=writing.sm_lock_dir,
-        consent=from_log.consent(consent.confirm or ()),
+        consent=consent_to(consent.confirm or ()),
         decide=decide,
         words=tuple(sys.argv),
         say=_said,
         gc_wait=writing.gc_wait,
-        gc=from_log.gc_wait(writing.gc_wait, redraw),
+        gc=gc_wait(writing.gc_wait, redraw),
     )
 
 
@@ -49,13 +53,11 @@ def _said(line: str) -> None:
 
 
 @contextmanager
-def with_pool(
-    run_options: from_log.RunOptions, login: str | None, *, rescan: bool = True
-) -> Iterator[from_log.RunOptions]:
+def with_pool(run_options: RunOptions, login: str | None, *, rescan: bool = True) -> Iterator[RunOptions]:
     """Add the pool's XAPI to the options, if there is one; end its session after the block."""
     if login is not None:
         redraw("smfix: asking XAPI")
-    pool = from_log.pool_at(login)
+    pool = pool_at(login)
     redraw("")
     try:
         yield run_options._replace(pool=pool, xapi_login=login, rescan=rescan)
@@ -64,16 +66,14 @@ def with_pool(
             pool.close()
 
 
-def rescanned(
-    outcomes: Sequence[tuple[str | None, Outcome | None]], run_options: from_log.RunOptions
-) -> tuple[Rescan, ...]:
+def rescanned(outcomes: Sequence[tuple[str | None, Outcome | None]], run_options: RunOptions) -> tuple[Rescan, ...]:
     """Let the storage manager scan each repaired SR of `outcomes` (SR, outcome); that may take minutes."""
     if run_options.pool is not None:
         redraw("smfix: asking the storage manager to look at the repaired SRs again")
-    return from_log.rescan(outcomes, run_options)
+    return rescan_srs(outcomes, run_options)
 
 
-def decider(*, yes: bool, dry_run: bool, as_json: bool) -> from_log.Decide | None:
+def decider(*, yes: bool, dry_run: bool, as_json: bool) -> Decide | None:
     """Return the function that accepts or declines a plan; None for a dry run. Raises UsageError."""
     if yes and dry_run:
         raise UsageError("--yes and --dry-run contradict each other")
@@ -102,7 +102,7 @@ class Asker:
     def __init__(self) -> None:
         self.interrupted = self.unanswered = False
         self._number = self._total = 1
-        self._rest: bool | from_log.Declined | None = None  # the answer to all further plans
+        self._rest: bool | Declined | None = None  # the answer to all further plans
         self._agreed = self._asked = False  # about the current disk
 
     def each(self, done: int, total: int) -> None:
@@ -110,7 +110,7 @@ class Asker:
         self._number, self._total = done + 1, total
         self._agreed = self._asked = False
 
-    def __call__(self, path: str, outcome: Outcome) -> bool | from_log.Declined:
+    def __call__(self, path: str, outcome: Outcome) -> bool | Declined:
         """Return whether the plan of the image at `path` may be written."""
         if self._rest is not None:
             self._agreed = bool(self._rest)
@@ -122,11 +122,11 @@ class Asker:
         if word == "all":
             self._rest = True
         elif word == "quit":
-            self._rest = from_log.Declined("not asked: the rest was left")
+            self._rest = Declined("not asked: the rest was left")
         elif not word:
             self.unanswered = True
-            self._rest = from_log.Declined("not asked: interrupted")
-            return from_log.Declined("interrupted before an answer")
+            self._rest = Declined("not asked: interrupted")
+            return Declined("interrupted before an answer")
         return self._agreed
 
     def after(self, path: str, outcome: Outcome) -> None:
@@ -155,7 +155,7 @@ class Asker:
 class Watch:
     """Passes on what happens to the disks: to the progress line, and to the :class:`Asker`."""
 
-    def __init__(self, decide: from_log.Decide | None, progress: from_log.Progress) -> None:
+    def __init__(self, decide: Decide | None, progress: Progress) -> None:
         self._asker = decide if isinstance(decide, Asker) else None
         self._progress = progress
 
@@ -186,7 +186,7 @@ def prune_decider(*, yes: bool, dry_run: bool, as_json: bool) -> Callable[[Seque
 
 
 def _asked_once(
-    decide: from_log.Decide | None, propose: Callable[[T], str], question: str, words: Mapping[str, str]
+    decide: Decide | None, propose: Callable[[T], str], question: str, words: Mapping[str, str]
 ) -> Callable[[T], bool] | None:
     """Make the function that shows a proposal and asks; it asks nothing with --yes, and is None for a dry run."""
     if not isinstance(decide, Asker):
@@ -199,19 +199,18 @@ def _asked_once(
     return agree
 
 
-def how_to_continue(run_options: from_log.RunOptions, planned: int, words: Sequence[str]) -> str:
-    """Return the last words of a dry run or an interrupted run; "" if there was nothing to write."""
+def how_to_continue(run_options: RunOptions, planned: int, step: NextStep) -> str:
+    """Return the last words of a dry run or an interrupted run; "" if there was nothing to write. `step` writes."""
     if isinstance(run_options.decide, Asker) and run_options.decide.unanswered:
         return "Interrupted: nothing was written after that. The same command goes on from here."
     if run_options.decide is not None or not planned:
         return ""
-    again = run_options.command(*words, "--yes")
     return (
         f"Nothing was changed: this was a dry run. To repair {layout.counted(planned, 'image')}:\n"
-        f"{layout.INDENT}{again}"
+        f"{layout.INDENT}{command_line(step)}"
     )
 
 
-def ended(decide: from_log.Decide | None, code: int) -> int:
+def ended(decide: Decide | None, code: int) -> int:
     """Return the exit code of a run: `code`, or 32 if a question was answered with Ctrl-C."""
     return int(Exit.INTERRUPTED) if isinstance(decide, Asker) and decide.interrupted else code

@@ -11,7 +11,9 @@ from smfix.cli.options import Consent, Report, Storage, Targets, Writing
 from smfix.cli.output import finish, page_wanted, save
 from smfix.cli.prompt import Watch, decider, ended, how_to_continue, rescanned, run_options_of, with_pool
 from smfix.report import jsondoc, text
-from smfix.usecases import from_log
+from smfix.usecases.repair import repair as repair_images
+from smfix.usecases.run_options import absolute, given_size, given_uuid, planned
+from smfix.values import StepKind
 
 
 @guarded
@@ -41,15 +43,16 @@ def repair(
     page = page_wanted(report)
     decide = decider(yes=consent.yes, dry_run=consent.dry_run, as_json=report.as_json)
     run_options = run_options_of(storage, writing, consent, decide)._replace(
-        given_size=from_log.given_size(size),
-        given_uuid=from_log.given_uuid(uuid),
+        given_size=given_size(size),
+        given_uuid=given_uuid(uuid),
     )
     with with_pool(run_options, storage.xapi_login, rescan=not consent.no_rescan) as run_options:
         watch = Watch(decide, counting_meter("looking at the disks", "disk"))
-        images = from_log.repair(targets, run_options, watch.each, watch.after)
+        images = repair_images(targets, run_options, watch.each, watch.after)
         rescans = rescanned([(one.sr, one.outcome) for one in images], run_options)
-    planned = from_log.planned([image.outcome for image in images])
-    hint = how_to_continue(run_options, planned, ["repair", *map(from_log.absolute, targets)])
+    count = planned([image.outcome for image in images])
+    step = run_options.step(StepKind.REPAIR, *map(absolute, targets), options=["--yes"])
+    hint = how_to_continue(run_options, count, step)
     document = jsondoc.repair(images, rescans)
     save(page, document, lambda pages: pages.repair(page, images, rescans, run_options))
     return ended(decide, finish(text.repair(images, rescans), document, hint, as_json=report.as_json))

@@ -10,13 +10,13 @@ from smfix.cli.console import emit, guarded, say
 from smfix.cli.options import Metrics, Policy, SrMount, StateDir, UnitDir
 from smfix.follow import commands
 from smfix.follow import service as systemd
-from smfix.usecases import from_log
+from smfix.usecases.from_log import SMLOG
 
 
 @guarded
 def install(
     *,
-    log: Annotated[str, typer.Argument(metavar="[LOG]", help="The log to follow.")] = from_log.SMLOG,
+    log: Annotated[str, typer.Argument(metavar="[LOG]", help="The log to follow.")] = SMLOG,
     policy: Policy = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply every SAFE repair; else report only.")] = False,
     metrics: Metrics = None,

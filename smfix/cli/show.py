@@ -12,7 +12,7 @@ from smfix.cli.prompt import run_options_of
 from smfix.formats.registry import format_of
 from smfix.report import diagram, jsondoc
 from smfix.report.hexdump import hexdump
-from smfix.usecases import from_log
+from smfix.usecases.show import show as read_image
 
 
 @guarded
@@ -27,7 +27,7 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Print an image's metadata in the layout of `vhd-util read -p`."""
-    path, image, shown = from_log.show(target, run_options_of(Storage(sr_mount)))
+    path, image, shown = read_image(target, run_options_of(Storage(sr_mount)))
     if as_json or not (hex_dump or file_layout):
         for note in shown.notes:
             say(f"smfix: {note}")

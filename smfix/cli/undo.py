@@ -11,7 +11,7 @@ from smfix.cli.options import AsJson, DryRun, Storage, Writing, XapiLogin
 from smfix.cli.output import finish
 from smfix.cli.prompt import run_options_of, undo_decider, with_pool
 from smfix.report import exitcode, journals, jsondoc
-from smfix.usecases import from_log
+from smfix.usecases import journal as usecase
 
 
 @guarded
@@ -35,6 +35,6 @@ def undo(
     """
     with with_pool(run_options_of(Storage(), writing), xapi_login) as run_options:
         agree = undo_decider(yes=yes, dry_run=dry_run, as_json=as_json)
-        image = from_log.undo(journal_id, run_options, agree, tuple(confirm or ()))
+        image = usecase.undo(journal_id, run_options, agree, tuple(confirm or ()))
     document = jsondoc.undo(image, exitcode.of_undo(image.outcome))
     return finish(journals.undone(image), document, "", as_json=as_json)

@@ -25,9 +25,12 @@ from smfix.host.image_file import OpenImage, open_image
 from smfix.report import journals, text
 from smfix.report.escape import command, printable
 from smfix.report.layout import INDENT, counted, wrapped
+from smfix.report.next_steps import command_line
 from smfix.usecases import external_check, from_log
-from smfix.usecases.run_options import RunOptions
-from smfix.values import Backing, Exit, Extent, Outcome, Refusal, Status, Target, TreatedIncident, Verdict
+from smfix.usecases.check import check
+from smfix.usecases.journal import undo
+from smfix.usecases.run_options import Decide, RunOptions
+from smfix.values import Backing, Exit, Extent, Outcome, Refusal, Status, StepKind, Target, TreatedIncident, Verdict
 
 UNDONE = DISKS[2]
 """The disk whose repair is undone at the end."""
@@ -68,7 +71,7 @@ class Stage:
         self.claims.append(holds)
         self.say(f"   {'ok    ' if holds else 'FAILED'}   {printable(what)}")
 
-    def run_options(self, decide: from_log.Decide | None) -> RunOptions:
+    def run_options(self, decide: Decide | None) -> RunOptions:
         """The options of every run: nothing outside the folder is written."""
         return RunOptions(
             sr_mounts=(self.mount,),
@@ -101,7 +104,7 @@ def _sum_up(stage: Stage, *, kept: bool) -> str:
     if done < len(stage.claims):
         words += " The others FAILED: please report that with this output."
     if kept:
-        again = stage.run_options(None).command("from-log", stage.log, "--dry-run")
+        again = command_line(stage.run_options(None).step(StepKind.READ_LOGS, stage.log, options=["--dry-run"]))
         words += f" It is all in {stage.folder}; the disk whose repair was undone is damaged again."
         steps = [("To go on with that disk, and write nothing yet:", again)]
     else:
@@ -240,7 +243,7 @@ def _prove_disk(stage: Stage, disk: Disk, outcome: Outcome | None) -> None:
     same, size = guest_data_is_right(stage, disk)
     stage.claim(f"{name} reads as its guest wrote it, all {counted(size, 'byte')} of the disk", holds=same)
     stage.claim(f"{name} was not shortened", holds=len(now) >= len(stage.before[disk.vdi]))
-    (checked,) = from_log.check([stage.path(disk)], stage.run_options(None))
+    (checked,) = check([stage.path(disk)], stage.run_options(None))
     complaint = external_check.complaint(FORMAT.external_check(stage.path(disk)))
     both = " (vhd-util agrees)" if shutil.which("vhd-util") else ""
     stage.claim(f"{name} is a valid VHD again{both}", holds=checked.verdict is Verdict.VALID and not complaint)
@@ -292,13 +295,13 @@ def _opened(path: str) -> OpenImage:
 
 def _undo(stage: Stage, outcomes: dict[str, Outcome | None]) -> None:
     outcome = outcomes.get(UNDONE.vdi)
-    if outcome is None or outcome.journal is None:
+    if outcome is None or outcome.journal is None or outcome.undo is None:
         stage.claim(f"{UNDONE.vdi[:8]} has a journal to undo", holds=False)
         return
-    _scene(stage, str(outcome.undo))
+    _scene(stage, command_line(outcome.undo))
     stage.say(wrapped("The line above takes a repair back: its journal holds the bytes that were there before.") + "\n")
     run_options = stage.run_options(lambda _path, _outcome: True)
-    stage.say(journals.undone(from_log.undo(outcome.journal, run_options, lambda _record: True)) + "\n")
+    stage.say(journals.undone(undo(outcome.journal, run_options, lambda _record: True)) + "\n")
     stage.claim(
         f"{UNDONE.vdi[:8]} is as damaged as it was, byte for byte and in its size",
         holds=stage.content(UNDONE) == stage.before[UNDONE.vdi],

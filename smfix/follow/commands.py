@@ -1,8 +1,4 @@
-"""The live commands' use cases: follow a log as the command line says, and tell how it stands.
-
-Options in, a follower set up and run, or the states of all followers read. Nothing is rendered here
-but the events, which are told while they happen.
-"""
+"""Follow a log as the command line says, report the state of followers, and reload their policies."""
 
 from __future__ import annotations
 
@@ -20,19 +16,22 @@ from typing import Any, TextIO
 
 from smfix.errors import SmfixError, Unreadable, UsageError, WriteFailed
 from smfix.follow import incident_state, policy
-from smfix.follow import state as ledgers
 from smfix.follow.event_wait import EventWait
 from smfix.follow.incident_state import Stage
-from smfix.follow.loop import METRICS, Follower, FollowQuestion, document
+from smfix.follow.loop import Follower, FollowSetup
+from smfix.follow.metrics import METRICS
 from smfix.follow.policy import Policy
-from smfix.follow.state import FollowerState, StateDamaged, TrackedIncident
+from smfix.follow.state import FollowerState, TrackedIncident
+from smfix.follow.state_format import StateDamaged
 from smfix.follow.state_store import StateFile, read_state, state_files
+from smfix.follow.tracker import incident_of, treated_as
 from smfix.formats.registry import rows
 from smfix.host import atomic_file, kernel_path
-from smfix.report import follow_report
+from smfix.report import follow_report, jsondoc
 from smfix.smlog.inputs.tail import Tail
 from smfix.smlog.reader import zone_of
-from smfix.usecases.from_log import RunOptions, rescan
+from smfix.usecases.rescan import rescan
+from smfix.usecases.run_options import RunOptions
 from smfix.values import Outcome, Status
 
 ROOT_STATE = "/var/lib/smfix/follow"
@@ -43,7 +42,7 @@ _PIPE = 4096  # bytes that a pipe takes at once when it takes any
 
 @dataclass(frozen=True, slots=True)
 class FollowOptions:
-    """The options of ``from-log --follow`` that are not a Setting's."""
+    """The options of ``from-log --follow`` that are not in RunOptions."""
 
     logs: tuple[str, ...]
     yes: bool = False
@@ -60,7 +59,7 @@ class FollowOptions:
 
 
 def default_state() -> str:
-    """Where followers keep what they know: root's folder, else the XDG state."""
+    """Return the default folder of the states: root's, else the XDG state folder."""
     if os.geteuid() == 0:
         return ROOT_STATE
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -68,16 +67,16 @@ def default_state() -> str:
 
 
 def read_policy(path: str) -> Policy:
-    """The policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line.
+    """Return the policy in the file at `path`. Raises Unreadable; UsageError with every mistake, one a line.
 
-    One that somebody else can change is a mistake too.
+    A file that another user can change is a mistake too.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise Unreadable(f"{path}: not a file")
-            # It says what is written to disks and which commands are run, as whoever runs smfix.
+            # It permits repairs and names commands, which run as the user of smfix.
             if about.st_mode & 0o022 or about.st_uid not in (0, os.geteuid()):
                 raise UsageError(f"{path}: somebody else may write to it; `chown root` and `chmod go-w` it")
             text = file.read(_MOST_POLICY + 1).decode("utf-8", "replace")
@@ -90,7 +89,7 @@ def read_policy(path: str) -> Policy:
 
 
 def metrics_folder(path: str) -> str:
-    """The folder of the metrics file that a service is to write; it may be made later.
+    """Return the folder of the metrics file that a service is to write; it may be made later.
 
     Raises UsageError for a name that no metrics file can have.
     """
@@ -120,7 +119,7 @@ def follow(options: FollowOptions, run_options: RunOptions, out: TextIO, say: Ca
         read = Policy() if path is None else read_policy(path)
         return replace(read, dry_run=True) if options.dry_run else read
 
-    asked = FollowQuestion(
+    asked = FollowSetup(
         log=log,
         state_dir=kernel_path.named(options.state_dir or default_state()),
         localize=zone_of(options.tz),
@@ -135,15 +134,15 @@ def follow(options: FollowOptions, run_options: RunOptions, out: TextIO, say: Ca
     wake = EventWait(os.path.dirname(log), use_inotify=options.inotify)
     with wake:
         to = _Out(out, options.as_json, wake)
-        if sys.stderr.isatty():  # else somebody waits, and does not know for what
+        if sys.stderr.isatty():  # a person at a terminal sees nothing else
             there = "" if os.path.exists(log) else ", which is not there yet"
             say(f"smfix: following {log}{there}; Ctrl-C ends it, and the next run goes on from there")
-        Follower(asked, run_options, wake, to.tell, say, to.listens).run()
+        Follower(asked, run_options, wake, to.print_event, say, to.has_reader).run()
     return 0
 
 
 def _rescan(sr: str, run_options: RunOptions) -> tuple[bool, str]:
-    """Have the storage manager look at an SR again: whether it will, and a line about it."""
+    """Have the storage manager scan an SR; return whether it succeeded, and a message."""
     if run_options.pool is None:
         return False, "not rescanned: no XAPI"
     # By a connection of its own: a scan takes minutes, and meanwhile the next repair has questions.
@@ -170,20 +169,20 @@ def _one_log(options: FollowOptions) -> str:
 
 @dataclass(slots=True)
 class _Out:
-    """Where events are told: a pipe, a file, a terminal; one that takes nothing holds nobody up at the end."""
+    """The stream of the events: a pipe, a file, a terminal. A pipe that is full delays the end by half a second."""
 
     stream: TextIO
     as_json: bool
     wake: EventWait
 
-    def listens(self) -> bool:
-        """False for a pipe whose reader has gone away."""
+    def has_reader(self) -> bool:
+        """Return False for a pipe whose reader has closed it."""
         poll = select.poll()
         poll.register(self.stream.fileno(), 0)
         return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def tell(self, document: dict[str, Any]) -> bool:
-        """Write one event; False where nobody will read it."""
+    def print_event(self, document: dict[str, Any]) -> bool:
+        """Write one event; return False if its reader is gone."""
         data = (follow_report.line(document) if self.as_json else follow_report.sentence(document)).encode()
         view, descriptor = memoryview(data), self.stream.fileno()
         ends: float | None = None
@@ -204,9 +203,9 @@ class _Out:
 
 
 def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
-    """Every follower of this machine, as the documents of ``smfix status --json``, and the exit code.
+    """Return every follower of this machine, as the documents of ``smfix status --json``, and the exit code.
 
-    Raises Unreadable where the folder must not be read.
+    Raises Unreadable if the folder cannot be read.
     """
     folder = kernel_path.named(state_dir or default_state())
     followers = [_status_of(folder, path) for path in state_files(folder)]
@@ -217,12 +216,12 @@ def status(state_dir: str | None) -> tuple[list[dict[str, Any]], int]:
 
 
 def reload(state_dir: str | None) -> list[int]:
-    """Have every running follower of this machine read its policy again; their process ids.
+    """Have every running follower of this machine read its policy again; return their process ids.
 
-    Raises Unreadable where there is none, or where it is not ours to tell.
+    Raises Unreadable if there is none, or if it may not be signalled.
     """
     folder = kernel_path.named(state_dir or default_state())
-    told = []
+    pids = []
     for path in state_files(folder):
         pid = _status_of(folder, path)["pid"]
         if isinstance(pid, int):
@@ -230,42 +229,43 @@ def reload(state_dir: str | None) -> list[int]:
                 os.kill(pid, signal.SIGHUP)
             except OSError as error:
                 raise Unreadable(f"process {pid}, which follows by {path}: {error.strerror}") from error
-            told.append(pid)
-    if not told:
+            pids.append(pid)
+    if not pids:
         raise Unreadable(f"no follower is running here, by the states in {folder}")
-    return told
+    return pids
 
 
 def _status_of(folder: str, path: str) -> dict[str, Any]:
+    note = None
     try:
-        ledger = ledgers.decode(read_state(path) or "")
-        note = None
+        state = read_state(path)
     except (StateDamaged, SmfixError) as error:
-        ledger, note = FollowerState(""), f"{path}: {error}"
-    held = bool(ledger.log) and StateFile(folder, ledger.log).is_held()
-    follower = ledger.follower
+        state, note = None, f"{path}: {error}"
+    if state is None:
+        state, note = FollowerState(""), note or f"{path}: the file is gone"
+    is_running = bool(state.log) and StateFile(folder, state.log).is_held()
     return {
-        "log": ledger.log,
+        "log": state.log,
         "state": path,
-        "running": held,
-        "pid": follower.get("pid") if held else None,
-        "started": follower.get("started"),
-        "unread": _unread(ledger),
-        "gaps": ledger.position.gaps,
-        "lost": ledger.position.lost,
-        "events": ledger.number,
-        "untold": len(ledger.outbox),
-        "repairs_today": sum(datetime.now(at.tzinfo) - at < timedelta(days=1) for _, at in ledger.repairs),
+        "running": is_running,
+        "pid": state.run.pid if is_running else None,
+        "started": None if state.run.started is None else state.run.started.isoformat(),
+        "unread": _unread(state),
+        "gaps": state.position.gaps,
+        "lost": state.position.lost,
+        "events": state.number,
+        "untold": len(state.outbox),
+        "repairs_today": sum(datetime.now(at.tzinfo) - at < timedelta(days=1) for _, at in state.repairs),
         "note": note,
-        "incidents": [_case(case, ledger) for case in ledger.cases.values()],
+        "incidents": [_document_of(tracked, state) for tracked in state.incidents.values()],
     }
 
 
-def _unread(ledger: FollowerState) -> int | None:
-    if not ledger.log:
+def _unread(state: FollowerState) -> int | None:
+    if not state.log:
         return None
     try:
-        tail = Tail(ledger.log, ledger.position)
+        tail = Tail(state.log, state.position)
     except SmfixError:
         return None
     try:
@@ -274,13 +274,15 @@ def _unread(ledger: FollowerState) -> int | None:
         tail.close()
 
 
-def _case(case: TrackedIncident, ledger: FollowerState) -> dict[str, Any]:
-    life = case.life
+def _document_of(tracked: TrackedIncident, state: FollowerState) -> dict[str, Any]:
+    progress = tracked.progress
+    edits = tracked.disk.edits if tracked.disk is not None else ()
+    incident = treated_as(tracked.id, incident_of(tracked, state.files), tracked.disk)
     return {
-        "stage": life.stage.value,
-        "reason": life.reason,
-        "since": life.since.isoformat(timespec="seconds"),
-        "due": life.due.isoformat(timespec="seconds") if life.due else None,
-        "looks": life.tries,
-        "incident": document(case, ledger.files),
+        "stage": progress.stage.value,
+        "reason": progress.reason,
+        "since": progress.since.isoformat(timespec="seconds"),
+        "due": progress.due.isoformat(timespec="seconds") if progress.due else None,
+        "looks": progress.tries,
+        "incident": jsondoc.incident(incident, edits),
     }

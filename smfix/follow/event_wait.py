@@ -1,8 +1,8 @@
-"""What a follower waits for: a line in a file, a signal, or time.
+"""Wait for new lines in a file, a signal, or a time.
 
-inotify (through the `inotify_simple` package: one small file over the system call, no thread) tells of
-a line within a millisecond. It is a hint and no more: where it does not reach (another host writes the
-file on NFS), where its limits are used up, or without the package, the file is looked at anyway.
+inotify (through the `inotify_simple` package: one small file over the system call, no thread) reports a line within a
+millisecond. It is a hint: without the package, after its limits are used up, and for lines that another host writes
+(NFS), the file is looked at once a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Self
 
 POLL = 1.0
-"""Seconds between two looks where inotify tells of lines."""
+"""Seconds between two looks with inotify."""
 POLL_BLIND = 0.5
 """Seconds between two looks without it."""
 _STOPPERS = (signal.SIGTERM, signal.SIGINT)
@@ -50,7 +50,7 @@ class EventWait:
 
     @property
     def sees(self) -> bool:
-        """True where inotify is at work."""
+        """True if inotify works."""
         return self._inotify is not None
 
     def watch(self, path: str | None, identity: tuple[int, int] | None) -> None:
@@ -101,7 +101,7 @@ class EventWait:
 
 
 def _inotify() -> Any:
-    """The kernel's watcher; None where there is none to be had."""
+    """Return an inotify instance; None if there is none."""
     try:
         from inotify_simple import INotify
 

@@ -1,4 +1,4 @@
-"""Commands that are told of events: one at a time, a document on stdin, no longer than they may."""
+"""Run the commands of hooks: one at a time, with a document on stdin and a time limit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _AT_ONCE = 256  # pieces of output that are passed on in one step
 class HookRun:
     """One run of a hook's `command`, begun now; killed with its children after `limit` seconds.
 
-    Its output goes where smfix's own messages go, stderr: through a pipe, so that a hook that cannot be ended does
-    not keep open what somebody reads to its end.
+    Its output goes to stderr, like the messages of smfix: through a pipe, so that a hook that cannot be killed does not
+    keep stderr open.
     """
 
     def __init__(self, command: tuple[str, ...], document: str, limit: float) -> None:
@@ -46,7 +46,7 @@ class HookRun:
             os.close(into)
 
     def poll(self) -> str | None:
-        """None while it runs; empty when it succeeded; else why it did not, in one line."""
+        """Return None while it runs, "" after success, else the error in one line."""
         if self._process is None:
             return f"hook {self.command[0]}: {self._error}"
         self._pass_on()
@@ -61,7 +61,7 @@ class HookRun:
         return "" if code == 0 else f"hook {self.command[0]}: ended with {code}"
 
     def stop(self) -> bool:
-        """Smfix ends: wait a moment, then kill it. True where it ended by itself, with success."""
+        """Wait half a second, then kill it, because smfix ends. Return True if it ended with success."""
         if self._process is None:
             return False
         until = time.monotonic() + _LEFT
@@ -75,13 +75,13 @@ class HookRun:
         return False
 
     def _kill(self) -> bool:
-        """True if it is gone; it is not waited for long."""
+        """Return True if it is gone; do not wait long."""
         is_gone = self._process is None or end(self._process, gently=False)
         self._close()
         return is_gone
 
     def _pass_on(self) -> None:
-        """What it has printed, to stderr, as far as that takes it."""
+        """Pass its output on to stderr, as far as stderr takes it."""
         with suppress(OSError, ValueError):  # nothing more for now; no stderr
             for _ in range(_AT_ONCE):
                 if self._output < 0 or not select.select([], [2], [], 0)[1]:

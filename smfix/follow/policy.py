@@ -1,7 +1,7 @@
-"""What a follower may do without asking: a TOML text in, a Policy or one line per mistake out. Pure.
+"""Read the policy of a follower: a TOML text in, a Policy or one line per mistake out. Pure.
 
 A policy only ever permits less than the program can do: no policy makes a repair that is not SAFE
-possible unless it names the finding, and none overrides a guard. What it forbids is reported as
+possible unless it names the finding, and none overrides a guard. A repair that it forbids is reported as
 `refused`, reason `policy`, with the rule that forbade it.
 """
 
@@ -36,13 +36,13 @@ class Hook:
     timeout: float = 10.0
 
     def wants(self, event: str) -> bool:
-        """True where this hook is to be told of `event`."""
+        """Return True if this hook takes `event`."""
         return not self.events or event in self.events
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be done without asking. The defaults are what ``--yes`` alone means.
+    """The repairs that are permitted without asking. The defaults are those of ``--yes`` alone.
 
     `srs` and `not_srs` are patterns of SR UUIDs. `findings` holds ``SAFE`` and codes of findings that
     are consented to. `per_hour` and `per_day` bound the repairs (None: no bound). `quiet` are hours of
@@ -133,7 +133,7 @@ class _Reader:
         return value
 
     def number(self, table: dict[str, Any], name: str, most: int) -> int | None:
-        """A number from 0 to `most`, None where it is not there."""
+        """Return a number from 0 to `most`, None if the key is missing."""
         value = table.get(name.rpartition(".")[2])
         if value is None:
             return None
@@ -143,7 +143,7 @@ class _Reader:
         return value
 
     def texts(self, table: dict[str, Any], name: str, fits: Callable[[str], bool], what: str) -> tuple[str, ...] | None:
-        """A list of texts that fit, None where it is not there."""
+        """Return a list of texts that fit, None if the key is missing."""
         value = table.get(name.rpartition(".")[2])
         if value is None:
             return None

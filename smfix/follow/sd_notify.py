@@ -1,6 +1,6 @@
-"""What systemd is told of a service of ``Type=notify``: a datagram to the socket it names.
+"""Notify systemd of the state of a service of ``Type=notify``: a datagram to the socket that it names.
 
-Source: sd_notify(3). Without that socket there is nobody to tell, and nothing happens.
+Source: sd_notify(3). Without that socket nothing is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from smfix.host.bundle import manager_pids
 
 
 def notify(*lines: str) -> bool:
-    """Tell the service manager, ``READY=1`` for example; True where somebody was told."""
+    """Send lines to the service manager, ``READY=1`` for example; return True if they were sent."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -27,7 +27,7 @@ def notify(*lines: str) -> bool:
 
 
 def watchdog_seconds() -> float | None:
-    """How often the manager wants to hear ``WATCHDOG=1`` (half its limit); None: never."""
+    """Return the seconds between two ``WATCHDOG=1`` (half the manager's limit); None if it wants none."""
     try:
         limit = int(os.environ.get("WATCHDOG_USEC", "0"))
         meant = int(os.environ.get("WATCHDOG_PID", os.getpid())) in manager_pids()

@@ -45,7 +45,7 @@ ExecReload={reload}
 # SIGTERM to smfix alone: it finishes the repair in hand, else it stops within a second.
 KillMode=mixed
 TimeoutStopSec=5min
-# It ends by itself with 0 only when told to. 16 is a mistake in the command line or the policy:
+# It ends by itself with 0 only when it is stopped. 16 is a mistake in the command line or the policy:
 # trying again would not mend it.
 Restart=on-failure
 RestartSec=10
@@ -91,7 +91,7 @@ UNIT_FILE = atomic_file.FileKind(
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """The service as it stands. `enabled`, `active`: None where systemd does not say."""
+    """The state of the service. `enabled`, `active`: None if systemd does not answer."""
 
     unit: str
     installed: bool
@@ -100,7 +100,7 @@ class ServiceState:
 
 
 def program() -> list[str]:
-    """How this very smfix is started: the self-contained file, the script, or this Python."""
+    """Return the command that starts this smfix: the self-contained file, the script, or this Python."""
     script = bundle.own_file() or sys.argv[0]
     if os.path.basename(script) != "__main__.py" and os.access(script, os.X_OK):
         return [kernel_path.named(script)]
@@ -183,7 +183,7 @@ def uninstall(unit_dir: str | None, say: Callable[[str], None]) -> None:
 
 
 def state(unit_dir: str | None) -> ServiceState:
-    """How the service stands."""
+    """Return the state of the service."""
     path = os.path.join(unit_dir or UNIT_DIR, UNIT)
     if unit_dir is None and not os.path.isfile(path) and os.path.isfile(os.path.join(PACKAGED, UNIT)):
         path = os.path.join(PACKAGED, UNIT)
@@ -199,8 +199,8 @@ def _systemctl(*words: str) -> None:
     except Unanswered as error:
         raise WriteFailed(f"systemctl {' '.join(words)}: {error}") from error
     if done is None or done.returncode:
-        said = "it cannot be run" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
-        raise WriteFailed(f"systemctl {' '.join(words)}: {said}")
+        why = "it cannot be run" if done is None else (done.stderr or done.stdout).strip() or f"exit {done.returncode}"
+        raise WriteFailed(f"systemctl {' '.join(words)}: {why}")
 
 
 def _asked(word: str) -> str | None:
@@ -211,7 +211,7 @@ def _asked(word: str) -> str | None:
 
 
 def _run(*words: str) -> CompletedProcess[str] | None:
-    """What systemctl did; None if it cannot be run. Raises Unanswered."""
+    """Return the finished process of systemctl; None if it cannot be run. Raises Unanswered."""
     systemctl = shutil.which("systemctl")
     if systemctl is None:
         return None
@@ -219,5 +219,5 @@ def _run(*words: str) -> CompletedProcess[str] | None:
         done = finished([systemctl, *words], _LIMIT)
     except OSError:
         return None
-    said, complained = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
-    return CompletedProcess(done.args, done.returncode, said, complained)
+    output, errors = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    return CompletedProcess(done.args, done.returncode, output, errors)

@@ -1,7 +1,7 @@
-"""A follower's state on disk: written whole and atomically, read bounded, held by one follower.
+"""Keep a follower's state on disk: written whole and atomically, read up to a limit, locked by one follower.
 
-It is written by :mod:`smfix.host.atomic_file`. The lock is `flock` on a file of its own that is
-never removed: who holds it follows the log.
+:mod:`smfix.host.atomic_file` writes it. The lock is `flock` on a file of its own that is never removed: the process
+that holds it follows the log.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import stat
 import time
 
 from smfix.errors import SmfixError, Unreadable, WriteFailed
+from smfix.follow import state_format
+from smfix.follow.state import FollowerState
 from smfix.host import atomic_file
 from smfix.values import Exit
 
@@ -21,7 +23,6 @@ STATE = atomic_file.FileKind("a follower's state", lambda head: head.startswith(
 
 MOST_BYTES = 256 << 20
 """A state file larger than this is not read."""
-
 
 _LOCK = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -41,9 +42,10 @@ class StateFile:
         self.path = os.path.join(self.folder, f"follow-{name}.json")
         self._lock_path = os.path.join(self.folder, f"follow-{name}.lock")
         self._lock = -1
+        self._encoded: state_format.Encoded = {}
 
     def hold(self) -> None:
-        """Be the only follower of this log. Raises Followed, WriteFailed."""
+        """Take the lock of this log. Raises AlreadyFollowed, WriteFailed."""
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             self._lock = os.open(self._lock_path, _LOCK | os.O_RDWR | os.O_CREAT, 0o600)
@@ -58,13 +60,13 @@ class StateFile:
             raise WriteFailed(f"{self.folder}: {error.strerror}; name another folder with --state-dir") from error
 
     def release(self) -> None:
-        """Let another follower have it."""
+        """Release the lock."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def is_held(self) -> bool:
-        """True while some process follows the log."""
+        """Return True while a process follows the log."""
         try:
             descriptor = os.open(self._lock_path, _LOCK | os.O_RDONLY)
         except OSError:
@@ -77,16 +79,17 @@ class StateFile:
             os.close(descriptor)
         return False
 
-    def load(self) -> str | None:
-        """The text, None where there is none. Raises Unreadable."""
+    def load(self) -> FollowerState | None:
+        """Return the state, None if there is none. Raises Unreadable, StateDamaged."""
         return read_state(self.path)
 
-    def save(self, text: str) -> None:
-        """Make `text` the state, durably. Raises WriteFailed; the state is then the old one."""
+    def save(self, state: FollowerState) -> None:
+        """Write `state` durably. Raises WriteFailed; the file then holds the old state."""
+        text = state_format.encode(state, self._encoded)
         atomic_file.replace(self.path, text.encode("ascii"), STATE)
 
     def set_aside(self) -> str:
-        """Move a state that cannot be read out of the way; its new name. Raises WriteFailed."""
+        """Rename a state that cannot be read, and return its new name. Raises WriteFailed."""
         name = f"{self.path}.damaged-{int(time.time())}"
         try:
             os.rename(self.path, name)
@@ -96,7 +99,7 @@ class StateFile:
 
 
 def state_files(folder: str) -> list[str]:
-    """The states in `folder`, by name. Raises Unreadable where it must not be read."""
+    """Return the paths of the states in `folder`, sorted. Raises Unreadable if it cannot be listed."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -107,8 +110,8 @@ def state_files(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in states]
 
 
-def read_state(path: str) -> str | None:
-    """The text at `path`, None where there is none. Raises Unreadable."""
+def read_state(path: str) -> FollowerState | None:
+    """Return the state in the file at `path`, None if there is no file. Raises Unreadable, StateDamaged."""
     try:
         data = atomic_file.read_own(path, MOST_BYTES + 1)
     except OSError as error:
@@ -117,4 +120,4 @@ def read_state(path: str) -> str | None:
         return None
     if len(data) > MOST_BYTES:
         raise Unreadable(f"{path}: larger than any state file ({MOST_BYTES} bytes)")
-    return data.decode("utf-8", "replace")
+    return state_format.decode(data.decode("utf-8", "replace"))

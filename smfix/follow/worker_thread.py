@@ -1,8 +1,7 @@
-"""Work on storage that may never answer, done so that the follower keeps its wits.
+"""Run storage I/O in a daemon thread, so that a hung mount cannot block the follower.
 
-A process that touches a dead NFS mount waits in the kernel, and no signal ends it. So the work is done
-by a thread, and all that it may ask or change stays with the main one: the thread asks its questions
-through a queue, and somebody who has left answers no more questions with yes.
+A process that touches a dead NFS mount waits in the kernel, and no signal ends it. The thread changes no state of the
+follower: it asks the main thread for permission through a queue, and waits for the answer.
 """
 
 from __future__ import annotations
@@ -14,31 +13,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-Asked = TypeVar("Asked")
-Done = TypeVar("Done")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
-class _Question(Generic[Asked]):
-    asked: Asked
+class _Question(Generic[Request]):
+    request: Request
     answer: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue)
 
 
-class WorkerThread(Generic[Asked, Done]):
-    """`work` in a thread of its own. It is given a function that asks, and waits for yes or no."""
+class WorkerThread(Generic[Request, Result]):
+    """Runs `work` in a thread of its own; `work` gets a function that asks the main thread for permission.
 
-    def __init__(self, work: Callable[[Callable[[Asked], bool]], Done]) -> None:
-        self._questions: queue.SimpleQueue[_Question[Asked] | None] = queue.SimpleQueue()
+    `has_permission`: a request was granted.
+    """
+
+    def __init__(self, work: Callable[[Callable[[Request], bool]], Result]) -> None:
+        self._questions: queue.SimpleQueue[_Question[Request] | None] = queue.SimpleQueue()
         self._work = work
-        self._result: list[Done] = []
+        self._result: list[Result] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True, name="smfix-errand")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="smfix-worker")
         self._ended = False
-        self.granted = False
+        self.has_permission = False
         self._thread.start()
 
-    def serve(self, seconds: float, answer: Callable[[Asked], bool]) -> bool:
-        """Answer what the work asks for at most `seconds`; True when it is done."""
+    def serve(self, seconds: float, answer: Callable[[Request], bool]) -> bool:
+        """Answer requests for at most `seconds`. Return True if the work is done."""
         until = time.monotonic() + seconds
         while not self._ended:
             try:
@@ -48,14 +50,14 @@ class WorkerThread(Generic[Asked, Done]):
             if question is None:
                 self._ended = True
                 break
-            answered = answer(question.asked)
-            self.granted = self.granted or answered
-            question.answer.put(answered)
+            is_granted = answer(question.request)
+            self.has_permission = self.has_permission or is_granted
+            question.answer.put(is_granted)
         self._thread.join()
         return True
 
-    def result(self) -> Done:
-        """What the work returned; what it raised is raised."""
+    def result(self) -> Result:
+        """Return the result of the work. Raises the exception that the work raised."""
         if self._error is not None:
             raise self._error
         return self._result[0]
@@ -63,11 +65,11 @@ class WorkerThread(Generic[Asked, Done]):
     def _run(self) -> None:
         try:
             self._result.append(self._work(self._ask))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - result() raises it
             self._error = error
         self._questions.put(None)
 
-    def _ask(self, asked: Asked) -> bool:
-        question = _Question(asked)
+    def _ask(self, request: Request) -> bool:
+        question = _Question(request)
         self._questions.put(question)
         return question.answer.get()

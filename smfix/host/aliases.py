@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 
 from smfix.host.image_file import Identity, OpenImage
 from smfix.sm.paths import read_path
-from smfix.values import Reason, Refusal
+from smfix.values import NextStep, Reason, Refusal, StepKind
 
 
 def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:
@@ -27,7 +26,7 @@ def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:
             Reason.UNSAFE_PATH,
             f"{target.path} has {links} names (hard links): a repair would change the file under each of them, and the "
             "storage manager's locks protect one; remove the other names, or copy the file and repair the copy",
-            (shlex.join(["find", os.path.dirname(target.path), "-xdev", "-samefile", target.path]),)
+            (NextStep(StepKind.FIND_LINKS, (os.path.dirname(target.path), "-xdev", "-samefile", target.path)),)
             if target.path.isprintable()
             else (),
         )
@@ -37,7 +36,7 @@ def alias_refusal(image: OpenImage, proc: str = "/proc") -> Refusal | None:
             return Refusal(
                 Reason.UNSAFE_PATH,
                 f"{target.path} is a disk of another SR, {name}, whose locks it needs; name it by that path",
-                (shlex.join(["smfix", "check", name]),),
+                (NextStep(StepKind.CHECK, (name,)),),
             )
     return None
 

@@ -27,7 +27,19 @@ from smfix.repair.image_state import ImageState, image_state
 from smfix.repair.journal import Journal, JournalState, Reach, cleared, new_id, record
 from smfix.repair.journal_store import JournalEntry
 from smfix.repair.reach_digest import is_unchanged, reach_of
-from smfix.values import ByteView, Extent, Finding, Outcome, Reason, Refusal, RepairPlan, Resize, Severity, Status
+from smfix.values import (
+    ByteView,
+    Extent,
+    Finding,
+    NextStep,
+    Outcome,
+    Reason,
+    Refusal,
+    RepairPlan,
+    Resize,
+    Severity,
+    Status,
+)
 
 # What a journal holds besides the bytes of the image, generously.
 _JOURNAL_PROSE = 64 << 10
@@ -53,12 +65,12 @@ class Guard(Protocol):
 class RepairContext:
     """The host's side of a repair or an undo: the folder of journals, the guard, the undo command.
 
-    `undo_command` makes the complete command that puts a journal's image back.
+    `undo_step` makes the step that undoes a journal.
     """
 
     folder: str
     guard: Guard
-    undo_command: Callable[[str], str]
+    undo_step: Callable[[str], NextStep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +228,7 @@ def _objection(
             return Refusal(
                 Reason.STALE,
                 f"journal {entry.id} of this image is unfinished: its repair or undo was interrupted; run smfix again",
-                (repair_context.undo_command(entry.id),),
+                (repair_context.undo_step(entry.id),),
             )
     if not fingerprint_matches(image, plan.fingerprint):
         return Refusal(Reason.STALE, "the image has changed since it was diagnosed; run smfix again")
@@ -410,12 +422,12 @@ def _settled(plan: RepairPlan, written: _Written, repair_context: RepairContext,
         remaining=found,
         lost_sectors=plan.lost_sectors,
         journal=entry.id,
-        undo=repair_context.undo_command(entry.id),
+        undo=repair_context.undo_step(entry.id),
     )
 
 
 def _stuck(plan: RepairPlan, entry: JournalEntry, repair_context: RepairContext, why: str) -> Outcome:
-    undo = repair_context.undo_command(entry.id)
+    undo = repair_context.undo_step(entry.id)
     return Outcome(
         status=Status.FAILED,
         message=f"{why}; journal {entry.id} has the way back",

@@ -24,11 +24,13 @@ from smfix.values import (
     Finding,
     InUse,
     Log,
+    NextStep,
     Reason,
     Refusal,
     RepairPlan,
     Resize,
     Severity,
+    StepKind,
     Verdict,
 )
 
@@ -253,8 +255,8 @@ def _against(findings: list[Finding]) -> str:
     return f": {'; '.join(reasons)}" if reasons else ""
 
 
-def _explained(codes: list[str]) -> tuple[str, ...]:
-    return tuple(f"smfix explain {code}" for code in codes)
+def _explained(codes: list[str]) -> tuple[NextStep, ...]:
+    return tuple(NextStep(StepKind.EXPLAIN, (code,)) for code in codes)
 
 
 def _needs_confirm(draft: _Draft, needs: tuple[str, ...]) -> Refusal:

@@ -19,7 +19,6 @@ that the repair made readable are unchanged. Otherwise it is diagnosed afresh, o
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from smfix.repair.journal import Journal, JournalState
 from smfix.repair.journal_store import JournalEntry
 from smfix.repair.overlay import Recorder
 from smfix.repair.reach_digest import is_unchanged
-from smfix.values import ByteView, Outcome, Reason, Recovered, Refusal, Status
+from smfix.values import ByteView, NextStep, Outcome, Reason, Recovered, Refusal, Status, StepKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +268,7 @@ def stale_interrupted(entry: JournalEntry, image: OpenImage) -> Refusal:
         Reason.STALE,
         f"{image.target.path} has moved on since the repair that journal {entry.id} records was "
         "interrupted, and is not sound; look at the disk, then set the journal aside",
-        (shlex.join(("mv", entry.path, aside)),),
+        (NextStep(StepKind.SET_ASIDE, (entry.path, aside)),),
     )
 
 

@@ -71,7 +71,7 @@ def undo(
                 ends = _refused(entry, objection) if objection else _put_back(entry, image, lost)
                 return ends._replace(recovered=recovered)
     except SmfixError as error:
-        again = repair_context.undo_command(entry.id)
+        again = repair_context.undo_step(entry.id)
         return Outcome(
             status=Status.FAILED,
             message=f"{error}; the undo is not complete",
@@ -118,7 +118,7 @@ def stale(
             return Refusal(
                 Reason.STALE,
                 f"journal {later.id} of a later repair of {path} is unfinished; it comes first",
-                (repair_context.undo_command(later.id),),
+                (repair_context.undo_step(later.id),),
             )
     if entry.mark is JournalState.SUPERSEDED:
         return moved_on
@@ -132,11 +132,12 @@ def stale(
     lost = newer_data(entry, image)
     if lost is None or newer:
         return None
+    again = repair_context.undo_step(entry.id)
     return Refusal(
         Reason.STALE,
         f"{path} may have moved on since the repair; putting old bytes back would take along {lost}. "
         f"--confirm {NEWER} agrees to that",
-        (f"{repair_context.undo_command(entry.id)} --confirm {NEWER} --yes",),
+        (again._replace(options=(*again.options, "--confirm", NEWER, "--yes")),),
     )
 
 

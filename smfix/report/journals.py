@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from smfix.report.escape import command, printable
 from smfix.report.layout import counted, moment, row, verbatim
+from smfix.report.next_steps import command_line
 from smfix.report.text import edit_words, named, result
 from smfix.values import JournalRecord, Pruned, Pruning, Status, TreatedImage, Write
 
@@ -64,7 +65,7 @@ def detail(record: JournalRecord) -> str:
     if record.lost_sectors:
         lines.append(row("lost", counted(record.lost_sectors, "guest sector")))
     if record.undo is not None:
-        lines.append(verbatim("undo", record.undo))
+        lines.append(verbatim("undo", command_line(record.undo)))
     return "\n".join(lines)
 
 
@@ -90,7 +91,7 @@ def undone(image: TreatedImage) -> str:
     done = result(value) if words is None else f"{words}: {value.message.removeprefix('the repair was undone: ')}"
     lines = [verbatim("", image.path).strip(), *named(image.names, sr=True), row("result", done)]
     lines += [row("journal", one.message) for one in value.recovered]
-    lines += [verbatim("next", step) for step in value.next]
+    lines += [verbatim("next", command_line(step)) for step in value.next]
     return "\n".join(lines)
 
 

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from smfix.report import exitcode
 from smfix.report.journals import disk_use
+from smfix.report.next_steps import command_line
 from smfix.values import (
     CheckedImage,
     Edit,
     Exit,
+    Extent,
     Finding,
     JournalRecord,
     LogReading,
+    NextStep,
     Outcome,
     Pruned,
     Pruning,
-    RepairPlan,
     Rescan,
+    Resize,
     TreatedImage,
     TreatedIncident,
     Write,
@@ -88,6 +91,8 @@ def plain(value: object) -> Any:
             return value.hex()
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
+        case NextStep():
+            return command_line(value)
         case tuple() if hasattr(value, "_asdict"):
             return {key: plain(item) for key, item in value._asdict().items()}
         case Sequence() | set() | frozenset():
@@ -116,25 +121,24 @@ def _findings(values: Iterable[Finding]) -> list[Document]:
     return [finding(value) for value in values]
 
 
-def _edit(value: Edit) -> Document:
-    if isinstance(value, Write):
-        return {"op": "write", "offset": value.offset, "length": len(value.data)}
-    return {"op": "resize", "size": value.size}
+def _edit(value: Edit | Extent) -> Document:
+    if isinstance(value, Resize):
+        return {"op": "resize", "size": value.size}
+    offset, length = value.extent if isinstance(value, Write) else value
+    return {"op": "write", "offset": offset, "length": length}
 
 
-def _plan(value: RepairPlan | None) -> Document | None:
+def _plan(edits: Sequence[Edit | Extent]) -> Document | None:
     """Return the plan, null if there is nothing to write."""
-    if value is None or not value.edits:
-        return None
-    return {"edits": [_edit(edit) for edit in value.edits]}
+    return {"edits": [_edit(edit) for edit in edits]} if edits else None
 
 
-def outcome(value: Outcome) -> Document:
-    """OUTCOME."""
+def outcome(value: Outcome, edits: Sequence[Resize | Extent] = ()) -> Document:
+    """OUTCOME. `edits` are those of a plan of which only the extents are known."""
     return {
         **picked(value, "status reason message"),
         "findings": _findings(value.findings),
-        "plan": _plan(value.plan),
+        "plan": _plan(edits if value.plan is None else value.plan.edits),
         "remaining": _findings(value.remaining),
         **picked(value, "lost_sectors journal undo next"),
         "recovered": [picked(one, "journal state wrote message") for one in value.recovered],
@@ -146,15 +150,15 @@ def _rescans(values: Sequence[Rescan]) -> list[Document]:
     return [picked(value, fields) for value in values]
 
 
-def incident(value: TreatedIncident) -> Document:
-    """Return one incident of ``from-log``."""
+def incident(value: TreatedIncident, edits: Sequence[Resize | Extent] = ()) -> Document:
+    """Return one incident of ``from-log``; `edits` as for :func:`outcome`."""
     reported = value.incident
     return {
         **picked(value, "id vdi sr path names"),
         **picked(reported, "host kinds first_seen last_seen count"),
         "state": value.state.value,
         **picked(reported, "evidence"),
-        "outcome": None if value.outcome is None else outcome(value.outcome),
+        "outcome": None if value.outcome is None else outcome(value.outcome, edits),
     }
 
 

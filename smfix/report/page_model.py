@@ -16,6 +16,7 @@ from smfix.formats.diagram import Diagram
 from smfix.report import redact
 from smfix.report.diagram import Bar, bars, strip
 from smfix.report.layout import counted, span
+from smfix.report.next_steps import command_line
 from smfix.report.text import describe_fixes, edit_words
 from smfix.values import (
     CheckedImage,
@@ -274,8 +275,8 @@ def _with_outcome(card: Card, value: Outcome) -> Card:
         lost=f"{counted(value.lost_sectors, 'guest sector')} of 512 bytes" if value.lost_sectors else None,
         remaining=() if value.remaining == value.findings else value.remaining,
         journal=value.journal,
-        undo=value.undo,
-        next=value.next,
+        undo=None if value.undo is None else command_line(value.undo),
+        next=tuple(map(command_line, value.next)),
     )
 
 

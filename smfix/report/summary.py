@@ -6,19 +6,18 @@ By then the cards themselves have scrolled away.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from smfix.report.escape import command, printable
+from smfix.report.escape import printable
 from smfix.report.layout import INDENT, folded
-from smfix.values import Outcome, Reason, Status
+from smfix.report.next_steps import can_join, command_line, joined, undo_loop
+from smfix.values import Outcome, Reason, Status, StepKind
 
 _NAMED = 6
 """Disks that are named for one reason."""
 _LOOPED = 50
 """Journals that are named in one command; of more the list is `smfix journal`."""
-_SEVERAL = ("smfix repair ", "smfix check ", "smfix explain ")
 _STATUS = {
     Status.WOULD_REPAIR: "can be repaired",
     Status.PARTLY_REPAIRED: "repaired in part",
@@ -43,8 +42,6 @@ _REASON = {
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-_SR = re.compile(r"xe pbd-list sr-uuid=(?P<sr>[0-9a-f-]{36}) ")
-
 
 class Left(NamedTuple):
     """One disk of a report that is neither repaired nor sound: its card's number, its name, its outcome."""
@@ -66,8 +63,8 @@ def overview(left: Sequence[Left]) -> str:
         more = f" and {len(members) - _NAMED} more" if len(members) > _NAMED else ""
         cards = f" (card{'s' if len(members) > 1 else ''} {_ranges(one.card for one in members)})"
         lines.append(folded(INDENT, head.strip() + " " + ", ".join(named) + more + cards))
-        steps = _together([step for one in members for step in _alike(one.outcome.next)])
-        lines += [f"{INDENT * 2}{printable(step)}" for step in steps[:1]]
+        steps = joined(step for one in members for step in one.outcome.next if can_join(step, one.outcome.next[0]))
+        lines += [f"{INDENT * 2}{printable(command_line(step))}" for step in steps[:1]]
         if len(steps) > 1:
             lines.append(f"{INDENT * 2}... and so on: each card has its own")
     return "\n".join(lines)
@@ -78,14 +75,8 @@ def undo_all(outcomes: Iterable[Outcome]) -> tuple[int, str]:
 
     The line is empty for fewer than two repairs, and if it would be too long to read.
     """
-    ids, commands = [], set()
-    for outcome in outcomes:
-        if outcome.journal is not None and outcome.undo is not None and outcome.status in _WRITTEN:
-            ids.append(outcome.journal)
-            commands.add(outcome.undo.replace(outcome.journal, '"$id"', 1))
-    if not 1 < len(ids) <= _LOOPED or len(commands) > 1:
-        return len(ids), ""
-    return len(ids), f"for id in {' '.join(ids[::-1])}; do {commands.pop()}; done"
+    steps = [one.undo for one in outcomes if one.undo is not None and one.status in _WRITTEN]
+    return len(steps), undo_loop(steps) if 1 < len(steps) <= _LOOPED else ""
 
 
 def undo_line(outcomes: Iterable[Outcome]) -> str:
@@ -100,35 +91,11 @@ def undo_line(outcomes: Iterable[Outcome]) -> str:
 _WRITTEN = (Status.REPAIRED, Status.PARTLY_REPAIRED)
 
 
-def _alike(steps: Sequence[str]) -> list[str]:
-    """Return the first of an outcome's commands, and those that can be joined with it."""
-    return [step for step in steps if step == steps[0] or (_parts(step) and _parts(step)[:1] == _parts(steps[0])[:1])]
-
-
-def _together(steps: Sequence[str]) -> list[str]:
-    """Return the commands, each once; those that differ in one operand only are joined."""
-    operands: dict[tuple[str, ...], dict[str, None]] = {}
-    for step in steps:
-        subcommand, operand, *rest = _parts(step) or ("", step)
-        operands.setdefault((subcommand, *rest), {})[operand] = None
-    joined: list[str] = []
-    for (subcommand, *rest), words in operands.items():
-        joined += [command(["smfix", subcommand, *words, *rest])] if subcommand else words
-    return joined
-
-
-def _parts(step: str) -> list[str]:
-    """Split a command that takes several operands into subcommand, operand and the rest; [] for other commands."""
-    if not step.startswith(_SEVERAL) or "$'" in step:  # $'...' is bash's alone
-        return []
-    return shlex.split(step)[1:]
-
-
 def why_left(outcome: Outcome) -> str:
     """Return why a disk is left, in plain words, with the findings' codes if they are the reason."""
     words = _STATUS.get(outcome.status, outcome.status.value)
-    if outcome.status is Status.NOT_FOUND and outcome.next and (asked := _SR.match(outcome.next[0])):
-        return f"its SR {asked['sr']} is not attached here"
+    if outcome.status is Status.NOT_FOUND and outcome.next and outcome.next[0].kind is StepKind.FIND_SR:
+        return f"its SR {outcome.next[0].args[0]} is not attached here"
     if outcome.reason is not None:
         words = _REASON.get(outcome.reason, f"{words} ({outcome.reason.value})")
     if outcome.reason is Reason.NEEDS_CONFIRM and outcome.plan is not None:

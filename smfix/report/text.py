@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smfix.report.layout import INDENT, clipped, counted, moment, row, span, verbatim, wrapped
-from smfix.report.next_steps import find_breaks
+from smfix.report.next_steps import command_line, find_breaks
 from smfix.report.summary import Left, overview, short, undo_line
 from smfix.values import (
     CheckedImage,
@@ -70,7 +70,8 @@ def log_read(reading: LogReading) -> str:
         names = [path.rpartition("/")[2] for path in reading.beside[:_BESIDE]]
         more = ", ..." if len(reading.beside) > _BESIDE else ""
         were = f"{counted(len(reading.beside), 'older log')} beside it {'was' if len(reading.beside) == 1 else 'were'}"
-        parts += [wrapped(f"{were} not read ({', '.join(names)}{more}). To read all of them:"), INDENT + reading.wider]
+        parts.append(wrapped(f"{were} not read ({', '.join(names)}{more}). To read all of them:"))
+        parts += [INDENT + command_line(reading.wider)] if reading.wider else []
     return "\n".join(parts)
 
 
@@ -132,7 +133,7 @@ def _rescanned(value: Rescan) -> str:
     if value.unhealthy_before is not None:
         after = "unknown" if value.unhealthy_after is None else str(value.unhealthy_after)
         lines.append(row("chains", f"unhealthy: {value.unhealthy_before} before the scan, {after} right after it"))
-    return "\n".join(lines + [verbatim("next", step) for step in value.next])
+    return "\n".join(lines + [verbatim("next", command_line(step)) for step in value.next])
 
 
 def _headline(treated: TreatedIncident) -> str:
@@ -165,8 +166,8 @@ def _outcome(value: Outcome) -> str:
     if value.remaining and value.remaining != value.findings:
         lines.append(findings(value.remaining, label="left"))
     if value.undo is not None:
-        lines.append(verbatim("undo", value.undo))
-    lines += [verbatim("next" if number == 0 else "", step) for number, step in enumerate(value.next)]
+        lines.append(verbatim("undo", command_line(value.undo)))
+    lines += [verbatim("next" if number == 0 else "", command_line(step)) for number, step in enumerate(value.next)]
     return "\n".join(lines)
 
 
@@ -274,7 +275,7 @@ def _checked(image: CheckedImage, chain: Sequence[str]) -> str:
         lines.append(findings(image.findings))
     if image.note is not None:
         lines.append(row("note", image.note))
-    lines += [verbatim("next" if number == 0 else "", step) for number, step in enumerate(image.next)]
+    lines += [verbatim("next" if number == 0 else "", command_line(step)) for number, step in enumerate(image.next)]
     return "\n".join(lines)
 
 
@@ -301,7 +302,7 @@ def repaired_now(path: str | None, outcome: Outcome) -> str:
     """Return the result of a repair that was just agreed to, and the undo command; `path` None: already shown."""
     lines = [row("result", result(outcome))]
     if outcome.undo is not None:
-        lines.append(verbatim("undo", outcome.undo))
+        lines.append(verbatim("undo", command_line(outcome.undo)))
     return "\n".join(([] if path is None else ["", _shown(path)]) + lines)
 
 

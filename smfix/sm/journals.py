@@ -12,14 +12,12 @@ from collections.abc import Collection, Iterable
 
 from smfix.sm.paths import UUID, Life, read_path
 from smfix.sm.sr_types.registry import sr_type_of
-from smfix.values import Reason, Refusal, Target
+from smfix.values import NextStep, Reason, Refusal, StepKind, Target
 
 # fjournaler.py names a file, journaler.py an LV: <type>_<vdi>[_<value>]. `coalesce`, `relink`,
 # `leaf`, `clone`, `zero`: cleanup.py; `inflate`, `jvhd`: lvhdutil.py.
 _JOURNAL = re.compile(rf"(?P<type>coalesce|relink|leaf|clone|zero|inflate|jvhd)_(?P<vdi>{UUID})(?:_(?P<value>.*))?")
 _RESIZE_JOURNAL = ".journal-"  # FileSR.py, vdi_resize_online
-
-_SCAN = "xe sr-scan uuid="
 
 
 def name_refusal(target: Target, children: Collection[str] = (), beside: Iterable[str] | None = None) -> Refusal | None:
@@ -57,7 +55,7 @@ def pending(why: str, sr: str | None) -> Refusal:
     return Refusal(
         Reason.SM_PENDING,
         f"{why}: the storage manager is not done with it; let its GC finish first",
-        (f"{_SCAN}{sr}",) if sr else (),
+        (NextStep(StepKind.SCAN_SR, (sr,)),) if sr else (),
     )
 
 

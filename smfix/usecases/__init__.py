@@ -1,1 +1,1 @@
-"""What each command does: values in, values out, nothing printed."""
+"""Compose the commands: values in, values out, nothing printed."""

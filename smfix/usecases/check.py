@@ -1,25 +1,66 @@
-"""What is said of an image without writing to it: its verdict, how it is held, what its chain is."""
+"""Examine images without writing: verdict, open handles, chain. `smfix check`."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 from smfix.errors import SmfixError
 from smfix.formats.registry import diagnose, inspect, row
+from smfix.host import wait_notice
 from smfix.host.image_file import Identity, open_image
 from smfix.host.open_files import OpenState, open_state, usage_of
 from smfix.sm.resolve import Found
-from smfix.sm.sr_types.registry import sr_type_of
+from smfix.sm.sr_types.registry import place_of, sr_type_of
 from smfix.usecases import image_relatives
-from smfix.usecases.repair import context_of, held_by, seen_by
+from smfix.usecases.repair_context import names_of
+from smfix.usecases.repair_image import context_of, held_by, seen_by
+from smfix.usecases.resolve import Missing, resolved
 from smfix.usecases.run_options import RunOptions
-from smfix.values import CheckedImage, Reason, Refusal, Verdict
+from smfix.values import CheckedImage, Reason, Refusal, Status, Verdict
+
+
+def check(targets: Sequence[str], run_options: RunOptions, *, parents: bool = False) -> tuple[CheckedImage, ...]:
+    """Return the verdict on every image that the targets name; `parents`: and on their chains, nearest first.
+
+    Writes nothing, takes no lock. Raises UsageError.
+    """
+    images = resolved(targets, run_options)
+    uses = uses_of([image for image in images if isinstance(image, Found)])
+    done: dict[str, CheckedImage] = {}
+    above: dict[str, str] = {}
+    for image in images:
+        if isinstance(image, Missing):
+            done[image.text] = _no_image(image)
+            continue
+        child = None
+        for found in (image, *(chain_of(image) if parents else ())):
+            path = place_of(found.target.path)
+            if path not in done:
+                with wait_notice.watched(found.target.path, run_options.say):
+                    done[path] = checked(found, uses.get(found.target.path), run_options)
+            if child is not None:
+                above[child] = path
+            child = path
+    return tuple(
+        image._replace(parent=done[above[path]].path) if path in above else image for path, image in done.items()
+    )
+
+
+def _no_image(missing: Missing) -> CheckedImage:
+    outcome, words = missing.outcome, None
+    if outcome.status is Status.AMBIGUOUS:
+        words = "ambiguous"
+    elif outcome.status is Status.NOT_FOUND and (outcome.next or os.strerror(errno.ENOENT) in outcome.message):
+        words = "not found"
+    return CheckedImage(missing.text, Verdict.UNREADABLE, note=outcome.message, said=words, next=outcome.next)
 
 
 def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
-    """How each image is held, in one pass over the host; without those that cannot be opened."""
+    """Return how each image is held open, in one pass over the host; without images that cannot be opened."""
     seen: dict[str, Identity] = {}
     for found in founds:
         try:
@@ -33,7 +74,7 @@ def uses_of(founds: Sequence[Found]) -> dict[str, OpenState]:
 
 
 def chain_of(found: Found) -> tuple[Found, ...]:
-    """Its parents, nearest first, as far as they are at hand."""
+    """Return the parents of the image, nearest first, as far as they are found."""
     try:
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
@@ -41,17 +82,17 @@ def chain_of(found: Found) -> tuple[Found, ...]:
         with opened:
             return tuple(image_relatives.ancestors(inspect(opened), found))
     except SmfixError:
-        return ()  # said by the check of the image itself
+        return ()  # the check of the image itself reports the error
 
 
 def checked(found: Found, uses: OpenState | None, run_options: RunOptions) -> CheckedImage:
-    """The verdict on one image; `uses` as :func:`uses_of` says, None to ask here. Never raises."""
+    """Return the verdict on one image; `uses` is from :func:`uses_of`, None to look now. Never raises."""
     path = found.target.path
-    names = run_options.names(found.target)
+    names = names_of(run_options, found.target)
     try:
-        asleep = sr_type_of(found.target).inactive_refusal(found.target)
-        if asleep is not None:
-            return CheckedImage(path, Verdict.UNREADABLE, note=asleep.message, names=names)
+        refusal = sr_type_of(found.target).inactive_refusal(found.target)
+        if refusal is not None:
+            return CheckedImage(path, Verdict.UNREADABLE, note=refusal.message, names=names)
         opened = open_image(found.target, sr_root=found.root)
         if isinstance(opened, Refusal):
             verdict = Verdict.NOT_A_VHD if opened.reason is Reason.NOT_A_VHD else Verdict.UNREADABLE

@@ -1,8 +1,7 @@
-"""The use case ``--html``: what a page shows besides the report's values, and the file it is saved to.
+"""Draw the page of ``--html``, and save it to its file.
 
-Theory. A page is drawn when everything is over, from what can be looked at then: the image as it is now, and
-the bytes that the repair's journal kept. So nothing on the way of a repair knows of pages, and how the file
-looked before is proved by the same bytes that an undo would write.
+Theory. A page is drawn at the end, from the image as it is now and from the bytes in the repair's journal. So no code
+of a repair knows of pages, and the picture before the repair is drawn from the bytes that an undo would write.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ _NOW, _BEFORE, _AFTER = "as it is now", "before", "after"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A page that was asked for: its `file`; `include_data`: a guest's bytes too."""
+    """A page to draw: its `file`; `include_data`: with bytes of the guest."""
 
     file: str
     include_data: bool = False
@@ -73,7 +72,7 @@ def from_log(
     rescans: Sequence[Rescan],
     run_options: RunOptions,
 ) -> str:
-    """The page of a `from-log`, as HTML: what is left to do comes first."""
+    """Return the page of a `from-log`, as HTML: disks that are left come first."""
     incidents = sorted(incidents, key=lambda treated: not treated.left)
     cards = [page_model.of_incident(treated) for treated in incidents]
     lens = _Lens(run_options)
@@ -84,7 +83,7 @@ def from_log(
 
 
 def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Rescan], run_options: RunOptions) -> str:
-    """The page of a `repair`."""
+    """Return the page of a `repair`."""
     cards = [page_model.of_image(treated) for treated in images]
     lens = _Lens(run_options)
     portraits = [
@@ -93,24 +92,24 @@ def repair(wanted: Wanted, images: Sequence[TreatedImage], rescans: Sequence[Res
     repaired = sum(one.outcome.status is Status.REPAIRED for one in images)
     partly = sum(one.outcome.status is Status.PARTLY_REPAIRED for one in images)
     left = sum(not one.outcome.settled for one in images)
-    told = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
-    page = html.Page("Repair report", told, cards, portraits, _environment(run_options))
+    summary_line = f"{counted(len(images), 'image')}: {repaired} repaired, {left} left{text.partly_of(left, partly)}."
+    page = html.Page("Repair report", summary_line, cards, portraits, _environment(run_options))
     _, undo_all = summary.undo_all(one.outcome for one in images)
     return html.render(replace(page, rescans=rescans, include_data=wanted.include_data, undo_all=undo_all))
 
 
 def check(wanted: Wanted, images: Sequence[CheckedImage], run_options: RunOptions) -> str:
-    """The page of a `check`."""
+    """Return the page of a `check`."""
     lens = _Lens(run_options)
     portraits = [lens.seen(one.path, one.verdict) for one in images[: page_model.CARDS]]
-    told = f"{counted(len(images), 'image')}: {scan_report.verdicts(images)}."
+    summary_line = f"{counted(len(images), 'image')}: {scan_report.verdicts(images)}."
     cards = [page_model.of_check(image) for image in images]
-    page = html.Page("Check report", told, cards, portraits, _environment(run_options))
+    page = html.Page("Check report", summary_line, cards, portraits, _environment(run_options))
     return html.render(replace(page, include_data=wanted.include_data))
 
 
 def of_scan(wanted: Wanted, images: Sequence[ScannedImage], run_options: RunOptions) -> str:
-    """The page of a `scan`: the chains of every folder, and a card for each image that is not valid."""
+    """Return the page of a `scan`: the chains of every folder, and a card for each image that is not valid."""
     ill = [image for image in images if image.checked.verdict not in (Verdict.VALID, Verdict.IN_USE)]
     lens = _Lens(run_options)
     portraits = [lens.seen(one.checked.path, one.checked.verdict) for one in ill[: page_model.CARDS]]
@@ -125,7 +124,7 @@ def of_scan(wanted: Wanted, images: Sequence[ScannedImage], run_options: RunOpti
 
 
 def of_fleet(title: str, sums: Sequence[str], tables: Sequence[page_model.Table], words: Sequence[str]) -> str:
-    """The page of a fleet: sentences and tables."""
+    """Return the page of a fleet: sentences and tables."""
     return html.render_tables(title, sums, tables, _environment(RunOptions(words=tuple(words))))
 
 
@@ -164,7 +163,7 @@ def _user() -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Rewound:
-    """`base` with the bytes that a journal kept, and the size it had: the image before the repair."""
+    """`base` with the bytes in a journal, and the size in it: the image before the repair."""
 
     base: ByteView
     journal: Journal
@@ -189,23 +188,23 @@ class _Rewound:
 
 
 class _Lens:
-    """Looks at disks for their portraits; an SR's folder is scanned once, however many of its disks are drawn."""
+    """Draws portraits of disks; scans the folder of an SR once for all its disks."""
 
     def __init__(self, run_options: RunOptions) -> None:
         self._run_options = run_options
         self._folders: dict[str, dict[str, ScannedImage]] = {}
 
     def treated(self, path: str | None, sr: str | None, outcome: Outcome | None) -> Portrait:
-        """The portrait of a disk that was treated; what cannot be looked at is a note. Never raises.
+        """Return the portrait of a disk that was treated, or a note if it cannot be drawn. Never raises.
 
-        Only what was looked into before is opened: else the path may be a log's word, which leads anywhere.
+        Only a disk that was inspected before is opened: the path of another one may be any text of a log.
         """
         if path is None or outcome is None or not (outcome.findings or outcome.status is Status.VALID):
             return Portrait()
         return self._portrait(path, sr, lambda view: self._views(view, outcome))
 
     def seen(self, path: str, verdict: Verdict) -> Portrait:
-        """The portrait of a disk that was only looked at."""
+        """Return the portrait of a disk that was only inspected."""
         if verdict in (Verdict.UNREADABLE, Verdict.NOT_A_VHD):
             return Portrait()
         return self._portrait(path, None, lambda view: [(_NOW, view)])
@@ -222,7 +221,7 @@ class _Lens:
         return Portrait(sides, self._chain(path))
 
     def _views(self, view: ByteView, outcome: Outcome) -> list[tuple[str, ByteView]]:
-        """What the image was and is, or is and would be. Raises what a journal raises."""
+        """Return the views before and after a repair, or now and by the plan. Raises the errors of a journal."""
         if outcome.status in (Status.REPAIRED, Status.PARTLY_REPAIRED) and outcome.journal is not None:
             entry = journal_store.load(self._run_options.journals, outcome.journal)
             return [(_BEFORE, _Rewound(view, entry.journal)), (_AFTER, view)]
@@ -236,7 +235,7 @@ class _Lens:
     # ------------------------------------------------------------------ its chain
 
     def _chain(self, path: str) -> tuple[Relative, ...]:
-        """The disk's ancestors, itself, and its children; empty where it has none, or its folder tells nothing."""
+        """Return the disk's ancestors, itself, and its children; empty if it has none, or its folder is unreadable."""
         if not sr_type_of(target_at(path)).has_folder:
             return ()
         here = self._folder(os.path.dirname(path))
@@ -299,7 +298,7 @@ def _shown(one: RawStructure) -> FooterBytes:
 
 
 def wanted(file: str | None, *, include_data: bool) -> Wanted:
-    """The page that is asked for. Raises UsageError, and WriteFailed, before any work is done."""
+    """Return the page to draw. Raises UsageError, and WriteFailed, before any work is done."""
     if file is None:
         raise UsageError("--include-data says what a page shows: it needs --html")
     atomic_file.check(file, PAGE)
@@ -307,5 +306,5 @@ def wanted(file: str | None, *, include_data: bool) -> Wanted:
 
 
 def save(page: Wanted, drawn: str) -> None:
-    """Put the page into its file. Raises WriteFailed."""
+    """Write the page to its file. Raises WriteFailed."""
     atomic_file.replace(page.file, drawn.encode("ascii"), PAGE)

@@ -1,23 +1,27 @@
-"""From names to images: an incident's, or those that somebody typed. Each is resolved, never guessed.
+"""Resolve names to images: of an incident, or of the TARGETs of a command line. Nothing is guessed.
 
-Either the one image, or what to say of it: several fit, none is there, a copy is not repaired.
+The result is one image, or the outcome: several images fit, none does, or a copy is not repaired. The storage of all
+names is probed once (:mod:`smfix.host.storage_probe`), before smfix touches any of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple, TypeVar
 
 from smfix.errors import SmfixError, Unanswered, Unreadable
 from smfix.host import storage_probe
 from smfix.host.kernel_path import UnsafePath, typed
-from smfix.report.escape import command
+from smfix.host.wait_notice import Say
 from smfix.sm.paths import Life, is_uuid, read_path
 from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
-from smfix.sm.sr_types.registry import listed_place, root_of, silent_targets
-from smfix.usecases.reach import unanswered
+from smfix.sm.sr_types.registry import listed_place, root_of, silent_targets, sr_folders
 from smfix.usecases.run_options import RunOptions
-from smfix.values import Incident, Log, Outcome, Reason, Status
+from smfix.values import Incident, Log, NextStep, Outcome, Reason, Status, StepKind
+
+Name = TypeVar("Name")
 
 _NAMED = 8
 """Candidates and places that a message names."""
@@ -33,7 +37,7 @@ COPY = (
 
 
 def find_image(incident: Incident, mounts: Sequence[str]) -> Found | Outcome:
-    """Where the incident's image is, or the outcome of not knowing."""
+    """Return the place of the incident's image, or the outcome if it is not found."""
     if incident.copy or (incident.path is not None and read_path(incident.path).life is Life.COPY):
         return Outcome(Status.REFUSED, COPY, Reason.IMAGE_COPY)
     if incident.candidates:
@@ -62,7 +66,7 @@ def _ambiguous(paths: Sequence[str]) -> Outcome:
     return Outcome(
         Status.AMBIGUOUS,
         f"{len(paths)} images fit, and nothing says which is meant: {named}; check each, then repair the damaged one",
-        next=tuple(command(["smfix", "check", typed(path)]) for path in paths[:_CANDIDATES]),
+        next=tuple(NextStep(StepKind.CHECK, (typed(path),)) for path in paths[:_CANDIDATES]),
     )
 
 
@@ -73,7 +77,7 @@ def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequenc
             Status.NOT_FOUND,
             f"its SR is not attached to this host; looked at: {looked}. Run smfix on a host where it is attached, or "
             "name the mount point with --sr-mount",
-            next=(command(["xe", "pbd-list", f"sr-uuid={sr}", "params=host-uuid,currently-attached"]),),
+            next=(NextStep(StepKind.FIND_SR, (sr,)),),
         )
     return Outcome(
         Status.NOT_FOUND,
@@ -83,13 +87,11 @@ def _not_found(place: NotFound, vdi: str, sr: str | None = None, mounts: Sequenc
     )
 
 
-def _look_up(vdi: str, sr: str | None) -> str:
-    """What lists that disk in the pool's database; `xe` cannot match the first digits of a UUID, so grep does."""
+def _look_up(vdi: str, sr: str | None) -> NextStep:
+    """Return the step that finds a disk in the pool's database, by its UUID or by the first digits of it."""
     if is_uuid(vdi):
-        return command(["xe", "vdi-list", f"uuid={vdi}"])
-    within = [f"sr-uuid={sr}"] if sr is not None and is_uuid(sr) else []
-    listed = command(["xe", "vdi-list", *within, "params=uuid,sr-uuid,name-label"])
-    return f"{listed} | {command(['grep', '-A2', f': {vdi}'])}" if vdi else listed
+        return NextStep(StepKind.FIND_VDI, (vdi,))
+    return NextStep(StepKind.FIND_VDI_BY_DIGITS, (vdi, sr) if sr is not None and is_uuid(sr) else (vdi,))
 
 
 def _is_attached(sr: str, mounts: Sequence[str]) -> bool:
@@ -97,7 +99,7 @@ def _is_attached(sr: str, mounts: Sequence[str]) -> bool:
 
 
 class Missing(NamedTuple):
-    """A TARGET that leads to no image, and what to say of it."""
+    """A TARGET that names no image, and its outcome."""
 
     text: str
     outcome: Outcome
@@ -105,7 +107,7 @@ class Missing(NamedTuple):
 
 
 def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Missing]:
-    """Every image that the targets name, each once. Raises UsageError for what cannot be a name."""
+    """Return every image that the targets name, each once. Raises UsageError for text that cannot be a name."""
     mounts = sr_mounts(run_options.sr_mounts)
     silent = unanswered(targets, mounts, run_options.say)
     images: dict[str, Found | Missing] = {}
@@ -131,14 +133,14 @@ def resolved(targets: Sequence[str], run_options: RunOptions) -> list[Found | Mi
             images[text] = Missing(text, _not_found(found, vdi, sr, mounts))
         else:
             for image in found:
-                # A volume has several names; under which it was asked for first it is told of.
+                # A volume has several names; reports use the first one that was asked for.
                 path = image.target.path
                 images.setdefault(listed_place(path), image)
     return _answering(list(images.values()))
 
 
 def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
-    """The images, without the volumes whose storage is silent: nobody may wait for these."""
+    """Replace volumes on storage that does not answer by their outcome, so that no run hangs on them."""
     silent = silent_targets(image.target for image in images if isinstance(image, Found))
     return [
         Missing(image.target.path, _silent(image), is_missing=True)
@@ -149,7 +151,7 @@ def _answering(images: list[Found | Missing]) -> list[Found | Missing]:
 
 
 def find_images(incidents: Iterable[Incident], find: Callable[[Incident], Found | Outcome]) -> list[Found | Outcome]:
-    """Where the image of each incident is, as `find` says; of a volume whose storage is silent, that it is."""
+    """Return the place of each incident's image by `find`, or the outcome if its storage does not answer."""
     places = [find(one) for one in incidents]
     silent = silent_targets(place.target for place in places if isinstance(place, Found))
     return [_silent(place) if isinstance(place, Found) and place.target.path in silent else place for place in places]
@@ -160,10 +162,58 @@ def _silent(image: Found) -> Outcome:
 
 
 def parents_first(places: Sequence[object]) -> list[int]:
-    """The indexes of `places` in the order of their treatment; what is not Found has no parent."""
+    """Return the indexes of `places`, parents first; a place that is not Found has no parent."""
     founds = [place if isinstance(place, Found) else None for place in places]
     if not any(founds):
         return list(range(len(founds)))
     from smfix.usecases import image_relatives
 
     return image_relatives.parents_first(founds)
+
+
+# --------------------------------------------------------------------------- storage that does not answer
+
+
+def unanswered(targets: Iterable[str], mounts: Sequence[str], say: Say | None = None) -> dict[str, str]:
+    """Return the TARGETs on storage that does not answer, with a message. Raises UsageError.
+
+    `say` takes a line while smfix waits for storage.
+    """
+    every = cache(lambda: list(sr_folders(None, mounts)))  # listed once, and only if a name needs it
+    return _unanswered({text: _places(text, mounts, every) for text in targets}, say)
+
+
+def unanswered_srs(srs: Iterable[str | None], mounts: Sequence[str], say: Say | None = None) -> dict[str | None, str]:
+    """Return the SRs that do not answer; None, an unknown SR, is one of them if any SR is. Raises UsageError."""
+    there = _listed(mounts)
+    places = {sr: list(sr_folders(sr and sr.lower(), mounts)) for sr in dict.fromkeys(srs)}
+    known = {sr: [one for one in some if there is None or one in there] for sr, some in places.items()}
+    return _unanswered(known, say)
+
+
+def _listed(mounts: Sequence[str]) -> frozenset[str] | None:
+    """Return the paths in the folders in which SRs are mounted, without touching an SR; None if they cannot be listed.
+
+    An SR that is not mounted needs no probe, so that a log of another machine starts no process.
+    """
+    try:
+        return frozenset(os.path.join(mount, name) for mount in mounts for name in os.listdir(mount))
+    except OSError:
+        return None
+
+
+def _unanswered(places: Mapping[Name, list[str]], say: Say | None) -> dict[Name, str]:
+    silent = storage_probe.silent((place for some in places.values() for place in some), say)
+    first = {name: next((place for place in some if place in silent), None) for name, some in places.items()}
+    return {name: storage_probe.words(place) for name, place in first.items() if place is not None}
+
+
+def _places(text: str, mounts: Sequence[str], every: Callable[[], list[str]]) -> list[str]:
+    """Return the paths that a search for a TARGET touches: a folder, a device, `every` SR for a name alone."""
+    if not text or "\0" in text:
+        return []
+    sr, slash, _ = text.lower().rpartition("/")
+    found = [os.path.dirname(text) or os.curdir if text.endswith(".vhd") else text]
+    if slash:
+        return found + (list(sr_folders(sr, mounts)) if is_uuid(sr) else [])
+    return found + ([place for place in every() if os.path.basename(place) == text.lower()] or every())

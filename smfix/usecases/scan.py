@@ -1,8 +1,8 @@
-"""The use case `scan`: every VHD of one or many SRs, with the verdict of `check`, in their chains.
+"""Check every VHD of one or many SRs, and order them in their chains: `smfix scan`.
 
-Theory. An image costs a fraction of a millisecond, an SR may hold a hundred thousand: so the host is asked
-once who holds which image, the images are looked at in as many processes as there are processors, and the
-forest is made at the end from what came back. A worker returns values, never open images.
+Theory. An image costs a fraction of a millisecond, an SR may have a hundred thousand. So the open files of the host are
+read once, the images are inspected in as many processes as there are processors, and the chains are built at the end.
+A worker returns values, never open images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from smfix.sm.resolve import Ambiguous, Found, NotFound, resolve, sr_mounts
 from smfix.sm.sr_types.registry import SR_TYPES, listed_place, place_of, root_of, silent_targets, sr_folders, sr_type_of
 from smfix.usecases import image_relatives
 from smfix.usecases.guard import with_attachments
-from smfix.usecases.reach import unanswered
+from smfix.usecases.resolve import unanswered
 from smfix.values import (
     SECTOR,
     CheckedImage,
@@ -44,7 +44,7 @@ from smfix.xapi import client
 from smfix.xapi.records import Attachment
 
 BATCH = 128
-"""Images that a worker is given at a time; fewer than two of them are looked at right here."""
+"""Images that a worker takes at a time; fewer than two of these batches are inspected in this process."""
 
 _Job = tuple[Found, OpenState]
 
@@ -56,11 +56,12 @@ def scan(
     pool: client.Pool | None = None,
     say: Say | None = None,
 ) -> tuple[ScannedImage, ...]:
-    """Every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
+    """Return every image of `targets` (SRs, folders, images; none: every SR below `mounts`), folder by folder.
 
-    Within a folder parents come before their children. `progress` is told how many of how many. `pool` is asked
-    once for each SR: what its disks are called, and which of them other hosts have open. `say` gets a line when storage
-    is waited for. Raises UsageError for what cannot be a name, Unreadable for what is missing or holds no VHD.
+    Within a folder parents come before their children. `progress` takes the number done and the total. `pool` is asked
+    once for each SR: for the names of its disks, and for those that other hosts have open. `say` takes a line while
+    smfix waits for storage. Raises UsageError for text that cannot be a name, Unreadable for an SR or image that is
+    missing or has no VHD.
     """
     folders = sr_mounts(mounts)
     silent = unanswered(targets or list(sr_folders(None, folders)), folders, say)
@@ -68,20 +69,22 @@ def scan(
     dumb = silent_targets(each.target for each in found)
     silent |= {path: storage_probe.words(path) for path in sorted(dumb)}
     found = [each for each in found if each.target.path not in dumb]
-    told = [_told(each, pool) for each in found]
-    uses = [with_attachments(here, others) for here, (_, others) in zip(_uses(found), told, strict=True)]
+    from_xapi = [_ask_pool(each, pool) for each in found]
+    uses = [with_attachments(here, others) for here, (_, others) in zip(_uses(found), from_xapi, strict=True)]
     scanned: list[ScannedImage] = []
     for batch in _looked_at([(each, use) for each, use in zip(found, uses, strict=True)]):
         scanned += batch
         if progress is not None:
             progress(len(scanned), len(found))
-    named = [image._replace(names=names) if names else image for image, (names, _) in zip(scanned, told, strict=True)]
-    unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=said)) for each, said in silent.items()]
+    named = [
+        image._replace(names=names) if names else image for image, (names, _) in zip(scanned, from_xapi, strict=True)
+    ]
+    unseen = [ScannedImage(CheckedImage(each, Verdict.UNREADABLE, note=message)) for each, message in silent.items()]
     return (*unseen, *_in_chains(named))
 
 
-def _told(found: Found, pool: client.Pool | None) -> tuple[Names | None, tuple[Attachment, ...]]:
-    """What XAPI says of an image, from memory: what it is called, and where else it is attached."""
+def _ask_pool(found: Found, pool: client.Pool | None) -> tuple[Names | None, tuple[Attachment, ...]]:
+    """Return the names of an image and its attachments on other hosts, from XAPI's records in memory."""
     target = found.target
     if pool is None or target.sr is None or target.vdi is None:
         return None, ()
@@ -95,7 +98,7 @@ def _told(found: Found, pool: client.Pool | None) -> tuple[Names | None, tuple[A
 
 
 def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str]) -> Iterator[Found]:
-    """The images of `targets`; what turns out not to answer is added to `silent`."""
+    """Yield the images of `targets`; storage that does not answer is added to `silent`."""
     seen: set[str] = set()
     for target in targets or list(_attached(mounts, silent)):
         if target in silent:
@@ -119,7 +122,7 @@ def _images(targets: Sequence[str], mounts: Sequence[str], silent: dict[str, str
 
 
 def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
-    """The folders of the SRs that are attached and hold a VHD. Raises Unreadable where there is none."""
+    """Yield the folders of attached SRs that have a VHD. Raises Unreadable if there is none."""
     count = len(silent)
     for each in SR_TYPES:
         for root in each.roots(mounts):
@@ -137,14 +140,14 @@ def _attached(mounts: Sequence[str], silent: dict[str, str]) -> Iterator[str]:
 
 
 def _sr_folder(target: str, mounts: Sequence[str]) -> str | None:
-    """The folder of an SR that is named by its UUID."""
+    """Return the folder of an SR that is named by its UUID."""
     if not is_uuid(target.lower()) or os.path.lexists(target):
         return None
     return root_of(target.lower(), mounts)
 
 
 def _uses(founds: Sequence[Found]) -> tuple[OpenState, ...]:
-    """How each image is held, in one pass over the host. What is not there is held by nobody."""
+    """Return how each image is held open, in one pass over the host; a missing image is held by no process."""
     identities: list[Identity] = []
     for found in founds:
         try:
@@ -160,7 +163,7 @@ def _uses(founds: Sequence[Found]) -> tuple[OpenState, ...]:
 
 
 def _looked_at(jobs: Sequence[_Job]) -> Iterator[list[ScannedImage]]:
-    """The images of `jobs` in batches, in order."""
+    """Yield the images of `jobs` in batches, in order."""
     count = -(-len(jobs) // BATCH)
 
     def look(batch: int) -> list[ScannedImage]:
@@ -225,7 +228,7 @@ def _placed(
 
 
 def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
-    """The images folder by folder, each in its chain's order; all names of a volume are of one folder."""
+    """Yield the images folder by folder, each in its chain's order; all names of a volume are of one folder."""
     folders: dict[str, list[tuple[str, ScannedImage]]] = {}
     for image in scanned:
         path = image.checked.path
@@ -234,14 +237,14 @@ def _in_chains(scanned: Sequence[ScannedImage]) -> Iterator[ScannedImage]:
     for some in folders.values():
         for at in forest(_links(some)):
             image, standing = some[at.index][1], at.standing.value
-            if at.parent is not None or standing != image.standing:  # most stand alone
+            if at.parent is not None or standing != image.standing:  # most have no relatives
                 above = None if at.parent is None else some[at.parent][1].checked.path
                 image = image._replace(depth=at.depth, parent=above, standing=standing)
             yield image
 
 
 def _links(images: Sequence[tuple[str, ScannedImage]]) -> list[Link]:
-    """The images as the forest sees them; one that was not looked at (an inactive volume) is known by its place."""
+    """Return the links of the images; an inactive volume, which was not read, is known by its path."""
     unseen = {place for place, image in images if image.uuid is None}
     return [
         Link(image.uuid or place, image.parent_place if image.parent_place in unseen else image.parent_uuid)

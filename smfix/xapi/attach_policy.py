@@ -8,7 +8,7 @@ that host has left the pool: an operator who knows that the host is gone clears 
 
 from __future__ import annotations
 
-from smfix.values import Reason, Refusal, Target
+from smfix.values import NextStep, Reason, Refusal, StepKind, Target
 from smfix.xapi.records import Attachment, PoolDiskState
 
 
@@ -50,5 +50,5 @@ def _attached(target: Target, writer: Attachment) -> Refusal:
     return Refusal(Reason.IN_USE, message + gone, _look(target))
 
 
-def _look(target: Target) -> tuple[str, ...]:
-    return (f"xe vdi-param-get uuid={target.vdi} param-name=sm-config",) if target.vdi else ()
+def _look(target: Target) -> tuple[NextStep, ...]:
+    return (NextStep(StepKind.SHOW_SM_CONFIG, (target.vdi,)),) if target.vdi else ()

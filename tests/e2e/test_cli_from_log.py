@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from smfix.cli import app
-from smfix.usecases import from_log, repair
+from smfix.usecases import from_log, repair_image
 from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 
@@ -124,10 +124,13 @@ def test_a_parent_is_treated_before_its_child(world, monkeypatch):
     world.damaged(LEAF, parent=BASE)
     world.smlog(failed(LEAF, pid=11), failed(BASE, pid=12, at="00:20:00"))
     order = []
-    treat = repair.repair_image
-    monkeypatch.setattr(
-        repair, "repair_image", lambda found, run_options: order.append(found.target.vdi) or treat(found, run_options)
-    )
+    treat = repair_image.repair_image
+
+    def noted(found, run_options):
+        order.append(found.target.vdi)
+        return treat(found, run_options)
+
+    monkeypatch.setattr(repair_image, "repair_image", noted)
     document = world.run("from-log", world.log, "--yes", "--json").json
     assert order == [BASE, LEAF]
     assert [incident["vdi"] for incident in document["incidents"]] == [LEAF, BASE]

@@ -88,7 +88,7 @@ def test_a_leaf_whose_parent_is_damaged_leads_to_the_parent(world, monkeypatch):
     assert f"   chain    breaks at {world.path(BASE)} (invalid)\n" in leaf
     assert f"   chain    parent of {world.path(LEAF)}\n" in base
     assert closing == (
-        f"The chain of {world.path(LEAF)} breaks at\n   {world.path(BASE)}\n"
+        f"The chain of {LEAF}.vhd breaks at\n   {world.path(BASE)}\n"
         "What a repair would write, and who must agree to it:\n"
         f"   smfix repair {world.path(BASE)} --dry-run --sr-mount {world.mount}\n"
     )

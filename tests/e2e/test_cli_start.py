@@ -15,9 +15,8 @@ import time
 import pytest
 
 from smfix import __version__
-from smfix.cli import app, console
+from smfix.cli import app, check, console, repair
 from smfix.errors import WriteFailed
-from smfix.usecases import from_log
 from world import BASE, LEAF, OTHER, ROOT, SR, failed, make_world
 
 SMFIX = [sys.executable, "-m", "smfix"]
@@ -138,7 +137,7 @@ def test_explain(capsys):
 
 
 def test_no_traceback_ever(world, monkeypatch):
-    monkeypatch.setattr(from_log, "check", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(check, "check_images", lambda *_, **__: 1 / 0)
     run = world.run("check", "/x")
     assert (run.code, run.out) == (8, "")
     assert run.err.startswith("smfix: unexpected ZeroDivisionError: division by zero; this is a bug")
@@ -151,7 +150,7 @@ def test_an_expected_error_has_its_bit(world, monkeypatch):
     def fail(*_, **__):
         raise WriteFailed("cannot write /x\x1b[2J: No space left on device")
 
-    monkeypatch.setattr(from_log, "repair", fail)
+    monkeypatch.setattr(repair, "repair_images", fail)
     run = world.run("repair", "/x")
     assert (run.code, run.out) == (8, "")
     assert run.err == "smfix: cannot write /x\\x1b[2J: No space left on device\n"
@@ -161,7 +160,7 @@ def test_an_interrupt_is_32(world, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(from_log, "check", interrupt)
+    monkeypatch.setattr(check, "check_images", interrupt)
     run = world.run("check", "/x")
     assert (run.code, run.out) == (32, "")
     assert run.err.startswith("smfix: interrupted")
@@ -530,7 +529,7 @@ def test_json_is_a_document_however_it_ends(world, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(from_log, "check", fail)
+    monkeypatch.setattr(check, "check_images", fail)
     run = world.run("check", "/x", "--json")
     assert run.json["schema"] == "smfix.error/1"
     assert run.json["exit"] == run.code

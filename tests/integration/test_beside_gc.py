@@ -106,7 +106,7 @@ def world(tmp_path, capsys, monkeypatch):
 def live(world, folder):
     made = Live(world, lock_dir=str(folder))
     yield made
-    if made.follower is not None and made.follower._file._lock >= 0:
+    if made.follower is not None and made.follower._store._lock >= 0:
         made.stop()
 
 
@@ -351,14 +351,14 @@ def test_a_follower_waits_for_gc_and_repairs_when_it_has_ended(live, world, fold
         assert f"process {gc.process.pid}" in outcome["message"]
         assert " since 20" in outcome["message"]
         assert outcome["next"] == []
-        looks = live.case().life.tries
+        looks = live.case().progress.tries
         end = time.monotonic() + 5
         while time.monotonic() < end:
             live.follower.round()
             assert gc.say("run")
             assert gc.say("rest")
             time.sleep(0.1)
-        assert live.case().life.tries == looks, "only GC's lock is looked at meanwhile"
+        assert live.case().progress.tries == looks, "only GC's lock is looked at meanwhile"
         assert path.read_bytes() == before
         assert 0 <= live.follower._until_next() <= 2
     live.until(lambda: "repaired" in live.names(), 10)
@@ -371,7 +371,7 @@ def test_another_gc_is_named_in_its_turn(live, world, folder):
         live.start().append(failed())
         live.until(lambda: "waiting" in live.names())
     with gc_at_work(folder) as second:
-        live.until(lambda: f"process {second.process.pid}" in live.case().document["outcome"]["message"])
+        live.until(lambda: f"process {second.process.pid}" in live.case().disk.outcome.message)
     assert live.names() == ["seen", "diagnosed", "waiting"]
 
 
@@ -437,7 +437,7 @@ def test_a_run_with_leave_wakes_what_one_without_has_only_reported(live, world):
     live.stop()
     live.start()
     live.until(lambda: "repaired" in live.names())
-    assert live.case().life.stage is Stage.REPAIRED
+    assert live.case().progress.stage is Stage.REPAIRED
 
 
 def test_with_leave_to_write_no_event_speaks_of_a_dry_run(live, world):

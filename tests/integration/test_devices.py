@@ -339,7 +339,7 @@ def test_a_volume_that_somebody_opened_meanwhile_stays_active(world, host, monke
     node = host.node / f"VHD-{BASE}"
     program = "import os, sys; os.open(sys.argv[1], os.O_RDONLY); print(flush=True); sys.stdin.read()"
     readers = []
-    from smfix.usecases import repair
+    from smfix.usecases import repair_image as repair
 
     write = repair._write
 
@@ -389,7 +389,7 @@ def test_an_lvm_that_fails_is_told(world, host):
 
 def test_what_cannot_be_put_back_is_told(world, host, monkeypatch):
     host.volume(f"VHD-{BASE}", without_footer(hidden_base(world)))
-    from smfix.usecases import repair
+    from smfix.usecases import repair_image as repair
 
     write = repair._write
 

@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 import pytest
 
 from smfix.errors import Unreadable, UsageError
-from smfix.usecases import check, from_log, resolve
-from smfix.usecases.from_log import LogQuestion, RunOptions
+from smfix.usecases import check, from_log, journal, repair, resolve, show
+from smfix.usecases import run_options as run_options_of
+from smfix.usecases.from_log import LogQuestion
+from smfix.usecases.run_options import RunOptions
 from smfix.values import Extent, Incident, LogReading, Outcome, Reason, Refusal, State, Status, VdiRef, Verdict
+from steps import lines
 from world import BASE, LEAF, OTHER, SR, make_world
 
 WHEN = datetime(2012, 5, 15, tzinfo=UTC)
@@ -98,12 +101,12 @@ def test_a_path_in_a_tmp_folder_is_a_copy_even_if_the_log_does_not_say_so(logged
 def test_not_found_says_where_it_looked_and_what_to_ask(world, logged):
     whole, part = logged(incident(BASE), incident("5b0c1a7e", sr=None))
     assert f"looked at: {world.path()}" in whole.outcome.message
-    assert whole.outcome.next == (f"xe vdi-list uuid={BASE}",)
+    assert lines(whole.outcome.next) == (f"xe vdi-list uuid={BASE}",)
     assert part.outcome.status is Status.NOT_FOUND
     assert part.vdi == "5b0c1a7e"
-    assert part.outcome.next == ("xe vdi-list params=uuid,sr-uuid,name-label | grep -A2 ': 5b0c1a7e'",)
+    assert lines(part.outcome.next) == ("xe vdi-list params=uuid,sr-uuid,name-label | grep -A2 ': 5b0c1a7e'",)
     (known,) = logged(incident("5b0c1a7e", sr=OTHER))
-    assert known.outcome.next[-1].startswith(("xe pbd-list", f"xe vdi-list sr-uuid={OTHER}"))
+    assert lines(known.outcome.next)[-1].startswith(("xe pbd-list", f"xe vdi-list sr-uuid={OTHER}"))
 
 
 def test_an_sr_that_cannot_be_listed_fails_its_incident_only(world, logged, monkeypatch):
@@ -130,34 +133,34 @@ def test_ids_tell_hosts_and_whole_names_apart():
 
 
 def test_the_question_as_words():
-    assert LogQuestion(("a", "b")).words() == ("a", "b")
+    assert LogQuestion(("a", "b")).options() == []
     asked = LogQuestion(("a",), tz="UTC", year=2012, since="2h", until="1h")
-    assert asked.words() == ("a", "--since", "2h", "--until", "1h", "--tz", "UTC", "--year", "2012")
+    assert asked.options() == ["--since", "2h", "--until", "1h", "--tz", "UTC", "--year", "2012"]
 
 
 def test_consent_is_to_codes_that_exist():
-    assert from_log.consent(["vhd108", "VHD108"]) == {"VHD108"}
+    assert run_options_of.consent(["vhd108", "VHD108"]) == {"VHD108"}
     with pytest.raises(UsageError, match="VHD000"):
-        from_log.consent(["VHD000"])
+        run_options_of.consent(["VHD000"])
 
 
 def test_planned_counts_what_would_be_written():
-    assert from_log.planned([Outcome(Status.WOULD_REPAIR, ""), Outcome(Status.VALID, "")]) == 1
+    assert run_options_of.planned([Outcome(Status.WOULD_REPAIR, ""), Outcome(Status.VALID, "")]) == 1
 
 
 # --------------------------------------------------------------------------- targets
 
 
 def test_a_uuid_that_is_nowhere_is_missing(world, run_options):
-    (image,) = from_log.repair([f"{SR}/{OTHER}"], run_options)
+    (image,) = repair.repair([f"{SR}/{OTHER}"], run_options)
     assert (image.outcome.status, image.missing) == (Status.NOT_FOUND, True)
-    assert image.outcome.next == (f"xe vdi-list uuid={OTHER}",)
+    assert lines(image.outcome.next) == (f"xe vdi-list uuid={OTHER}",)
 
 
 def test_a_chain_is_checked_once(world, run_options):
     world.put(world.image(BASE))
     world.put(world.image(LEAF, parent=BASE), LEAF)
-    images = from_log.check([str(world.path(LEAF)), str(world.path(BASE))], run_options, parents=True)
+    images = check.check([str(world.path(LEAF)), str(world.path(BASE))], run_options, parents=True)
     assert [os.path.basename(image.path)[:8] for image in images] == [LEAF[:8], BASE[:8]]
 
 
@@ -171,7 +174,7 @@ def test_trouble_between_two_looks_is_a_verdict(world, run_options, monkeypatch,
         raise Unreadable("EIO")
 
     monkeypatch.setattr(check, "open_image", fails)
-    (image,) = from_log.check([str(world.path())], run_options, parents=True)
+    (image,) = check.check([str(world.path())], run_options, parents=True)
     assert image.verdict is Verdict.UNREADABLE
     assert image.note in ("replaced", "EIO")
 
@@ -182,19 +185,19 @@ def test_what_this_user_cannot_see_is_said(world, run_options, monkeypatch):
 
     blind = OpenState(InUse.UNKNOWN, ("tapdisk (pid 7) read-only",), "the files of 3 processes of other users")
     monkeypatch.setattr("smfix.usecases.check.usage_of", lambda identities, **_: (blind,) * len(identities))
-    monkeypatch.setattr("smfix.usecases.repair.usage", lambda _: blind)
+    monkeypatch.setattr("smfix.usecases.repair_image.open_state", lambda _: blind)
     world.damaged()
-    (image,) = from_log.check([str(world.path())], run_options)
+    (image,) = check.check([str(world.path())], run_options)
     assert image.note == (
         "held by tapdisk (pid 7) read-only; not seen by this user: the files of 3 processes of other users"
     )
-    (dry,) = from_log.repair([str(world.path())], run_options._replace(decide=None))
+    (dry,) = repair.repair([str(world.path())], run_options._replace(decide=None))
     assert dry.outcome.message.endswith("; not seen by this user: the files of 3 processes of other users")
 
 
 def test_the_structures_of_a_closed_image_are_there_its_bytes_are_not(world, run_options):
     world.put(world.image())
-    _, image, _ = from_log.show(str(world.path()), run_options)
+    _, image, _ = show.show(str(world.path()), run_options)
     assert image.size == world.path().stat().st_size
     with pytest.raises(Unreadable, match="closed"):
         image.view.read(Extent(0, 1))
@@ -205,19 +208,19 @@ def test_the_structures_of_a_closed_image_are_there_its_bytes_are_not(world, run
 
 def test_an_image_that_is_a_link_by_now_is_not_put_back(world, run_options):
     path = world.damaged()
-    (image,) = from_log.repair([str(path)], run_options)
+    (image,) = repair.repair([str(path)], run_options)
     path.rename(world.folder / "aside.vhd")
     path.symlink_to(world.folder / "aside.vhd")
-    undone = from_log.undo(image.outcome.journal, run_options, lambda _: True)
+    undone = journal.undo(image.outcome.journal, run_options, lambda _: True)
     assert (undone.outcome.reason, undone.outcome.journal) == (Reason.UNSAFE_PATH, image.outcome.journal)
 
 
 def test_a_no_leaves_the_repair(world, run_options):
     path = world.damaged()
-    (image,) = from_log.repair([str(path)], run_options)
+    (image,) = repair.repair([str(path)], run_options)
     after = path.read_bytes()
     asked = []
-    refused = from_log.undo(image.outcome.journal, run_options, lambda record: bool(asked.append(record)))
+    refused = journal.undo(image.outcome.journal, run_options, lambda record: bool(asked.append(record)))
     assert refused.outcome.status is Status.WOULD_REPAIR
     assert asked[0].path == str(path)
     assert path.read_bytes() == after
@@ -226,7 +229,7 @@ def test_a_no_leaves_the_repair(world, run_options):
 def test_a_record_tells_resizes_too(world, run_options):
     raw = world.image()
     path = world.put(raw[: len(raw) - 512 - (1 << 20)])
-    (image,) = from_log.repair([str(path)], run_options)
+    (image,) = repair.repair([str(path)], run_options)
     assert image.outcome.status is Status.REPAIRED
-    (record,) = from_log.journals(run_options)
+    (record,) = journal.journals(run_options)
     assert [type(edit).__name__ for edit in record.edits] == ["Resize", "Write"]

@@ -12,12 +12,14 @@ from smfix.values import (
     Fingerprint,
     Incident,
     LogReading,
+    NextStep,
     Outcome,
     RepairPlan,
     Resize,
     Severity,
     State,
     Status,
+    StepKind,
     TreatedIncident,
     VdiRef,
     Write,
@@ -57,8 +59,8 @@ def outcome(status: Status = Status.REPAIRED, **changes) -> Outcome:
         "findings": (LOST_FOOTER,),
         "plan": plan(),
         "journal": "20251122-221903-3f9a1c",
-        "undo": "smfix undo 20251122-221903-3f9a1c",
-        "next": (f"xe sr-scan uuid={SR}",),
+        "undo": NextStep(StepKind.UNDO, ("20251122-221903-3f9a1c",)),
+        "next": (NextStep(StepKind.SCAN_SR, (SR,)),),
     }
     return Outcome(status, **{**values, **changes})
 

@@ -12,8 +12,10 @@ from matrix.damage import seal_footer
 from matrix.reader import SECTOR, footer_is_sound
 from smfix.formats.vhd.problems.registry import PROBLEMS
 from smfix.host import open_files
-from smfix.usecases import from_log
-from smfix.usecases.repair import RunOptions
+from smfix.usecases.check import check as check_images
+from smfix.usecases.journal import undo as undo_journal
+from smfix.usecases.repair import repair as repair_images
+from smfix.usecases.run_options import RunOptions
 from smfix.values import Outcome
 
 # The wiki's repair, line by line ("Corrupt Truncated VHD Repair"); $fn is the image.
@@ -107,7 +109,7 @@ class Treated:
 def smfix(path: Path, journals: Path, *, consent: bool) -> Treated:
     """``smfix repair --yes`` through its pipeline; `consent`: with ``--confirm`` of every code there is."""
     run_options = _run_options(journals, consent=consent)
-    (image,) = from_log.repair([str(path)], run_options)
+    (image,) = repair_images([str(path)], run_options)
     lost = image.outcome.plan.lost if image.outcome.plan is not None and image.outcome.journal else ()
     named = {s for extent in lost for s in range(extent.offset // SECTOR, -(-extent.end // SECTOR))}
     return Treated(image.outcome, named)
@@ -115,13 +117,13 @@ def smfix(path: Path, journals: Path, *, consent: bool) -> Treated:
 
 def undo(path: Path, journals: Path, journal: str, damaged: bytes) -> bool:
     """``smfix undo --yes``: True when the image is again what it was, byte for byte."""
-    from_log.undo(journal, _run_options(journals, consent=False), lambda _record: True)
+    undo_journal(journal, _run_options(journals, consent=False), lambda _record: True)
     return path.stat().st_size == len(damaged) and path.read_bytes() == damaged
 
 
 def verdict(path: Path, journals: Path) -> tuple[str, list[str]]:
     """``smfix check``: the verdict and the codes of the errors."""
-    (image,) = from_log.check([str(path)], _run_options(journals, consent=False))
+    (image,) = check_images([str(path)], _run_options(journals, consent=False))
     return image.verdict.value, [f.code for f in image.findings if f.severity.value == "error"]
 
 

@@ -13,13 +13,14 @@ import pytest
 
 from schemas import valid
 from smfix.errors import WriteFailed
-from smfix.follow import incident_state, loop, repairs
+from smfix.follow import incident_state, loop
 from smfix.follow.event_wait import EventWait
 from smfix.follow.incident_state import Stage
-from smfix.follow.loop import Follower, FollowQuestion
+from smfix.follow.loop import Follower, FollowSetup
 from smfix.follow.policy import Hook, Policy
 from smfix.follow.state_store import AlreadyFollowed
-from smfix.usecases.from_log import RunOptions
+from smfix.usecases import resolve
+from smfix.usecases.run_options import RunOptions
 from world import BASE, LEAF, OTHER, SR, exception, failed, make_world
 
 CHECKED = (
@@ -49,7 +50,7 @@ class Live:
             lock_dir=self.lock_dir,
             words=("smfix", "from-log", "-f"),
         )
-        asked = FollowQuestion(
+        asked = FollowSetup(
             log=str(world.log),
             state_dir=str(world.folder / "state"),
             localize=lambda moment: moment.replace(tzinfo=UTC),
@@ -82,7 +83,7 @@ class Live:
     def kill(self):
         """As SIGKILL does: nothing is saved, the kernel closes the files."""
         self.follower._tail.close()
-        self.follower._file.release()
+        self.follower._store.release()
         self.wake.__exit__()
 
     def stop(self):
@@ -94,8 +95,13 @@ class Live:
             file.write(text)
 
     def case(self):
-        (case,) = self.follower._ledger.cases.values()
+        (case,) = self.follower._state.incidents.values()
         return case
+
+
+def measure(live):
+    follower = live.follower
+    follower._metrics.write(follower._state, follower._tail, follower._tracker.left_out)
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def world(tmp_path, capsys, monkeypatch):
 def live(world):
     made = Live(world)
     yield made
-    if made.follower is not None and made.follower._file._lock >= 0:
+    if made.follower is not None and made.follower._store._lock >= 0:
         made.stop()
 
 
@@ -131,7 +137,7 @@ def test_from_the_line_to_the_confirmed_cure(live, world):
     assert confirmed["state"] == "resolved"
     assert confirmed["outcome"] is None
     assert "pread SUCCESS" in confirmed["evidence"][-1]["text"]
-    assert live.follower._ledger.outbox == []
+    assert live.follower._state.outbox == []
 
 
 def test_a_restart_misses_nothing_and_repeats_nothing(live, world):
@@ -167,7 +173,7 @@ def test_an_exception_finds_its_record_across_a_kill_and_a_rotation(live, world)
 def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch, is_proved):
     world.damaged()
     live.start().append(failed())
-    settle = Follower._settle
+    settle = Follower._record_result
 
     class Killed(BaseException):
         pass
@@ -175,11 +181,11 @@ def test_killed_after_the_repair_and_before_it_was_told(live, world, monkeypatch
     def die(*_args):
         raise Killed
 
-    monkeypatch.setattr(Follower, "_settle", die)
+    monkeypatch.setattr(Follower, "_record_result", die)
     with pytest.raises(Killed):
         live.until(lambda: False)
     live.kill()
-    monkeypatch.setattr(Follower, "_settle", settle)
+    monkeypatch.setattr(Follower, "_record_result", settle)
     if is_proved:
         live.append(CHECKED.format(sr=SR, vdi=BASE))
     live.start().until(lambda: "repaired" in live.names() and (not is_proved or live.names()[-1] == "confirmed"))
@@ -215,7 +221,7 @@ def test_damage_within_a_day_is_refused_and_escalated(live, world):
     live.start().append(failed())
     live.until(lambda: "repaired" in live.names())
     live.append(failed(pid=3, at="01:18:35"))  # from before the repair, for all the follower knows
-    live.until(lambda: live.case().count == 2 and live.case().life.due is None)
+    live.until(lambda: live.case().count == 2 and live.case().progress.due is None)
     assert live.names()[-1] == "repaired"
     path.write_bytes(damaged := path.read_bytes()[:-512])
     live.append(failed(pid=4, at="02:18:35"))
@@ -226,8 +232,8 @@ def test_damage_within_a_day_is_refused_and_escalated(live, world):
     assert path.read_bytes() == damaged
     live.stop()
     live.start().until(lambda: True)
-    assert live.case().life.stage is Stage.RECURRED
-    live.follower._ledger.repairs.clear()  # a day later
+    assert live.case().progress.stage is Stage.RECURRED
+    live.follower._state.repairs.clear()  # a day later
     live.append(failed(pid=5, at="03:18:35"))
     live.until(lambda: live.names()[-1] == "repaired")
 
@@ -256,7 +262,7 @@ def test_what_waits_is_told_once_and_reminded_of(live, world):
         live.follower.round()
     assert live.names().count("waiting") == 1
     case = live.case()
-    case.life = replace(case.life, told=case.life.told - timedelta(hours=2))
+    case.progress = replace(case.progress, announced=case.progress.announced - timedelta(hours=2))
     live.until(lambda: live.names()[-1] == "reminder")
     assert live.names().count("reminder") == 1
     assert live.told[-1]["incident"]["outcome"]["status"] == "refused"
@@ -276,10 +282,10 @@ def test_a_confirm_finding_needs_the_policys_leave(live, world):
     raw = bytearray(world.image())
     raw[-512 + 40 : -512 + 48] = (16 << 20).to_bytes(8, "big")
     live.start()
-    assert live.follower._remedies.run_options.consent == frozenset()
+    assert live.follower._scheduler.run_options.consent == frozenset()
     live.stop()
     live.start(Policy(findings=frozenset({"SAFE", "VHD106"})))
-    assert live.follower._remedies.run_options.consent == {"VHD106"}
+    assert live.follower._scheduler.run_options.consent == {"VHD106"}
 
 
 def test_hooks_are_told_of_every_event_they_want(live, world):
@@ -292,7 +298,7 @@ def test_hooks_are_told_of_every_event_they_want(live, world):
         Hook(("/bin/sleep", "9"), frozenset({"diagnosed"}), 0.2),
     )
     live.start(Policy(hooks=hooks)).append(failed())
-    live.until(lambda: "repaired" in live.names() and not live.follower._ledger.outbox)
+    live.until(lambda: "repaired" in live.names() and not live.follower._state.outbox)
     documents = [json.loads(line) for line in heard.read_text(encoding="utf-8").splitlines()]
     assert documents == live.told
     assert sorted(live.said) == [
@@ -310,12 +316,12 @@ def test_an_event_whose_hook_did_not_end_is_told_again(live, world):
     live.stop()
     assert time.monotonic() - began < 2
     live.start()
-    assert [one.document["event"] for one in live.follower._ledger.outbox] == ["seen", "diagnosed", "repaired"]
-    assert all(one.is_printed for one in live.follower._ledger.outbox)
+    assert [one.name for one in live.follower._state.outbox] == ["seen", "diagnosed", "repaired"]
+    assert all(one.is_printed for one in live.follower._state.outbox)
 
 
 def test_the_log_waits_while_hooks_lag(live, world, monkeypatch):
-    monkeypatch.setattr(loop, "MOST_UNTOLD", 1)
+    monkeypatch.setattr(loop, "MOST_PENDING", 1)
     world.damaged()
     world.damaged(OTHER)
     live.start(Policy(hooks=(Hook(("/bin/sleep", "30")),))).append(failed())
@@ -332,8 +338,8 @@ def test_nobody_listens_and_nothing_is_struck_out(live, world):
     live.start().append(failed())
     live.listens = False
     live.until(lambda: live.told != [])
-    assert live.follower._ends()
-    assert len(live.follower._ledger.outbox) >= 1
+    assert live.follower._has_ended()
+    assert len(live.follower._state.outbox) >= 1
 
 
 def test_parents_are_treated_before_their_children(live, world):
@@ -355,7 +361,7 @@ def test_a_state_that_cannot_be_read_is_set_aside_and_the_log_read_anew(live, wo
     live.start().append(failed())
     live.until(lambda: "repaired" in live.names())
     live.stop()
-    state = live.follower._file.path
+    state = live.follower._store.path
     with open(state, "r+b") as file:
         file.truncate(200)
     live.start().until(lambda: live.names().count("seen") == 2)
@@ -373,7 +379,7 @@ def test_nothing_is_repaired_while_the_state_cannot_be_saved(live, world, monkey
     def full(*_args):
         raise WriteFailed("/state: No space left on device")
 
-    monkeypatch.setattr(live.follower._file, "save", full)
+    monkeypatch.setattr(live.follower._store, "save", full)
     live.append(failed())
     live.until(lambda: "waiting" in live.names())
     assert path.read_bytes() == before
@@ -382,7 +388,7 @@ def test_nothing_is_repaired_while_the_state_cannot_be_saved(live, world, monkey
     assert [line for line in live.said if "cannot be saved" in line][1:] == []
     monkeypatch.undo()
     case = live.case()
-    case.life = replace(case.life, due=datetime.now(UTC))
+    case.progress = replace(case.progress, due=datetime.now(UTC))
     live.until(lambda: "repaired" in live.names())
 
 
@@ -390,8 +396,8 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
     dead, alive = "deadbeef-0000-4000-8000-000000000001", SR
     world.damaged()
     live.start()
-    live.follower._remedies.patience = 0.3
-    real = repairs.from_log.find_image
+    live.follower._scheduler.patience = 0.3
+    real = resolve.find_image
     answers = []
 
     def find(incident, mounts):
@@ -400,7 +406,7 @@ def test_storage_that_does_not_answer_holds_nobody_up(live, world, monkeypatch):
                 time.sleep(0.02)
         return real(incident, mounts)
 
-    monkeypatch.setattr("smfix.usecases.from_log.find_image", find)
+    monkeypatch.setattr("smfix.usecases.resolve.find_image", find)
     live.append(failed(OTHER, sr=dead, pid=7) + failed(BASE, sr=alive, pid=8))
     live.until(lambda: "repaired" in live.names(BASE))
     assert live.names(OTHER) == ["seen", "waiting"]
@@ -496,7 +502,7 @@ def test_the_policy_is_read_again(live, world):
     live.wake.reload = True
     live.follower.round()
     case = live.case()
-    case.life = replace(case.life, due=datetime.now(UTC))
+    case.progress = replace(case.progress, due=datetime.now(UTC))
     live.until(lambda: "repaired" in live.names())
     live.wake.reload = True
     live.follower.round()
@@ -522,21 +528,21 @@ def test_a_metrics_file_that_is_replaced_by_something_else_is_said_once_and_stay
     """The follower lives on, and measures again when the name is free."""
     target = world.folder / "smfix.prom"
     live.start(metrics=str(target))
-    live.follower._measure()
+    measure(live)
     target.unlink()
     target.write_bytes(b"conectix, and the rest of a disk")
     for _ in range(3):
-        live.follower._measure()
+        measure(live)
     (said,) = live.said
     assert said.startswith("smfix: the metrics cannot be written: ")
     assert "is not a metrics file of smfix" in said
     assert target.read_bytes() == b"conectix, and the rest of a disk"
     target.unlink()
     os.mkfifo(target)
-    live.follower._measure()
+    measure(live)
     assert "not a regular file" in live.said[1]
     target.unlink()
-    live.follower._measure()
+    measure(live)
     assert target.read_text(encoding="utf-8").startswith("# smfix metrics")
     assert len(live.said) == 2
 
@@ -568,8 +574,8 @@ def test_a_clock_that_is_set_back_prolongs_no_wait(live, world, monkeypatch, res
     if restart:
         live.start()
     live.until(lambda: "repaired" in live.names())
-    assert live.follower._ledger.repairs[-1][1] <= real()
-    assert live.case().life.since <= real()
+    assert live.follower._state.repairs[-1][1] <= real()
+    assert live.case().progress.since <= real()
 
 
 def test_repairs_of_a_future_that_was_none_are_of_today(live, world, monkeypatch):
@@ -583,5 +589,5 @@ def test_repairs_of_a_future_that_was_none_are_of_today(live, world, monkeypatch
     path.write_bytes(path.read_bytes()[:-512])
     live.append(failed(pid=4, at="02:18:35"))
     live.until(lambda: "recurred" in live.names())
-    (_, at) = live.follower._ledger.repairs[-1]
+    (_, at) = live.follower._state.repairs[-1]
     assert at <= real()

@@ -8,9 +8,11 @@ import pytest
 
 from smfix.errors import Unreadable, WriteFailed
 from smfix.follow import state_store
+from smfix.follow.state import FollowerState
+from smfix.follow.state_format import StateDamaged
 from smfix.follow.state_store import AlreadyFollowed, StateFile, read_state, state_files
 
-ONE, TWO = (f'{{"schema": "smfix.state/1", "number": {number}}}' for number in (1, 2))
+ONE, TWO = (FollowerState("/var/log/SMlog", number=number) for number in (1, 2))
 
 
 def test_it_is_saved_and_loaded(tmp_path):
@@ -47,7 +49,10 @@ def test_what_is_no_state_of_smfix_is_not_replaced(tmp_path):
         file.write(b"conectix, and the rest of a disk")
     with pytest.raises(WriteFailed, match="not a follower's state"):
         state.save(ONE)
-    assert state.load() == "conectix, and the rest of a disk"
+    with pytest.raises(StateDamaged):
+        state.load()
+    with open(state.path, "rb") as file:
+        assert file.read() == b"conectix, and the rest of a disk"
 
 
 def test_a_fifo_in_the_folder_holds_nobody_up(tmp_path):

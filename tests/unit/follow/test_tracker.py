@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from smfix.follow import tracker
-from smfix.follow.incident_state import Stage, over
-from smfix.follow.state import FollowerState, decode, encode
-from smfix.follow.tracker import Tracker, incident
+from smfix.follow.incident_state import Stage, confirm
+from smfix.follow.state import FollowerState
+from smfix.follow.state_format import decode, encode
+from smfix.follow.tracker import Tracker, incident_of
 from smfix.smlog.correlate.failures import Failure, Quote
 from smfix.smlog.parse.disk_names import image_path
 from smfix.smlog.parse.timestamps import Stamp
@@ -42,18 +43,18 @@ class Load:
     """A caseload that is restored from its text before every event."""
 
     def __init__(self, *, restored):
-        self.ledger = FollowerState("/log", files=["/log"])
-        self.load = Tracker(self.ledger)
+        self.state = FollowerState("/log", files=["/log"])
+        self.load = Tracker(self.state)
         self.restored = restored
 
     def take(self, event):
         if self.restored:
-            self.ledger = decode(encode(self.ledger))
-            self.load = Tracker(self.ledger)
+            self.state = decode(encode(self.state))
+            self.load = Tracker(self.state)
         return self.load.take(event, NOW, never)
 
     def all(self):
-        return list(self.ledger.cases.values())
+        return list(self.state.incidents.values())
 
 
 def test_one_disk_is_one_case_with_or_without_restarts():
@@ -66,7 +67,7 @@ def test_one_disk_is_one_case_with_or_without_restarts():
         load.take(proof(50))
         load.take(report(60, pid=3, vdi=VDI[:8], sr=None))
         load.take(report(70, pid=4, vdi="c5c0cdc3-c2c4-4c43-a5a2-845f36b866a4"))
-        states.append([incident(case, load.ledger.files) for case in load.all()])
+        states.append([incident_of(case, load.state.files) for case in load.all()])
     assert states[0] == states[1]
     first, second = states[1]
     assert (first.count, first.state, first.kinds) == (3, State.OPEN, ("coalesce-corrupted", "footer-invalid"))
@@ -77,14 +78,14 @@ def test_the_first_report_begins_a_life_and_a_new_run_wakes_it():
     load = Load(restored=False)
     ((case, before),) = load.take(report(1))
     assert before is None
-    assert case.life.stage is Stage.SEEN
+    assert case.progress.stage is Stage.SEEN
     assert case.first_seen == NOW  # the log tells no time
-    case.life = replace(case.life, due=None)
+    case.progress = replace(case.progress, due=None)
     load.take(report(2))  # the same run: half of the same report
-    assert case.life.due is None
+    assert case.progress.due is None
     ((_, before),) = load.take(report(3, pid=2))
     assert before.due is None
-    assert case.life.due == NOW
+    assert case.progress.due == NOW
 
 
 def test_a_proof_wakes_the_case_and_a_later_report_reopens_it():
@@ -93,13 +94,13 @@ def test_a_proof_wakes_the_case_and_a_later_report_reopens_it():
     ((same, before),) = load.take(proof(5))
     assert same is case
     assert before is not None
-    assert incident(case, ["/log"]).state is State.RESOLVED
-    assert incident(case, ["/log"]).evidence[-1].text == "pread SUCCESS"
-    case.life = over(case.life, NOW)
+    assert incident_of(case, ["/log"]).state is State.RESOLVED
+    assert incident_of(case, ["/log"]).evidence[-1].text == "pread SUCCESS"
+    case.progress = confirm(case.progress, NOW)
     assert load.load.wanted() == set()
     load.take(report(9, pid=8))
     assert case.proof is None
-    assert case.life.stage is Stage.SEEN
+    assert case.progress.stage is Stage.SEEN
     assert load.load.wanted() == {VDI[:8]}
 
 
@@ -125,7 +126,7 @@ def test_digits_that_the_log_completes_later():
     load = Load(restored=True)
     load.take(report(1, vdi=VDI[:8], sr=None, path=None, candidates=("/a", "/b")))
     (case,) = load.all()
-    assert incident(case, ["/log"]).candidates == ("/a", "/b")
+    assert incident_of(case, ["/log"]).candidates == ("/a", "/b")
     assert case.sr is None
 
 
@@ -136,12 +137,12 @@ def test_a_report_of_no_disk_is_counted():
 
 
 def test_the_longest_confirmed_make_room(monkeypatch):
-    monkeypatch.setattr(tracker, "MOST_CASES", 20)
+    monkeypatch.setattr(tracker, "MOST_INCIDENTS", 20)
     load = Load(restored=False)
     for number in range(20):
         ((case, _),) = load.take(report(number, vdi=f"{number:08x}-058e-102f-80dc-001ec95cb0b6"))
         if number < 5:
-            case.life = over(case.life, NOW.replace(minute=10 - number))
+            case.progress = confirm(case.progress, NOW.replace(minute=10 - number))
     load.take(report(30, vdi=VDI))
     left = {case.vdi[:8] for case in load.all()}
     assert len(left) == 19
@@ -152,7 +153,7 @@ def test_the_longest_confirmed_make_room(monkeypatch):
 
 
 def test_without_room_a_report_is_left_out(monkeypatch):
-    monkeypatch.setattr(tracker, "MOST_CASES", 1)
+    monkeypatch.setattr(tracker, "MOST_INCIDENTS", 1)
     load = Load(restored=False)
     load.take(report(1))
     assert load.take(report(2, vdi="c5c0cdc3-c2c4-4c43-a5a2-845f36b866a4")) == []
@@ -162,11 +163,11 @@ def test_without_room_a_report_is_left_out(monkeypatch):
 def test_a_case_that_cannot_be_told_from_another_is_kept_and_left_alone():
     load = Load(restored=False)
     ((case, _),) = load.take(report(1))
-    load.ledger.cases["twin"] = replace(case, id="twin")
-    again = Tracker(load.ledger)
+    load.state.incidents["twin"] = replace(case, id="twin")
+    again = Tracker(load.state)
     ((same, _),) = again.take(report(9, pid=5), NOW, never)
     assert same.id == case.id
-    assert set(load.ledger.cases) == {case.id, "twin"}
+    assert set(load.state.incidents) == {case.id, "twin"}
 
 
 def test_a_renamed_disk_is_looked_for_by_its_new_name():
@@ -180,7 +181,7 @@ def test_a_renamed_disk_is_looked_for_by_its_new_name():
         ((case, before),) = load.take(Renamed(20, old, new, (Quote(0, 20, "Renaming x -> y"),)))
         assert before is not None
         assert (case.id, case.vdi, case.path, case.count) == (name, leaf, new.path, 1)
-        assert case.life.due == NOW
+        assert case.progress.due == NOW
         assert case.quotes[-1].line == 20
         assert leaf[:8] in load.load.wanted()
         load.take(report(30, pid=2, vdi=leaf, path=new.path))

@@ -30,12 +30,14 @@ from smfix.values import (
     Extent,
     Finding,
     Fingerprint,
+    NextStep,
     Reason,
     Refusal,
     RepairPlan,
     Resize,
     Severity,
     Status,
+    StepKind,
     Target,
     Write,
 )
@@ -76,7 +78,7 @@ def folder(tmp_path) -> str:
 
 
 def repair_context(folder: str, guard: OpenGuard | None = None) -> RepairContext:
-    return RepairContext(folder, guard or OpenGuard(), lambda id_: f"smfix undo {id_}")
+    return RepairContext(folder, guard or OpenGuard(), lambda id_: NextStep(StepKind.UNDO, (id_,)))
 
 
 def marks(folder: str) -> list[JournalState]:
@@ -98,7 +100,7 @@ def test_a_repair_is_written_verified_and_recorded(disk, image, folder):
     assert disk.read_bytes() == NEW
     (entry,) = journal_store.list_journals(folder)
     assert (entry.id, entry.mark) == (outcome.journal, JournalState.VERIFIED)
-    assert outcome.undo == f"smfix undo {entry.id}"
+    assert outcome.undo == NextStep(StepKind.UNDO, (entry.id,))
     journal = entry.journal
     assert (journal.old_size, journal.new_size) == (len(OLD), len(NEW))
     assert (journal.device, journal.inode) == (disk.stat().st_dev, disk.stat().st_ino)
@@ -208,7 +210,7 @@ def test_an_interrupted_repair_of_this_image_comes_first(disk, image, folder):
     journal = replace(PLAIN, target=image.target, device=image.identity.device, inode=image.identity.inode)
     journal_store.create(folder, journal)
     outcome = apply(plan_for(OLD), image, repair_context(folder), GOOD)
-    assert (outcome.reason, outcome.next) == (Reason.STALE, (f"smfix undo {PLAIN.id}",))
+    assert (outcome.reason, outcome.next) == (Reason.STALE, (NextStep(StepKind.UNDO, (PLAIN.id,)),))
     assert disk.read_bytes() == OLD
 
 
@@ -324,7 +326,7 @@ def test_a_roll_back_that_fails_says_how_to_recover(disk, image, folder, monkeyp
     outcome = apply(plan_for(OLD), image, repair_context(folder), GOOD)
     assert outcome.status is Status.FAILED
     assert "putting it back failed" in outcome.message
-    assert outcome.next == (outcome.undo,) == (f"smfix undo {outcome.journal}",)
+    assert outcome.next == (outcome.undo,) == (NextStep(StepKind.UNDO, (outcome.journal,)),)
     assert marks(folder) == [JournalState.UNFINISHED]
     monkeypatch.undo()
     assert states(recover(image, repair_context(folder))) == [("rolled-back", True)]
@@ -403,7 +405,7 @@ def test_a_disk_taken_into_use_is_not_rolled_back(disk, image, folder, second):
     outcome = apply(plan_for(OLD), image, repair_context(folder, guard), Verification(lambda view: (LOST,)))
     assert outcome.status is Status.FAILED
     assert "it could not be put back: a tapdisk holds it" in outcome.message
-    assert outcome.next == (f"smfix undo {outcome.journal}",)
+    assert outcome.next == (NextStep(StepKind.UNDO, (outcome.journal,)),)
     assert disk.read_bytes() == NEW
     assert marks(folder) == [JournalState.UNFINISHED]
 

@@ -24,6 +24,7 @@ from smfix.repair.journal import Change, JournalState, Reach, encode
 from smfix.repair.reach_digest import digest_of
 from smfix.repair.undo import open_target
 from smfix.values import Backing, Extent, Placed, Reason, Refusal, Resize, Status, Target, Write
+from steps import lines
 
 GROWN = (Resize(2048), Write(2048, b"F" * 512))  # bytes 1000..2047 are NUL and written by nobody
 
@@ -210,7 +211,7 @@ def test_an_undo_that_fails_can_be_run_again(disk, folder, monkeypatch, name):
     monkeypatch.undo()
     assert outcome.status is Status.FAILED
     assert outcome.message.endswith("the undo is not complete")
-    assert outcome.next == (f"smfix undo {id_}",)
+    assert lines(outcome.next) == (f"smfix undo {id_}",)
     assert undone(folder, id_).status is Status.ROLLED_BACK
     assert disk.read_bytes() == OLD
     assert marks(folder) == [JournalState.UNDONE]
@@ -264,7 +265,7 @@ def test_an_earlier_repair_is_not_undone_below_an_unfinished_one(disk, folder):
     left_unfinished(disk, folder, disk.read_bytes(), (Write(500, b"second"),), "29991122-221909-aaaaaa", year=2999)
     before = disk.read_bytes()
     outcome = undone(folder, first)
-    assert (outcome.reason, outcome.next) == (Reason.STALE, ("smfix undo 29991122-221909-aaaaaa",))
+    assert (outcome.reason, lines(outcome.next)) == (Reason.STALE, ("smfix undo 29991122-221909-aaaaaa",))
     assert disk.read_bytes() == before
 
 
@@ -276,7 +277,7 @@ def test_an_interrupted_repair_of_a_disk_that_moved_on_is_stale(disk, folder):
     assert (outcome.status, outcome.reason) == (Status.REFUSED, Reason.STALE)
     assert disk.read_bytes() == data
     # The way on that it names works: the journal is out of the way, and a repair may be made.
-    (command,) = outcome.next
+    (command,) = lines(outcome.next)
     assert shlex.split(command)[0] == "mv"
     subprocess.run(shlex.split(command), check=True)
     assert journal_store.list_journals(folder) == ()
@@ -314,7 +315,7 @@ def test_what_the_repair_made_readable_must_be_what_it_was(disk, folder):
     outcome = undone(folder, id_)
     assert (outcome.reason, disk.read_bytes()) == (Reason.STALE, before)
     assert "take along what was written since to guest bytes 0 to 399" in outcome.message
-    assert outcome.next == (f"smfix undo {id_} --confirm UNDO-NEWER --yes",)
+    assert lines(outcome.next) == (f"smfix undo {id_} --confirm UNDO-NEWER --yes",)
     agreed = undone(folder, id_, newer=True)
     assert agreed.status is Status.ROLLED_BACK
     assert "this took along what was written since to guest bytes 0 to 399" in agreed.message

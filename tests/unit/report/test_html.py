@@ -18,6 +18,7 @@ from smfix.formats.vhd.diagram import diagram
 from smfix.report import html, page_model
 from smfix.report.page_model import Environment, FooterBytes, Portrait, Relative, Side
 from smfix.values import Evidence, Names, Reason, Rescan, State, Status
+from steps import as_it_is
 
 ENVIRONMENT = Environment(
     "1.2.3", "3.11.7", "Linux", "host", "root", "smfix from-log", datetime(2026, 1, 2, tzinfo=UTC)
@@ -100,8 +101,8 @@ def test_whatever_came_in_is_text_and_acts_nowhere():
                 outcome=outcome(
                     Status.PARTLY_REPAIRED,
                     message=HOSTILE,
-                    undo=HOSTILE,
-                    next=(HOSTILE,),
+                    undo=as_it_is(HOSTILE),
+                    next=(as_it_is(HOSTILE),),
                     journal=HOSTILE,
                     remaining=(CLOCK._replace(message=HOSTILE, title=HOSTILE),),
                     lost_sectors=4,
@@ -155,7 +156,7 @@ def test_disks_without_a_card_are_in_the_table():
 
 
 def test_what_is_to_do_comes_first_among_the_commands():
-    waiting = outcome(Status.REFUSED, reason=Reason.NEEDS_CONFIRM, next=("smfix repair x --confirm VHD301",))
+    waiting = outcome(Status.REFUSED, reason=Reason.NEEDS_CONFIRM, next=(as_it_is("smfix repair x --confirm VHD301"),))
     cards = [page_model.of_incident(treated()), page_model.of_incident(treated(outcome=waiting))]
     assert html._next(html.Page("", "", cards, [], ENVIRONMENT)) == ["smfix repair x --confirm VHD301"]
     assert html._next(html.Page("", "", cards[:1], [], ENVIRONMENT)) == [f"xe sr-scan uuid={SR}"]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from report_values import PATH, SR, VDI, WHEN, outcome
 from smfix.report import journals
-from smfix.values import JournalRecord, Reason, Resize, Status, TreatedImage, Write
+from smfix.values import JournalRecord, NextStep, Reason, Resize, Status, StepKind, TreatedImage, Write
+from steps import as_it_is
 
 ID = "20251122-221903-3f9a1c"
 WHOLE = JournalRecord(
@@ -19,7 +20,7 @@ WHOLE = JournalRecord(
     fixes=(("VHD101", "the footer is lost"), ("VHD101", "again"), ("VHD102", "odd")),
     lost_sectors=2,
     command=("smfix", "repair", "/a b"),
-    undo=f"smfix undo {ID}",
+    undo=NextStep(StepKind.UNDO, (ID,)),
     bytes=3408,
 )
 DAMAGED = JournalRecord(ID, "unfinished", f"/j/{ID}.unfinished", damage="its checksum does not match")
@@ -72,7 +73,7 @@ def test_proposal():
 
 
 def test_undone():
-    refused = outcome(Status.REFUSED, reason=Reason.STALE, message="moved on", next=("one",))
+    refused = outcome(Status.REFUSED, reason=Reason.STALE, message="moved on", next=(as_it_is("one"),))
     assert journals.undone(TreatedImage(PATH, refused)) == (
         f"{PATH}\n   result   refused (stale): moved on\n   next     one"
     )

@@ -23,6 +23,7 @@ from smfix.values import (
     Verdict,
     Write,
 )
+from steps import as_it_is
 
 
 def test_the_schemas_are_schemas():
@@ -101,7 +102,7 @@ def test_journal():
         new_size=2560,
         edits=(Resize(2048), Write(2048, bytes(512))),
         fixes=(("VHD101", "lost"),),
-        undo="smfix undo 20251122-221903-3f9a1c",
+        undo=as_it_is("smfix undo 20251122-221903-3f9a1c"),
     )
     damaged = JournalRecord("20251122-221903-3f9a1d", "unfinished", "/j/x", damage="its checksum")
     document = valid(jsondoc.journal([whole, damaged]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from report_values import CLOCK, LOST_FOOTER
 from smfix.report import next_steps
-from smfix.values import CheckedImage, Disposition, Verdict
+from smfix.values import CheckedImage, Disposition, NextStep, StepKind, Verdict
+from steps import as_it_is
 
 HOPELESS = LOST_FOOTER._replace(code="VHD303", disposition=Disposition.REPORT)
 
@@ -15,7 +16,7 @@ def image(name: str, *findings, parent: str | None = None) -> CheckedImage:
 
 
 def told(*images: CheckedImage) -> list[str]:
-    return next_steps.suggest(images, lambda paths: f"repair {' '.join(paths)}", 2).splitlines()
+    return next_steps.suggest(images, lambda paths: as_it_is(f"repair {' '.join(paths)}"), 2).splitlines()
 
 
 def test_sound_images_lead_nowhere():
@@ -55,3 +56,26 @@ def test_what_has_no_repair_is_explained():
         "Nothing would be written to 1 image; what to do instead:",
         "   smfix explain VHD303",
     ]
+
+
+def test_every_step_has_a_command_line():
+    for kind in StepKind:
+        assert next_steps.command_line(NextStep(kind, ("x y",), ("--yes",)))
+    assert next_steps.command_line(NextStep(StepKind.SCAN_SR, ("a b",))) == "xe sr-scan 'uuid=a b'"
+    assert next_steps.command_line(NextStep(StepKind.UNDO, ("1",), ("--yes",))) == "smfix undo 1 --yes"
+    assert next_steps.command_line(NextStep(StepKind.TEXT, ("echo $HOME",))) == "echo $HOME"
+
+
+def test_a_disk_is_found_by_its_digits():
+    listed = "params=uuid,sr-uuid,name-label"
+    by_digits = NextStep(StepKind.FIND_VDI_BY_DIGITS, ("5b0c1a7e", "sr"))
+    assert next_steps.command_line(by_digits) == f"xe vdi-list sr-uuid=sr {listed} | grep -A2 ': 5b0c1a7e'"
+    assert next_steps.command_line(NextStep(StepKind.FIND_VDI_BY_DIGITS, ("",))) == f"xe vdi-list {listed}"
+
+
+def test_steps_of_one_kind_are_joined_unless_their_options_differ():
+    steps = [NextStep(StepKind.CHECK, (path,)) for path in ("/a", "/b", "/a")]
+    other = NextStep(StepKind.CHECK, ("/c",), ("--parents",))
+    undo = [NextStep(StepKind.UNDO, (name,)) for name in "12"]
+    joined = [NextStep(StepKind.CHECK, ("/a", "/b")), other, *undo]
+    assert next_steps.joined([*steps, other, *undo, undo[0]]) == joined

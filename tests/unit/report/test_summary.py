@@ -4,11 +4,25 @@ import pytest
 
 from report_values import LOST_FOOTER, SR, plan
 from smfix.report.summary import Left, not_asked, overview, short, undo_line, why_left
-from smfix.values import Outcome, Reason, Status
+from smfix.values import NextStep, Outcome, Reason, Status, StepKind
+from steps import as_it_is
 
 
 def left(card, name, status=Status.REFUSED, reason=None, *steps, **more):
-    return Left(card, name, Outcome(status, "said", reason, next=steps, **more))
+    named = tuple(as_it_is(step) if isinstance(step, str) else step for step in steps)
+    return Left(card, name, Outcome(status, "said", reason, next=named, **more))
+
+
+def repair_of(path):
+    return NextStep(StepKind.REPAIR, (path,), ("--yes", "--journal-dir", "/j"))
+
+
+def check_of(path):
+    return NextStep(StepKind.CHECK, (path,))
+
+
+def explain(code):
+    return NextStep(StepKind.EXPLAIN, (code,))
 
 
 def test_disks_with_the_same_reason_stand_together():
@@ -40,10 +54,10 @@ def test_many_are_counted():
 def test_one_command_does_it_all():
     shown = overview(
         [
-            left(1, "a", Status.WOULD_REPAIR, None, "smfix repair '/a b' --yes --journal-dir /j", "other"),
-            left(2, "b", Status.WOULD_REPAIR, None, "smfix repair /b --yes --journal-dir /j"),
-            left(3, "c", Status.AMBIGUOUS, None, "smfix check /c1", "smfix check /c2"),
-            left(4, "d", Status.REFUSED, Reason.NO_FIX, "smfix explain VHD303", "smfix explain VHD305", "xe x"),
+            left(1, "a", Status.WOULD_REPAIR, None, repair_of("/a b"), "other"),
+            left(2, "b", Status.WOULD_REPAIR, None, repair_of("/b")),
+            left(3, "c", Status.AMBIGUOUS, None, check_of("/c1"), check_of("/c2")),
+            left(4, "d", Status.REFUSED, Reason.NO_FIX, explain("VHD303"), explain("VHD305"), "xe x"),
         ]
     )
     assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
@@ -54,15 +68,20 @@ def test_one_command_does_it_all():
 
 
 def test_what_only_bash_reads_stays_a_command_of_its_own():
-    steps = ("smfix repair $'/a\\x1b' --yes", "smfix repair /b --yes")
+    steps = (repair_of("/a\x1b"), repair_of("/b"))
     shown = overview([left(n, "a", Status.WOULD_REPAIR, None, step) for n, step in enumerate(steps)])
-    assert shown.endswith("smfix repair $'/a\\x1b' --yes\n      ... and so on: each card has its own")
+    assert shown.endswith("smfix repair $'/a\\x1b' --yes --journal-dir /j\n      ... and so on: each card has its own")
 
 
 def test_disks_whose_sr_is_elsewhere_stand_together_by_sr():
     ask = "xe pbd-list sr-uuid={} params=host-uuid,currently-attached"
     other = SR.replace("7", "8")
-    shown = overview([left(n, "a", Status.NOT_FOUND, None, ask.format(sr)) for n, sr in enumerate((SR, other, SR), 1)])
+    shown = overview(
+        [
+            left(n, "a", Status.NOT_FOUND, None, NextStep(StepKind.FIND_SR, (sr,)))
+            for n, sr in enumerate((SR, other, SR), 1)
+        ]
+    )
     assert shown.splitlines()[1:] == [
         f"   its SR {SR} is not attached here: a, a (cards",
         "   1, 3)",
@@ -118,8 +137,8 @@ def test_the_codes_that_want_a_consent_are_named():
     assert why_left(asked) == "needs your consent to VHD105, VHD201"
 
 
-def repaired(*ids, more=" --journal-dir /j"):
-    return [Outcome(Status.REPAIRED, "said", journal=one, undo=f"smfix undo {one}{more}") for one in ids]
+def repaired(*ids, more=("--journal-dir", "/j")):
+    return [Outcome(Status.REPAIRED, "said", journal=one, undo=NextStep(StepKind.UNDO, (one,), more)) for one in ids]
 
 
 def test_one_line_undoes_the_whole_run():
@@ -134,5 +153,5 @@ def test_no_line_where_each_card_says_it():
     assert undo_line([]) == ""
     assert undo_line(repaired("20261127-1")) == ""
     lists = "repairs of this run: `smfix journal` lists them."
-    assert undo_line([*repaired("20261127-1"), *repaired("20261127-2", more="")]) == f"To undo all 2 {lists}"
+    assert undo_line([*repaired("20261127-1"), *repaired("20261127-2", more=())]) == f"To undo all 2 {lists}"
     assert undo_line(repaired(*map(str, range(51)))) == f"To undo all 51 {lists}"

@@ -26,6 +26,7 @@ from smfix.values import (
     Verdict,
     Write,
 )
+from steps import as_it_is
 
 
 def test_a_card_says_it_all():
@@ -56,7 +57,7 @@ def test_what_the_pool_calls_them_and_what_became_of_the_srs():
     assert f"SR       {SR} (fast)" in card
     assert "\n   disk     data\n   VMs      web, mail\n" in card
     rescans = [
-        Rescan(SR, "fast", True, "scanned", 2, 1, next=("xe sr-list",)),
+        Rescan(SR, "fast", True, "scanned", 2, 1, next=(as_it_is("xe sr-list"),)),
         Rescan(SR, None, True, "scanned", 2, None),
         Rescan(SR, None, False, "left out"),
     ]
@@ -96,7 +97,7 @@ def test_a_refusal_names_its_reason_and_its_plan():
         plan=plan(edits=tuple(Write(n * 512, b"x") for n in range(9))),
         lost_sectors=1,
         undo=None,
-        next=("one", "two"),
+        next=(as_it_is("one"), as_it_is("two")),
     )
     card = text.repair([TreatedImage(PATH, value)])
     assert card.startswith(f"{PATH}\n   found    VHD101")
@@ -159,7 +160,7 @@ def test_a_log_without_incidents():
 
 
 def test_older_logs_that_were_not_read_are_named():
-    one = text.log_read(reading(beside=("/l/SMlog.1",), wider="smfix from-log /l"))
+    one = text.log_read(reading(beside=("/l/SMlog.1",), wider=as_it_is("smfix from-log /l")))
     assert one.endswith("1 older log beside it was not read (SMlog.1). To read all of them:\n   smfix from-log /l")
     many = tuple(f"/l/SMlog.{number}.gz" for number in range(1, 6))
     assert "5 older logs beside it were not read (SMlog.1.gz, SMlog.2.gz, SMlog.3.gz, ...)." in " ".join(
@@ -184,7 +185,7 @@ def test_check():
     )
     first, second, third = report.split("\n\n")
     assert first.startswith(f"{PATH}\n   verdict  invalid\n   size     4,096 bytes, data ends at 2,048\n   found")
-    gone = CheckedImage("/x", Verdict.UNREADABLE, said="ambiguous", next=("a", "b"))
+    gone = CheckedImage("/x", Verdict.UNREADABLE, said="ambiguous", next=(as_it_is("a"), as_it_is("b")))
     assert text.check([gone]) == "/x\n   verdict  ambiguous\n   next     a\n            b"
     assert second == "/x\n   verdict  unreadable\n   note     cannot open /x"
     assert third == "/y\n   verdict  valid\n   size     512 bytes"
@@ -221,7 +222,7 @@ def test_the_time_that_was_asked_about_is_said():
 
 
 def test_several_disks_end_with_what_is_left():
-    one = treated(outcome=outcome(Status.NOT_FOUND, next=("xe vdi-list uuid=1",)))
+    one = treated(outcome=outcome(Status.NOT_FOUND, next=(as_it_is("xe vdi-list uuid=1"),)))
     assert "What is left" not in text.from_log(reading(), (one,))
     both = text.from_log(reading(), (one, treated()))
     assert both.endswith("not found on this host: 1d994938 (card 1)\n      xe vdi-list uuid=1")
@@ -229,7 +230,7 @@ def test_several_disks_end_with_what_is_left():
 
 
 def test_of_several_images_too():
-    bad = TreatedImage(PATH, outcome(Status.FAILED, next=("again",)))
+    bad = TreatedImage(PATH, outcome(Status.FAILED, next=(as_it_is("again"),)))
     assert "What is left" not in text.repair((bad,))
     assert "failed: 1d994938, 1d994938 (cards 1-2)\n      again" in text.repair((bad, bad))
 

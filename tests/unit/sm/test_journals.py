@@ -11,6 +11,7 @@ from smfix.sm.journals import coalescing, name_refusal, names_beside
 from smfix.sm.sr_types import lvm_volumes
 from smfix.sm.sr_types.lvm_volumes import Volume
 from smfix.values import Backing, Reason, Target
+from steps import lines
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
 VDI = "1d994938-058e-102f-80dc-001ec95cb0b6"
@@ -46,7 +47,7 @@ def test_temporary_names_are_the_storage_managers(sr_folder, name):
     refusal = name_refusal(target(sr_folder / name, sr=None))
     assert refusal.reason is Reason.SM_PENDING
     assert "temporary name" in refusal.message
-    assert refusal.next == (f"xe sr-scan uuid={SR}",)
+    assert lines(refusal.next) == (f"xe sr-scan uuid={SR}",)
 
 
 def test_a_copy_is_not_repaired(sr_folder):

@@ -11,7 +11,9 @@ from schemas import valid
 from smfix.errors import Unreadable, UsageError
 from smfix.formats.vhd import build
 from smfix.report import jsondoc, scan_report
-from smfix.usecases import from_log, scan
+from smfix.usecases import scan
+from smfix.usecases.check import check
+from smfix.usecases.run_options import RunOptions
 from smfix.values import Exit, InUse, Verdict
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
@@ -63,7 +65,7 @@ def test_without_a_target_every_attached_sr_is_scanned(mount):
 
 def test_the_verdict_is_that_of_check(mount):
     paths = sorted(str(path) for path in (mount / SR).iterdir())
-    checked = from_log.check(paths, from_log.RunOptions(sr_mounts=(str(mount),)))
+    checked = check(paths, RunOptions(sr_mounts=(str(mount),)))
     scans = {image.checked.path: image.checked for image in scan.scan([SR], [str(mount)])}
     assert {one.path: (one.verdict, one.findings) for one in checked} == {
         path: (one.verdict, one.findings) for path, one in scans.items()

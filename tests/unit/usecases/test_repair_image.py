@@ -8,11 +8,13 @@ from smfix.errors import WriteFailed
 from smfix.host.image_file import OpenImage
 from smfix.repair import journal_store
 from smfix.repair.journal import JournalState
+from smfix.report.next_steps import command_line
 from smfix.sm.resolve import Found
-from smfix.usecases import repair
-from smfix.usecases.repair import repair_image
-from smfix.usecases.run_options import RunOptions, absolute, is_hidden
-from smfix.values import Backing, Reason, Refusal, Status, Target
+from smfix.usecases import repair_image as repair
+from smfix.usecases.repair_context import is_hidden
+from smfix.usecases.repair_image import repair_image
+from smfix.usecases.run_options import RunOptions, absolute
+from smfix.values import Backing, Reason, Refusal, Status, StepKind, Target
 from world import BASE, SR, make_world
 
 
@@ -35,17 +37,23 @@ def found(path):
 
 def test_default_options_are_left_out(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert RunOptions().undo_command("x") == "smfix undo x"
-    assert RunOptions().repair_command("/a b") == "smfix repair '/a b' --yes"
-    assert RunOptions(journal_dir="/var/lib/smfix/journal").undo_command("x") == "smfix undo x"
+    assert command_line(RunOptions().undo_step("x")) == "smfix undo x"
+    assert command_line(RunOptions().repair_step("/a b")) == "smfix repair '/a b' --yes"
+    assert command_line(RunOptions(journal_dir="/var/lib/smfix/journal").undo_step("x")) == "smfix undo x"
 
 
 def test_other_options_are_named_with_absolute_paths(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     run_options = RunOptions(("m", "/n n"), "j", "l", consent=frozenset(["VHD301", "VHD108"]))
-    assert run_options.command("check", "x") == f"smfix check x --sr-mount {tmp_path}/m --sr-mount '/n n'"
-    assert run_options.undo_command("x") == f"smfix undo x --journal-dir {tmp_path}/j --sm-lock-dir {tmp_path}/l"
-    assert run_options.repair_command("y", ("VHD302",)) == (
+    assert (
+        command_line(run_options.step(StepKind.CHECK, "x"))
+        == f"smfix check x --sr-mount {tmp_path}/m --sr-mount '/n n'"
+    )
+    assert (
+        command_line(run_options.undo_step("x"))
+        == f"smfix undo x --journal-dir {tmp_path}/j --sm-lock-dir {tmp_path}/l"
+    )
+    assert command_line(run_options.repair_step("y", ("VHD302",))) == (
         f"smfix repair {tmp_path}/y --yes --confirm VHD108 --confirm VHD301 --confirm VHD302 "
         f"--sr-mount {tmp_path}/m --sr-mount '/n n' --journal-dir {tmp_path}/j --sm-lock-dir {tmp_path}/l"
     )
