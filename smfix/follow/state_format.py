@@ -286,6 +286,7 @@ def _finding(value: Document) -> Finding:
         disposition=Disposition(value["disposition"]),
         lossy=bool(value["lossy"]),
         facts=dict(value["facts"]),
+        may_remain=bool(value.get("may_remain", False)),
     )
 
 
