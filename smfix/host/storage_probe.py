@@ -8,7 +8,6 @@ back, smfix abandons it and does not touch that storage; while the child exists,
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import select
 import stat
@@ -176,6 +175,8 @@ def _touch(path: str) -> bytes:
         # Not from the cache, which needs no disk; and at the footer too, which may be on another disk.
         last = max(0, os.lseek(descriptor, 0, os.SEEK_END) - _PAGE) // _PAGE * _PAGE
         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
+        import mmap
+
         with mmap.mmap(-1, _PAGE) as page:
             for at in (0, last):
                 os.preadv(descriptor, [page], at)

@@ -26,17 +26,18 @@ MAPPER = "/dev/mapper"
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
+# Compiled by `re` at their first use, and kept there: compiling all of them takes 8 ms, and most runs need none.
 _MARK = r"(?P<mark>OLD_|DELETED_)?"
-_FULL = re.compile(UUID)
-_FILE = re.compile(rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?")
-_TEMPORARY = re.compile(r"tmp[A-Za-z0-9_]{6,8}")
-_VOLUME = re.compile(rf"/dev/{GROUP}(?P<sr>{UUID})/(?P<name>(?!{GROUP})[^/]+)")
-_MAPPED = re.compile(r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)")
-_DISK = re.compile(rf"VHD-{_MARK}(?P<vdi>{UUID})")
-_LINSTOR = re.compile(rf"/dev/drbd/by-res/xcp-volume-{UUID}/0")
+_FULL = UUID
+_FILE = rf"{_MARK}(?P<vdi>{UUID})\.vhd(?P<new>\.new)?"
+_TEMPORARY = r"tmp[A-Za-z0-9_]{6,8}"
+_VOLUME = rf"/dev/{GROUP}(?P<sr>{UUID})/(?P<name>(?!{GROUP})[^/]+)"
+_MAPPED = r"/dev/mapper/(?P<group>(?:[^-/]|--)+)-(?P<volume>(?:[^-/]|--)+)"
+_DISK = rf"VHD-{_MARK}(?P<vdi>{UUID})"
+_LINSTOR = rf"/dev/drbd/by-res/xcp-volume-{UUID}/0"
 
 # The hex digits of a prefix, and the fewest that may name a disk (contract, TARGET; model.VdiRef).
-_PREFIX = re.compile(r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})")
+_PREFIX = r"(?P<mark>OLD_)?(?P<hex>[0-9a-f]{1,8}(?:-[0-9a-f]{0,12}){0,4})"
 SHORTEST = 8
 SHORTEST_OLD = 4
 
@@ -90,17 +91,17 @@ def volume_at(path: str) -> VolumeName | None:
     libvhd writes device-mapper's spelling into a child's header and parent locators, the storage manager LVM's.
     Source: blktap vhd/lib/canonpath.c; sm drivers/lvhdutil.py (``extractUuid``).
     """
-    mapped = _MAPPED.fullmatch(path)
+    mapped = re.fullmatch(_MAPPED, path)
     if mapped:
         group, name = (mapped[part].replace("--", "-") for part in ("group", "volume"))
         path = f"/dev/{group}/{name}"
-    match = _VOLUME.fullmatch(path)
+    match = re.fullmatch(_VOLUME, path)
     return None if match is None or match["name"] in (".", "..") else VolumeName(match["sr"], match["name"])
 
 
 def is_uuid(text: str) -> bool:
     """True for 32 lower-case hex digits with their four dashes, and nothing else."""
-    return _FULL.fullmatch(text) is not None
+    return re.fullmatch(_FULL, text) is not None
 
 
 def is_prefix(text: str) -> bool:
@@ -108,7 +109,7 @@ def is_prefix(text: str) -> bool:
 
     So it holds no character that means something to a path or to a pattern.
     """
-    match = _PREFIX.fullmatch(text)
+    match = re.fullmatch(_PREFIX, text)
     if match is None:
         return False
     digits = match["hex"]
@@ -125,14 +126,14 @@ def read_path(path: str) -> ImageName:
     parts = [part for part in path.split("/") if part]
     if not parts or "." in parts or ".." in parts:
         return ImageName(Life.FOREIGN)
-    file = _FILE.fullmatch(parts[-1])
+    file = re.fullmatch(_FILE, parts[-1])
     vdi = file["vdi"] if file else None
     if len(parts) >= 2 and is_uuid(parts[-2]):
         if file:
             return ImageName(_life(file), parts[-2], vdi, parts[-1])
-        if _TEMPORARY.match(parts[-1]):
+        if re.match(_TEMPORARY, parts[-1]):
             return ImageName(Life.COPY, parts[-2], None, parts[-1])
-    if len(parts) >= 3 and is_uuid(parts[-3]) and _TEMPORARY.fullmatch(parts[-2]):
+    if len(parts) >= 3 and is_uuid(parts[-3]) and re.fullmatch(_TEMPORARY, parts[-2]):
         return ImageName(Life.COPY, parts[-3], vdi, "/".join(parts[-2:]))
     if file:
         return ImageName(_life(file), None, vdi)
@@ -141,10 +142,10 @@ def read_path(path: str) -> ImageName:
 
 def _read_device(path: str) -> ImageName:
     volume = volume_at(path)
-    disk = None if volume is None else _DISK.fullmatch(volume.name)
+    disk = None if volume is None else re.fullmatch(_DISK, volume.name)
     if volume is not None and disk is not None:
         return ImageName(_life(disk), volume.sr, disk["vdi"], is_device=True)
-    if _LINSTOR.fullmatch(path):
+    if re.fullmatch(_LINSTOR, path):
         return ImageName(Life.PLAIN, is_device=True)
     return ImageName(Life.FOREIGN, is_device=True)
 
