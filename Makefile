@@ -36,7 +36,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python tools/style.py --quiet --skip docs/reference/commands.md --skip docs/reference/findings.md README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs tools ansible
+	$(BIN)/python tools/style.py --quiet --skip docs/reference/commands.md --skip docs/reference/findings.md README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs tools/style.py tools/compare_cli.py ansible
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only --quiet .
