@@ -64,7 +64,7 @@ _OF_STORAGE = frozenset({
     errno.ESTALE, errno.ENOMEDIUM, errno.EMEDIUMTYPE,
 })  # fmt: skip
 _CRASHES = frozenset({-6, -7, -8, -11})  # SIGABRT, SIGBUS, SIGFPE, SIGSEGV
-# What these say without a path, they say of the image behind -n.
+# If these messages name no path, they are about the image after -n.
 _ABOUT_ITS_IMAGE = frozenset({"check", "repair", "resize"})
 _OTHER_PROGRAM = "a command other than vhd-util failed"
 _UNCHECKED = "the check could not run: the image is open elsewhere, or its storage is read-only"
@@ -112,7 +112,7 @@ class Failure(NamedTuple):
 
     @property
     def host(self) -> str | None:
-        """The host that logged it, where the log names one."""
+        """Return the host that logged it, if the log names one."""
         return self.voice[0]
 
 
@@ -144,7 +144,7 @@ class EventReader:
         self._read = {at for at in self._read if at.block >= serial}
 
     def read(self, line: Line) -> Iterator[Failure]:
-        """What `line` tells, if anything."""
+        """Return the failures that `line` reports, if any."""
         if line.at in self._read:
             return
         try:
@@ -206,7 +206,7 @@ class EventReader:
             self.noise[_UNSPOKEN] += 1
 
     def _of_record(self, record: Record) -> list[Verdict[Line]]:
-        """What the record says of which image; the command names the one the output does not."""
+        """Assign the record's messages to images; an image missing from the output comes from the command."""
         said = tool_output.verdicts(zip(record.texts, record.lines, strict=True))
         image = record.image
         if image is not None and record.action in _ABOUT_ITS_IMAGE:
@@ -242,9 +242,9 @@ class EventReader:
         return failure._replace(pid=teller.pid) if teller and teller.pid and teller.host == at.host else failure
 
     def _vdi_of_volume(self, line: Line, path: str) -> tuple[str | None, Line | None]:
-        """The VDI in a LINSTOR volume, where the log tells; with the line of the process for which it was checked.
+        """Return the VDI in a LINSTOR volume, if the log shows it, with the line of the process that checked it.
 
-        That process tells after the check; other ones before; an operator's look-up stands anywhere.
+        That process names the VDI after the check; other processes before it; an operator's look-up is anywhere.
         """
         device = f"for device {path} (".encode(), _FOR_DEVICE
         kept = f'"{path.split("/")[4].removeprefix("xcp-volume-")}"'.encode(), _KEPT_NAME
@@ -257,7 +257,7 @@ class EventReader:
         return None, None
 
     def _in_folder(self, image: ImagePath, line: Line) -> ImagePath:
-        """A name in a terminal's output: its folder stands in the `cd` before, or only the SR in a prompt."""
+        """Resolve a name in a terminal's output: the `cd` before it names its folder, or a prompt only the SR."""
         name = image.path.removeprefix("./")
         for other in islice(self._window.before(line.at), RECORD_LINES):
             if folder := _FOLDER.search(other.text):
@@ -270,7 +270,7 @@ class EventReader:
     # ---------------------------------------------------------------- output without a record
 
     def _invalid(self, line: Line) -> Iterator[Failure]:
-        """A verdict outside a record: its complaint stands in the lines before it, or in it."""
+        """Read a verdict outside a record: its complaint is in the lines before it, or in it."""
         context: list[Line] = []
         for other in islice(self._window.before(line.at), 6):
             if not other.text.strip() and not line.has_prefix:
@@ -445,7 +445,7 @@ class EventReader:
     # ---------------------------------------------------------------- memory
 
     def _remembered(self, line: Line) -> list[Failure]:
-        """What this run of the process has complained of, oldest first."""
+        """Return the complaints of this run of the process, oldest first."""
         if line.pid is None:
             return []
         floor = self._window.place(line.at) - REACH_BACK
@@ -480,7 +480,7 @@ class EventReader:
         self._reported[key] = failure.place
         if len(self._reported) > _PROCESSES:
             self._reported.popitem(last=False)
-        # Not remembered, or out of reach: asked as far as a search goes, whoever reads.
+        # Not remembered, or out of reach: search as far as a search goes, whatever the reader.
         floor = max(before, failure.place - REACH_BACK)
         return failure._replace(fresh=True) if self._started_since(line, floor) else failure
 
@@ -550,7 +550,7 @@ def _fits(earlier: Failure, short: ShortName) -> bool:
 
 
 def _images(text: str, digits: str, sr: str | None) -> list[ImagePath]:
-    """The images in `text` whose VDI starts with `digits` (on `sr`, where that is known)."""
+    """Return the images in `text` whose VDI starts with `digits` (on `sr`, if that is known)."""
     device = _FOR_DEVICE.search(text)
     named = [ImagePath(device["path"], device["vdi"].lower(), None)] if device else []
     found = {

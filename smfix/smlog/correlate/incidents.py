@@ -22,7 +22,7 @@ from smfix.smlog.parse.disk_names import FILES, linstor_volume
 from smfix.smlog.rules.resolutions import Proof, Renamed, Strength
 from smfix.values import Evidence, Incident, State, VdiRef
 
-# The order in which kinds are told: what the storage manager said first, then why.
+# The order in which kinds are listed: the storage manager's first report, then the reason.
 KINDS = (
     "coalesce-corrupted",
     "leaf-coalesce-corrupted",
@@ -62,7 +62,7 @@ class IncidentBuilder:
     candidates: dict[str, None] = field(default_factory=dict)
     first: Failure | None = None
     last: Failure | None = None
-    called: int = -1  # where the last report stands that names the VDI (its place)
+    called: int = -1  # place of the last report that names the VDI
     count: int = 0
     quotes: tuple[Quote, ...] = ()
     runs: dict[tuple[LogSource, int], Failure] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class IncidentBuilder:
         return before is not None and same_run(before.stamp, event.stamp) and not event.fresh
 
     def rename(self, event: Renamed) -> bool:
-        """Follow the image to its new name; False where it is another one, or nothing is left to do for it."""
+        """Follow the image to its new name; return False if it is another image, or nothing is left to do for it."""
         is_other = self.vdi != event.old.vdi or (None not in (self.sr, event.old.sr) and self.sr != event.old.sr)
         is_elsewhere = self.path is not None and self.path.rpartition("/")[2] != event.old.path.rpartition("/")[2]
         if is_other or is_elsewhere or self.proof is not None or self.copy:
@@ -199,7 +199,7 @@ class Register:
         if not event.vdi:
             return None
         fitting = [one for one in self._by_digits.get(event.vdi[:8], ()) if _is_one(one, event)]
-        if len(fitting) > 1:  # more than one is exact where a volume found a name that was known
+        if len(fitting) > 1:  # more than one is exact if a volume matched a known name
             fitting = [one for one in fitting if one.sr == event.sr and one.vdi == event.vdi][:1]
         if len(fitting) != 1:
             return None
@@ -232,7 +232,7 @@ def _is_one(one: IncidentBuilder, event: Failure) -> bool:
 
 
 def incident(gathered: IncidentBuilder, files: tuple[str, ...], time_of: TimeOf) -> Incident:
-    """The finished incident. `files` are the names behind the quotes' indexes."""
+    """Build the finished incident. `files` are the names that the quotes' indexes refer to."""
     times = [
         moment
         for event in (gathered.first, gathered.last)

@@ -1,7 +1,7 @@
 """Who a process is: which run a line belongs to, and which SR the process works on.
 
 Pure. Pids are reused within days, and a wrong SR is a wrong disk. So a process' evidence holds
-within one run: a run ends where the pid is silent for a day, or starts anew, and the SR that an SM
+within one run: a run ends when the pid is silent for a day, or starts anew, and the SR that an SM
 command names is lent to a garbage collector of the same pid for ten minutes only.
 Source: the messages of cleanup.py, lock.py, lvmcache.py, ipc.py and SRCommand.py.
 """
@@ -42,9 +42,9 @@ _PASSES_ON = pattern(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
 
 
 def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
-    """How long from `first` to `second`, whichever is later; None where a time is missing.
+    """Return the time between `first` and `second`, in either order; None if a time is missing.
 
-    Stamps without a year are taken to lie within one year of each other, across a new year too.
+    Stamps without a year are assumed to be within one year of each other, across a new year too.
     """
     if first is None or second is None:
         return None
@@ -60,7 +60,7 @@ def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
 
 
 def same_run(first: Stamp | None, second: Stamp | None) -> bool:
-    """True where no more than a day lies between (times that are missing separate nothing)."""
+    """Return True if at most a day separates them (missing times separate nothing)."""
     if first is None or second is None:
         return True
     if (first.year, first.month, first.day) == (second.year, second.month, second.day):
@@ -78,7 +78,7 @@ def run_before(window: Window, line: Line) -> Iterator[Line]:
     """The earlier lines of the run in which `line` was written, nearest first.
 
     A run ends where its first line is, where another process handed its work over to this pid, and
-    where the pid is silent for a day.
+    when the pid is silent for a day.
     """
     if line.pid is None:
         return
@@ -99,7 +99,7 @@ def run_before(window: Window, line: Line) -> Iterator[Line]:
 
 
 def started_between(window: Window, line: Line, place: int) -> bool:
-    """True where the process that wrote `line` began after `place`: its pid was used again."""
+    """Return True if the process that wrote `line` began after `place`: its pid was used again."""
     if line.pid is None:
         return False
     for other in window.naming_before(line.at, pid_needles(line)):
@@ -125,7 +125,7 @@ def srs_named(text: str) -> set[str]:
 def sr_of(window: Window, line: Line) -> str | None:
     """The SR on which the process that wrote `line` works: the last one that its run has named.
 
-    None where it named none, or two in one line. A daemonised garbage collector inherits the SR of
+    None if it named none, or two in one line. A daemonised garbage collector inherits the SR of
     the process it came from. However often work was handed over: nothing counts that one search from `line` on
     does not reach.
     """

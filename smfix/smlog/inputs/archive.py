@@ -59,7 +59,7 @@ class Log(NamedTuple):
 
 
 class Found:
-    """What lies behind the names: sets of logs (each oldest first), databases, what to say."""
+    """Collect the contents of the named inputs: sets of logs (each oldest first), databases, notes."""
 
     def __init__(self) -> None:
         self.sets: list[list[Log]] = []
@@ -128,8 +128,8 @@ class PlainFile(Positioned):
         super().__init__(descriptor)
         self._name = name
         self._given = 0  # bytes
-        self._runs: list[tuple[int, int]] = []  # from which of them on which offsets were given: holes lie between
-        self._stop = 0  # where the next hole begins
+        self._runs: list[tuple[int, int]] = []  # (first byte given, its offset): holes separate the runs
+        self._stop = 0  # start of the next hole
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer`; 0 at the end."""
@@ -151,9 +151,9 @@ class PlainFile(Positioned):
             return 1 << 62
 
     def again(self, at: int, view: memoryview) -> None:
-        """Fill `view` with what was given from the `at`-th byte on; NUL where the log has been cut short since.
+        """Fill `view` with the bytes given from the `at`-th on; NUL if the log has been cut short since.
 
-        Raises Unreadable: whoever asks for it is not prepared for what storage says.
+        Raises Unreadable, because the caller handles no storage errors.
         """
         size = len(view)
         ends = [*(given for given, _ in self._runs[1:]), self._given]
@@ -214,7 +214,7 @@ def _holds_tar(stored: Stored, kind: str) -> bool:
 
 
 def read_head(stream: Any) -> bytes:
-    """The first HEAD bytes of `stream`, fewer only where it is shorter."""
+    """Return the first HEAD bytes of `stream`, fewer only if it is shorter."""
     head = b""
     while len(head) < HEAD and (data := stream.read(HEAD - len(head))):
         head += data
@@ -335,7 +335,7 @@ def _zip_time(parts: tuple[int, ...]) -> datetime:
 
 
 def _is_sane_zip(file: Any) -> bool:
-    """True where the zip's own count of members is bounded: its directory is read whole."""
+    """Return True if the zip's own count of members is bounded: its directory is read whole."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 66_000))
     tail = file.read(66_000)

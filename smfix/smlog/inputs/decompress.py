@@ -105,7 +105,7 @@ class Unpacked(io.RawIOBase):
         return b""
 
     def _next_member(self) -> bool:
-        """False where nothing follows a whole member."""
+        """Start the next member; return False if nothing follows a whole member."""
         self._packed = (self._decompressor.unused_data or self._more()).lstrip(b"\0")  # some tools pad
         self._ended = not self._packed
         self._decompressor = self._make()
@@ -157,7 +157,7 @@ def _decompress(decompressor: Any, packed: bytes, count: int) -> tuple[bytes, by
 
 
 def _decompressors(kind: str) -> Callable[[], Any]:
-    """What makes a decompressor for one member. Raises Damaged where the machine has none."""
+    """Return the constructor of a decompressor for one member. Raises Damaged if the machine has none."""
     if kind == "gzip":
         return _gzip()
     try:

@@ -1,6 +1,6 @@
-"""The logs behind the names on the command line: files, folders, standard input, archives.
+"""Find the logs that the command line names: files, folders, standard input, archives.
 
-Reads the machine. What a name holds is decided by its content, not by the name.
+Reads the machine. The content of a file decides its type, not its name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LARGEST_PASTE = 1 << 20  # bytes; what is larger is a log
 
 
 def find_logs(names: Sequence[str], now: datetime) -> Found:
-    """The logs behind `names`; those of a rotated set oldest first.
+    """Return the logs in `names`; those of a rotated set oldest first.
 
     Raises Unreadable for a name that is missing, that may not be read, or that holds no log.
     """
@@ -94,7 +94,7 @@ def _in_folder(folder: str, found: Found) -> list[str]:
 
 
 def _is_file(path: str, found: Found) -> bool:
-    """True for a file that is there. Of what a folder holds besides, a note is made: nobody named it."""
+    """Return True if the file exists. A missing one from a folder becomes a note: the user did not name it."""
     try:
         if stat.S_ISREG(os.stat(path).st_mode):
             return True
@@ -118,7 +118,7 @@ def _stored(path: str) -> Stored:
 
 
 def _file(path: str, found: Found) -> Log | None:
-    """The log in `path`; None where it is an archive, whose logs are added to `found`."""
+    """Return the log in `path`; None if it is an archive, whose logs are added to `found`."""
     stored = _stored(path)
     try:
         head = read_head(stored.open())
@@ -170,7 +170,7 @@ def _standard_input(found: Found, now: datetime) -> None:
 
 
 class _Joined(io.RawIOBase):
-    """What was read of a stream already, and then the rest of it."""
+    """Read the bytes already taken from a stream, and then the rest of it."""
 
     def __init__(self, start: bytes, rest: Any) -> None:
         self._start = memoryview(start)

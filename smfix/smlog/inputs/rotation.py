@@ -2,8 +2,8 @@
 
 logrotate renames ``SMlog`` to ``SMlog.1``, and compresses older ones (``SMlog.2.gz`` ...
 ``SMlog.31.gz``); with dateext they are ``SMlog-20240131`` or ``SMlog-20240131-1706659201.gz``. It renames one file
-after the other, or copies the log and cuts it off, all while it is read: so a set is looked at until it stands still.
-What packs a file is seen in it, never in its name.
+after the other, or copies the log and cuts it off, all while it is read: so a set is re-read until it is stable.
+The content of a file shows its compression, never its name.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def in_order(paths: list[str]) -> list[list[str]]:
 
 # --------------------------------------------------------------------------- the files of a set
 
-_SETTLING = 8  # looks at a folder until it stands still
+_SETTLING = 8  # looks at a folder until it is stable
 _NUMBERED = pattern(r"\.(?P<number>[0-9]{1,4})(?:\.[a-z0-9]{1,4})?\Z")
 _DATED = pattern(r"-(?P<date>[0-9]{8}(?:-?[0-9]{1,10})?)(?:\.[a-z0-9]{1,4})?\Z")
 
@@ -82,7 +82,7 @@ class Sibling(NamedTuple):
 
     @property
     def same(self) -> tuple[str, int, int]:
-        """What stays while the file only grows."""
+        """Return the identity of the file that is constant while it only grows."""
         return self.path, self.device, self.inode
 
 
@@ -118,7 +118,7 @@ def _look(path: str) -> list[Sibling]:
 
 
 def _age(name: str, other: str) -> tuple[int, str] | None:
-    """Where `other` stands in the rotated set of `name`: (0, "") is the log itself."""
+    """Return the position of `other` in the rotated set of `name`: (0, "") is the log itself."""
     if other == name:
         return 0, ""
     if not other.startswith(name):
@@ -134,7 +134,7 @@ def _age(name: str, other: str) -> tuple[int, str] | None:
 
 # --------------------------------------------------------------------------- one file
 
-_PIECE = 64 << 10  # bytes unpacked at a time: what stands before the damage is not lost
+_PIECE = 64 << 10  # bytes unpacked at a time: the bytes before the damage are not lost
 
 
 class LogFile:
@@ -152,7 +152,7 @@ class LogFile:
 
     @property
     def is_packed(self) -> bool:
-        """True for a compressed file: nobody writes to it any more."""
+        """Return True for a compressed file: it has no writer any more."""
         return self._packing is not None
 
     def size(self) -> int:
@@ -184,7 +184,7 @@ class LogFile:
                 length -= len(part)
             self._at += len(part)
         if self._damage is not None and not parts:
-            raise self._damage  # what stands before it was not lost
+            raise self._damage  # the bytes before it were not lost
         return b"".join(parts)
 
     def close(self) -> None:
@@ -205,7 +205,7 @@ def open_log(path: str) -> LogFile:
 
 
 def open_sibling(one: Sibling) -> LogFile:
-    """The file that had this name when the set was looked at. Raises OSError; also where it was renamed since."""
+    """Open the file that had this name when the set was listed. Raises OSError; also if it was renamed since."""
     file = open_log(one.path)
     if (file.device, file.inode) != (one.device, one.inode):
         file.close()

@@ -1,17 +1,17 @@
 """A log that is written to: its lines as they come, through every way in which logs are rotated.
 
-Theory. A name is not a file and an inode is not a text. What identifies the text that was read is the
+Theory. A name is not a file and an inode is not a text. The text that was read is identified by the
 text: the first bytes of the file and the bytes right in front of the place where reading stopped. By
 these a file is found again under another name, compressed, copied, or after a restart; the device and
 the inode only decide between files that say the same.
 
 Reading goes from the file at hand to the next newer one of its rotated set, and a file is left only
 when a newer one has been written to and everything is read to its end: a writer that still holds the
-old file (rsyslog until its HUP) is read to its last line. What no file holds any more is counted and
-said.
+old file (rsyslog until its HUP) is read to its last line. Text that no file holds any more is counted and
+reported.
 
 No writer is asked for anything, no lock is taken: the log is its own queue. A reader that falls
-behind reads later; only what rotation deletes meanwhile is lost to it.
+behind reads later; only text that rotation deletes meanwhile is lost to it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _MOST_STEPS = 256  # from file to file, in one read
 class Tail:
     """The lines of the log at `path`, from `position` on; without one, from the file's beginning.
 
-    `at_end`: without a position, from its end. What could not be read is told in `notes` (one line
+    `at_end`: without a position, from its end. Unreadable text is reported in `notes` (one line
     each; the caller empties it) and counted in the position.
 
-    Raises :class:`~smfix.errors.Unreadable` where there is a log and it must not be read. A log that
+    Raises :class:`~smfix.errors.Unreadable` if there is a log and it must not be read. A log that
     is not there is waited for.
     """
 
@@ -64,11 +64,11 @@ class Tail:
             except OSError as error:
                 self._stumble(error)
 
-    # ---------------------------------------------------------------- where it is
+    # ---------------------------------------------------------------- position
 
     @property
     def position(self) -> Position:
-        """What a later Tail needs to go on from here."""
+        """Return the position from which a later Tail goes on."""
         mark = self._mark if self._file is not None else self._sought
         return Position(mark, tuple(self._done), self._gaps, self._lost)
 
@@ -103,7 +103,7 @@ class Tail:
     # ---------------------------------------------------------------- reading
 
     def read(self) -> Chunk | None:
-        """The next whole lines, at most CHUNK bytes; None where there are none now."""
+        """Return the next whole lines, at most CHUNK bytes; None if there are none now."""
         for _ in range(_MOST_STEPS):
             try:
                 if self._file is None and not self._find():
@@ -131,7 +131,7 @@ class Tail:
         file, mark = self._file, self._mark
         if file is None:
             return None
-        lead = 0 if file.is_packed else len(mark.tail)  # nobody writes to a packed file
+        lead = 0 if file.is_packed else len(mark.tail)  # a packed file has no writer
         try:
             data = file.read(mark.offset - lead, lead + CHUNK)
         except Damaged as error:
@@ -161,7 +161,7 @@ class Tail:
         return chunk
 
     def _begins_as_before(self, file: LogFile) -> bool:
-        """True where the first bytes are those seen before; what is new of them is remembered."""
+        """Return True if the first bytes are those seen before; new ones of them are remembered."""
         mark, start = self._mark, file.read(0, HEAD)
         if mark.head.size and not mark.head.fits(start):
             return False
@@ -231,7 +231,7 @@ class Tail:
         self._trouble = ""
 
     def _find(self) -> bool:
-        """Open what is to be read next, where nothing is at hand. Raises OSError."""
+        """Open the next file to read, if none is open. Raises OSError."""
         there = siblings(self.path)
         if self._sought is not None:
             mark = self._sought

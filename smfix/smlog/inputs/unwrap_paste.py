@@ -2,7 +2,7 @@
 
 Pure. People send what a mail, a forum or a terminal made of a log. A paste is small, so it is looked
 at as a whole, before it is cut into blocks; what is no paste comes back as None, untouched. Joined
-text keeps the number of its first line. Nothing is guessed: a line is joined only where the log
+text keeps the number of its first line. Nothing is guessed: a line is joined only if the log
 itself shows that it was cut.
 """
 
@@ -58,7 +58,7 @@ class Mended(NamedTuple):
 
 
 def mend(data: bytes) -> Mended | None:
-    """What a paste was before. None for a log that needs no mending."""
+    """Return the text before it was pasted. None for a log that needs no mending."""
     if len(data) > LARGEST:
         return None
     text = data.decode("utf-8", "replace").replace("\r\n", "\n")
@@ -71,7 +71,7 @@ def mend(data: bytes) -> Mended | None:
 
 
 def _untagged(lines: list[Piece]) -> list[Piece]:
-    """Without HTML's tags, if there are any; what stands between two of them in one line is a line."""
+    """Remove HTML tags, if there are any; text between two of them in one line is a line."""
     if not any(_TAG.search(line.text) for line in lines):
         return lines
     plain = [(line, _TAG.sub("", _BREAK.sub("\n", line.text))) for line in lines]
@@ -86,7 +86,7 @@ def _unescaped(lines: list[Piece]) -> list[Piece]:
 
 
 def _split(lines: list[Piece]) -> list[Piece]:
-    """Line ends that became blanks, found where another line's prefix stands inside a line."""
+    """Restore line ends that became blanks: another line's prefix inside a line shows them."""
     pieces: list[Piece] = []
     is_one_line = sum(bool(line.text.strip()) for line in lines) == 1
     for line in lines:
@@ -144,7 +144,7 @@ def _unwrapped(lines: list[Piece]) -> list[Piece]:
 
 
 def _is_mailed(lines: list[Piece], forms: list[str]) -> bool:
-    """True where a mail program broke the lines: none is long, and several go on in the next."""
+    """Return True if a mail program broke the lines: none is long, and several go on in the next."""
     longest = max(len(line.text) for line, form in zip(lines, forms, strict=True) if form)
     broken = sum(
         bool(forms[index]) and not forms[index + 1] and _was_broken(line.text, lines[index + 1].text, longest)
@@ -182,7 +182,7 @@ def _never_ends_so(before: str) -> bool:
 
 
 def _was_broken(before: str, text: str, width: int) -> bool:
-    """True where a mail program would have broken the line: the next word had no room."""
+    """Return True if a mail program would have broken the line: the next word had no room."""
     word = text.split(maxsplit=1)[0] if text.strip() else ""
     had_room = len(before) + 1 + len(word) <= min(width, _WIDEST_MAIL)
     return not had_room and (len(before) >= _SHORTEST_CUT or before.endswith(("/", "-")))

@@ -37,7 +37,7 @@ Row = dict[str, str]
 
 
 class NotADatabase(Exception):
-    """The bytes are no database of xapi's, or one that nobody honest writes."""
+    """The bytes are no database of xapi's, or one that no honest program writes."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Database:
             self._vms.setdefault(row["VDI"], []).append(row["VM"])
 
     def starting_with(self, digits: str, sr: str | None) -> list[str]:
-        """The UUIDs of the VDIs (on `sr`, where it is known) that start with `digits`."""
+        """Return the UUIDs of the VDIs (on `sr`, if it is known) that start with `digits`."""
         return [
             uuid
             for uuid, ref in self._vdis.items()
@@ -71,14 +71,14 @@ class Database:
         return self._sr_of(self._vdis.get(vdi, "")).get("uuid")
 
     def names(self, vdi: str, sr: str | None) -> Names:
-        """What the pool calls `vdi`, its SR, and the VMs that read it."""
+        """Return the pool's name for `vdi`, its SR, and the VMs that read it."""
         ref = self._vdis.get(vdi, "")
         row = self._sr_row(sr) if sr else self._sr_of(ref)
         name = self.tables["VDI"].get(ref, {}).get("name__label")
         return Names(vdi=name or None, sr=row.get("name__label") or None, vms=self._vms_reading(vdi))
 
     def surroundings(self, vdi: str, sr: str | None) -> Surroundings:
-        """Where `vdi` stands: its SR's type, who is in charge of that, its neighbours in the chain."""
+        """Return the surroundings of `vdi`: its SR's type, the SR's master, its neighbours in the chain."""
         ref = self._vdis.get(vdi, "")
         row = self._sr_row(sr) if sr else self._sr_of(ref)
         parent = _PARENT.search(self.tables["VDI"].get(ref, {}).get("sm_config", ""))
