@@ -1,11 +1,11 @@
 """One reader for whole and for growing logs: blocks in, events out, both in the order of the logs.
 
 Pure. All literals that rules and resolutions begin with are looked for in one pass; a line that holds one waits
-until it is settled: enough text was read behind it, or enough time has passed since it came, for the lines of one
+until it is settled: enough text after it was read, or enough time has passed since it came, for the lines of one
 record are written within milliseconds of each other. Then it is read, once, in order. So any blocks, any pace and any
 rotation give the same events, as far as a search ahead can reach.
 
-What proves an incident over is read only for disks in question. What ends a command may come minutes after it
+Proofs that an incident is over are read only for disks in question. The end of a command may come minutes after it
 (`vhd-util check` of a large disk): the command waits for it as long as the window holds its line.
 """
 
@@ -34,7 +34,7 @@ Event = Failure | Proof | Renamed
 
 
 class _Waiting(NamedTuple):
-    """A line with a literal: its block, where the literal stands there (bytes), and when it came (seconds).
+    """A line with a literal: its block, the literal's offset in it (bytes), and its arrival time (seconds).
 
     `is_report`: the literal is a rule's, else a resolution's.
     """
@@ -46,12 +46,12 @@ class _Waiting(NamedTuple):
 
 
 class Scanner:
-    """The pass over one set of logs; `origin` tells sets without host names apart.
+    """The pass over one set of logs; `origin` distinguishes sets without host names.
 
-    `place` is where the first byte fed lies in the logical text of all logs (bytes). Failures before `begin` were
-    told by an earlier run and are read for what they say of later lines only. `wanted` are the first eight digits of
+    `place` is the first fed byte's place in the logical text of all logs (bytes). Failures before `begin` were
+    reported by an earlier run; only their evidence about later lines is read. `wanted` are the first eight digits of
     the disks in question: each report adds its own, and the caller takes out what is proved. `grows`: more may be
-    written behind the last line. `spare` are buffers of blocks that are no longer used.
+    written after the last line. `spare` are buffers of blocks that are no longer used.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Scanner:
 
     @property
     def end(self) -> int:
-        """The place behind the last byte fed."""
+        """Return the place after the last byte fed."""
         return self._window.end
 
     @property
     def settled(self) -> int:
-        """The place up to which every failure has been told."""
+        """Return the place up to which every failure has been reported."""
         if not self._waiting:
             return self.end
         first = self._waiting[0]
@@ -137,7 +137,7 @@ class Scanner:
         self._next_line = (file, first_line + lines, serial)
 
     def _find(self, data: Data, size: int) -> list[tuple[int, bool]]:
-        """Where literals of reports (True) and of resolutions (False) stand, in the order of the text."""
+        """Return the places of literals of reports (True) and of resolutions (False), in the order of the text."""
         found = [(hit.offset, True) for hit in self._reports.find_all(data, size)]
         self._is_troubled = self._is_troubled or bool(found) or bool(self.wanted)
         if self._is_troubled:
@@ -148,7 +148,7 @@ class Scanner:
     # ---------------------------------------------------------------- out
 
     def tell(self, now: float = 0.0, *, flush: bool = False) -> Iterator[Event]:
-        """What is settled at `now`; `flush`: everything, for nothing will follow."""
+        """Yield the events settled at `now`; with `flush` all, because nothing will follow."""
         yield from self._completed()
         while self._waiting and (flush or self._is_settled(self._waiting[0], now)):
             yield from self._read(self._waiting.popleft())
@@ -173,7 +173,7 @@ class Scanner:
                 yield failure
 
     def _is_in_question(self, waiting: _Waiting) -> bool:
-        """True where a disk in question is named in the line. Most lines with such a literal are about others."""
+        """Return True if the line names a disk in question. Most lines with such a literal are about others."""
         if not self.wanted:
             return False
         found = _DIGITS.findall(self._window.raw_line(waiting.serial, waiting.offset))

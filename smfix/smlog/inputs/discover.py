@@ -94,7 +94,7 @@ def _in_folder(folder: str, found: Found) -> list[str]:
 
 
 def _is_file(path: str, found: Found) -> bool:
-    """Return True if the file exists. A missing one from a folder becomes a note: the user did not name it."""
+    """Return True for a file that exists. Other folder entries become notes: the user did not name them."""
     try:
         if stat.S_ISREG(os.stat(path).st_mode):
             return True

@@ -10,8 +10,8 @@ when a newer one has been written to and everything is read to its end: a writer
 old file (rsyslog until its HUP) is read to its last line. Text that no file holds any more is counted and
 reported.
 
-No writer is asked for anything, no lock is taken: the log is its own queue. A reader that falls
-behind reads later; only text that rotation deletes meanwhile is lost to it.
+No writer is asked for anything, no lock is taken: the log is its own queue. A slow reader
+reads later; only text that rotation deletes meanwhile is lost to it.
 """
 
 from __future__ import annotations

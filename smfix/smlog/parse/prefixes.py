@@ -31,7 +31,7 @@ class Format(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """What stands around a message: it is ``line[start:stop]``, `stop` None for the line's end."""
+    """The text around a message: the message is ``line[start:stop]``, `stop` None for the line's end."""
 
     form: str
     stamp: Stamp | None
@@ -149,7 +149,7 @@ def is_of_storage(ident: str) -> bool:
     return not ident or ident.startswith(_OF_STORAGE)
 
 
-# What a paste puts in front of a line: mail quotes, comments, indentation, a diff's sign, a console's time, grep's file
+# Text that a paste puts before a line: mail quotes, comments, indentation, a diff's sign, a console's time, grep's file
 # and number.
 _QUOTED = pattern(
     r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)"
@@ -163,9 +163,9 @@ _ENTITY = pattern(r"&(?:(?P<name>lt|gt|amp|quot|apos|nbsp)|#(?P<number>[0-9]{1,4
 
 
 def read_prefix(line: str) -> Prefix | None:
-    """What stands in front of the message in `line`; None where no form matches.
+    """Find the prefix of the message in `line`; return None if no form matches.
 
-    What a paste put in front of it is passed over.
+    Text that a paste put before it is passed over.
     """
     if found := _at_start(line, 0):
         return found

@@ -1,7 +1,7 @@
 """Text as a window that moves over the logs: blocks of whole lines, searched, decoded on demand.
 
 Pure. A log has millions of lines and a handful that matter, so lines are not parsed on the way in:
-whoever reads has an engine find the bytes that may matter, and asks the window for the lines
+a caller has an engine find the bytes that may matter, and asks the window for the lines
 around them: the next or the previous one, or the next or the previous of the same process.
 
 Blocks follow each other in the logical order of the logs (SMlog.1 before SMlog), so a process is
@@ -25,7 +25,7 @@ from smfix.smlog.parse.timestamps import Stamp
 
 REACH_BACK = 8 << 20  # bytes; some 70,000 lines
 REACH_AHEAD = 4 << 20
-LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; what lies behind is not read
+LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; the rest is not read
 _EVERY_LINE_PREFIXED = frozenset({"syslog", "iso", "rfc5424", "journal"})
 _CACHED = 2048  # lines kept decoded, if short
 _CACHED_LENGTH = 1 << 12
@@ -35,7 +35,7 @@ _SEARCHES = 16
 _SEARCHED_FREELY = 4 << 30
 _A_LINE = 8 << 10
 _REACH_WHEN_SPENT = 8 << 10
-# What is searched for is mostly near: first in so many bytes, then in eight times as many, ...
+# Most hits are near: search first in so many bytes, then in eight times as many, ...
 _FIRST_STRIDE, _WIDER = 16 << 10, 8
 _NEAR = 256 << 10  # bytes that are searched to join what is known
 _NEEDLES = 64  # words whose lines are remembered
@@ -43,7 +43,7 @@ _BEFORE, _BEHIND = 56, 42  # bytes around the digits of an image: "/run/sr-mount
 
 
 class Position(NamedTuple):
-    """Where a line starts: the serial number of its block, and its offset in it (bytes)."""
+    """The start of a line: the serial number of its block, and its offset in it (bytes)."""
 
     block: int
     offset: int
@@ -80,13 +80,13 @@ class Block:
 
     @property
     def data(self) -> Data:
-        """The text, read again where it was let go of; NULs where there is no reading it again."""
+        """Return the text, read again if it was let go of; NULs if it cannot be read again."""
         if self._data is None:
             self._data = bytearray(self.size) if self._again is None else self._again()
         return self._data
 
     def let_go(self) -> Data | None:
-        """The buffer, for another block: nothing is asked of this one just now. None where it cannot be read again."""
+        """Give up the buffer to another block, while this one is not needed. None if it cannot be read again."""
         return None if self._again is None else self.take()
 
     def take(self) -> Data | None:
@@ -104,9 +104,9 @@ class Block:
 
 
 class Line(NamedTuple):
-    """One physical line. `raw` is all of it, `text` the message behind its prefix, without what it only quotes.
+    """One physical line. `raw` is all of it, `text` the message after its prefix, without the text it quotes.
 
-    `form` is the name of the prefix's row in formats.py, ``""`` where the line has none; then
+    `form` is the name of the prefix's row in formats.py, ``""`` if the line has none; then
     `stamp`, `host` and `pid` are None and `ident` is empty.
     """
 
@@ -126,16 +126,16 @@ class Line(NamedTuple):
         return bool(self.form)
 
     def is_of_process(self, other: Line) -> bool:
-        """True where the process of the storage manager that wrote `other` wrote this line too."""
+        """Return True if the process of the storage manager that wrote `other` wrote this line too."""
         return self.pid == other.pid and self.host == other.host and is_of_storage(self.ident)
 
     def is_of_thread(self, other: Line) -> bool:
-        """True where one thread of one process wrote both lines: threads log between each other's records."""
+        """Return True if one thread of one process wrote both lines: threads log between each other's records."""
         return (self.pid, self.thread, self.host) == (other.pid, other.thread, other.host)
 
 
 def decode(raw: bytes) -> str:
-    """A line's text: UTF-8 where it is, U+FFFD where it is not; no line end, no leading NULs.
+    """Decode a line's text: UTF-8, with U+FFFD for invalid bytes; no line end, no leading NULs.
 
     A crash leaves runs of NUL in front of the first line written after it.
     """
@@ -167,7 +167,7 @@ class _Sightings:
         self._places: list[int] = []
 
     def is_near(self, place: int) -> bool:
-        """True where a search from `place` on does better with what is known than without."""
+        """Return True if a search from `place` on is faster with the known places than without."""
         if self._low < self._window.start:
             gone = bisect_left(self._places, self._window.start)
             del self._lines[:gone], self._places[:gone]
@@ -175,7 +175,7 @@ class _Sightings:
         return self._low <= place <= self._high + _NEAR
 
     def after(self, place: int, stop: int) -> Position | None:
-        """The first line that begins behind `place` and before `stop`; None: there is none."""
+        """Return the first line that begins after `place` and before `stop`; None if there is none."""
         stop, stride = min(stop, self._window.end), _FIRST_STRIDE
         while True:
             index = bisect_right(self._places, place)
@@ -212,7 +212,7 @@ class Window:
     """The blocks at hand, in order. Positions stay valid while their block is in the window.
 
     `start` is the place (bytes) of the window's first byte in the logical text of all logs. `grows`: more may be
-    written behind the last line.
+    written after the last line.
     """
 
     def __init__(self, start: int = 0, engine: Engine | None = None, *, grows: bool = False) -> None:
@@ -250,7 +250,7 @@ class Window:
 
     @property
     def end(self) -> int:
-        """The place behind the last block (bytes)."""
+        """Return the place after the last block (bytes)."""
         return self._end
 
     @property
@@ -265,7 +265,7 @@ class Window:
         self._pushed += len(data)
 
     def ahead_of(self, serial: int) -> int:
-        """How many bytes lie in the window behind block `serial`."""
+        """Return how many bytes of the window follow block `serial`."""
         index = serial - self._first
         return self._end - self._starts[index] - self._blocks[index].size
 
@@ -283,7 +283,7 @@ class Window:
         return dropped
 
     def _reach(self, full: int) -> int:
-        """How far a search may go (bytes): less where a hostile log makes searches pile up."""
+        """Return how far a search may go (bytes): less when a hostile log makes searches pile up."""
         spent = self._searched > _SEARCHES * self._pushed + _SEARCHED_FREELY
         return min(full, _REACH_WHEN_SPENT) if spent else full
 
@@ -335,7 +335,7 @@ class Window:
         return self.block(at.block).file
 
     def place(self, at: Position) -> int:
-        """Where the line starts in the logical text of all logs (bytes)."""
+        """Return the line's start in the logical text of all logs (bytes)."""
         return self._starts[at.block - self._first] + at.offset
 
     def reached_from(self, at: Position) -> range:
@@ -344,7 +344,7 @@ class Window:
         return range(place - REACH_BACK, place + REACH_AHEAD + 1)
 
     def line_end(self, at: Position) -> int:
-        """The offset in its block right behind the line that starts at `at`."""
+        """Return the offset in its block right after the line that starts at `at`."""
         return self._line_end(self.block(at.block), at.offset)
 
     @staticmethod
@@ -355,7 +355,7 @@ class Window:
     # ---------------------------------------------------------------- neighbours
 
     def after(self, at: Position) -> Iterator[Line]:
-        """The lines behind the one at `at`, nearest first."""
+        """Yield the lines after the one at `at`, nearest first."""
         reach = self.place(at) + REACH_AHEAD
         serial, offset = at.block, self.line_end(at)
         while serial < self._first + len(self._blocks):
@@ -384,7 +384,7 @@ class Window:
             offset = self.block(serial).size if serial >= self._first else 0
 
     def naming_after(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
-        """The lines behind the one at `at` that hold one of `needles`, nearest first."""
+        """Yield the lines after the one at `at` that hold one of `needles`, nearest first."""
         place, stop = self.place(at), self.place(at) + self._reach(REACH_AHEAD)
         while (found := self._next(needles, place, stop)) is not None:
             self._searched += _A_LINE
@@ -400,9 +400,9 @@ class Window:
             place = self.place(found)
 
     def texts_around(self, at: Position, needle: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Each `needle` within reach of the line at `at`: its block, its offset there, what stands around it (bytes).
+        """Yield each `needle` within reach of the line at `at`: block, offset in it, text around it (bytes).
 
-        Those in front of the line first, nearest first; then those behind it.
+        Those before the line first, nearest first; then those after it.
         """
         place, reach, size = self.place(at), self._reach(REACH_BACK), len(needle)
         for serial, start, stop in reversed([*self._spans(place - reach, place)]):
@@ -424,7 +424,7 @@ class Window:
                 yield self._first + index, start, stop
 
     def _next(self, needles: tuple[bytes, ...], place: int, stop: int) -> Position | None:
-        """The first line behind the one at `place` that holds one of `needles` and begins before `stop`."""
+        """Return the first line after the one at `place` that holds one of `needles` and begins before `stop`."""
         hits = [hit for needle in needles if (hit := self._sightings(needle, place).after(place, stop)) is not None]
         return min(hits, default=None)
 
@@ -447,7 +447,7 @@ class Window:
         found: list[Position] = []
         for serial, start, stop in self._spans(low, high):
             block, offset = self.block(serial), start
-            end = self._line_end(block, stop - 1)  # the line that begins last goes on behind `high`
+            end = self._line_end(block, stop - 1)  # the line that begins last goes on after `high`
             while (hit := self._engine.find(block.data, needle, offset, end)) >= 0:
                 at = Position(serial, block.data.rfind(b"\n", 0, hit) + 1)
                 if self.place(at) >= low:
@@ -458,7 +458,7 @@ class Window:
     # ---------------------------------------------------------------- processes
 
     def of_process_after(self, line: Line) -> Iterator[Line]:
-        """The later lines of the process that wrote `line`; nothing where it names no pid."""
+        """Yield the later lines of the process that wrote `line`; nothing if it names no pid."""
         if line.pid is not None:
             for other in self.naming_after(line.at, pid_needles(line)):
                 if other.is_of_process(line):
@@ -472,7 +472,7 @@ class Window:
                     yield other
 
     def voice_after(self, line: Line, limit: int) -> Iterator[Line]:
-        """What the writer of `line` says next, at most `limit` lines: a record's continuation.
+        """Return the next lines of the writer of `line`, at most `limit`: a record's continuation.
 
         syslog gives each line of a record its prefix: the same process' next lines. A raw log gives
         none: the lines without a prefix, over which another process may have written.
@@ -488,6 +488,6 @@ class Window:
 
 
 def pid_needles(line: Line) -> tuple[bytes, ...]:
-    """How the pid of `line` stands in its process' lines: ``[26919]``, in raw logs ``<26919>`` too."""
+    """Return the spellings of the pid of `line` in its process' lines: ``[26919]``, in raw logs ``<26919>`` too."""
     brackets = b"[%d]" % (line.pid or 0)
     return (brackets,) if line.form in _EVERY_LINE_PREFIXED else (brackets, b"<%d>" % (line.pid or 0))

@@ -75,5 +75,5 @@ OTHER_WORDS: tuple[OtherWords, ...] = (
 
 
 def other_words(text: bytes) -> OtherWords | None:
-    """What `text` is; None for text that does not speak of storage."""
+    """Identify the kind of `text`; return None for text that does not speak of storage."""
     return next((row for row in OTHER_WORDS if row.pattern.search(text)), None)

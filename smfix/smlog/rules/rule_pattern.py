@@ -1,7 +1,7 @@
 """Patterns of rules: compiled by `regex` when the first candidate line appears, with a time limit. Pure.
 
 Rules are written so that no text makes them slow: quantifiers are bounded, possessive (``{1,80}+``) or within atomic
-groups (``(?>...)``) where they could be tried again. The limit is the last resort, and a line that meets it is
+groups (``(?>...)``) if they could be tried again. The limit is the last resort, and a line that meets it is
 counted and shown, never dropped silently. Without `regex` the standard library's `re` reads the same patterns,
 without a limit.
 """
@@ -17,7 +17,7 @@ LIMIT = 1.0
 
 
 class RulePattern:
-    """A pattern of one row. Raises TimeoutError where a search takes longer than LIMIT."""
+    """A pattern of one row. Raises TimeoutError if a search takes longer than LIMIT."""
 
     def __init__(self, text: str) -> None:
         self.text = text
