@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 else:
 
     class pattern:  # noqa: N801 - called as re.compile is
-        """Used as what :func:`re.compile` returns. Raises re.error at its first use."""
+        """A stand-in for the result of :func:`re.compile`. Raises re.error at its first use."""
 
         def __init__(self, text: str | bytes, flags: int = 0) -> None:
             self._asked = text, flags
 
         def __getattr__(self, name: str) -> Any:
-            """The method of the compiled expression; from then on it is found without asking."""
+            """Return the method of the compiled expression; from then on it is found without this call."""
             value = getattr(re.compile(*self._asked), name)
             setattr(self, name, value)
             return value

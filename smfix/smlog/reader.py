@@ -1,4 +1,4 @@
-"""From the names on the command line to what the logs hold. See `read_logs`.
+"""Read the incidents of the logs named on the command line. See `read_logs`.
 
 Reads the machine, and only reads.
 """
@@ -49,7 +49,7 @@ def read_logs(
     until: str | None,
     progress: Progress | None = None,
 ) -> LogReading:
-    """Every incident in the logs called `names`.
+    """Return every incident in the logs called `names`.
 
     A name is a file (plain or compressed), a folder, ``-`` for standard input, or an archive.
     Rotated files of one log are read oldest first. `tz` and `year` complete times that name
@@ -115,7 +115,7 @@ class _Span(NamedTuple):
         return self.earliest is not None or self.latest is not None
 
     def holds(self, moment: datetime | None) -> bool:
-        """True for a time in the span, and for one the log does not tell."""
+        """Return True for a time in the span, and for one that the log omits."""
         if moment is None:
             return True
         early = self.earliest is not None and moment < self.earliest
@@ -145,7 +145,7 @@ class _View:
 
     @property
     def last(self) -> Stamp | None:
-        """The last time so far, looked for in the newest blocks first."""
+        """Return the last time so far, looked for in the newest blocks first."""
         newest, self._newest = self._newest, []
         self._last = next((found for block in reversed(newest) if (found := last_time(block))), self._last)
         return self._last
@@ -219,7 +219,7 @@ def _in_turn(
 
 
 def _blocks(log: Log, index: int, cutter: Cutter) -> Iterator[Block]:
-    """The blocks of the log with that index; a mended paste is one."""
+    """Yield the blocks of the log with that index; a mended paste is one."""
     if log.mended is None:
         yield from cutter.cut(log.open(), index)
     else:
@@ -310,7 +310,7 @@ def _databases(stored: list[Stored], notes: list[str]) -> list[Database]:
 
 
 def _with_names(one: Incident, databases: list[Database]) -> Incident:
-    """`one` with what the pool calls it. Digits that fit one VDI of the pool only are completed."""
+    """Return `one` with the pool's name for it. Digits that fit one VDI of the pool only are completed."""
     for database in databases:
         fitting = database.starting_with(one.vdi.text, one.sr) if one.vdi.text else []
         if len(fitting) == 1:

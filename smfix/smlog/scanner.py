@@ -24,7 +24,7 @@ from smfix.smlog.rules.resolutions import RESOLUTION_ANCHORS, Proof, Renamed, re
 
 SETTLE = 0.25
 """Seconds after which a record is taken to be complete."""
-_MERGED = 256 << 10  # bytes up to which one block of a growing log takes in what follows
+_MERGED = 256 << 10  # bytes up to which one block of a growing log takes in the next ones
 _MOST_OPEN = 256  # commands whose end is waited for
 _MOST_WANTED = 100_000  # disks in question; a log that names more is no log
 _DIGITS = pattern(rb"(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])")
@@ -75,7 +75,7 @@ class Scanner:
         self._origin, self._begin = origin, begin
         self._waiting: deque[_Waiting] = deque()
         self._open: deque[Line] = deque(maxlen=_MOST_OPEN)
-        self._fresh: list[bytes] = []  # what came since the open commands were looked at
+        self._fresh: list[bytes] = []  # text read since the open commands were looked at
         self._next_line: tuple[int, int, int] | None = None  # file, next line, serial of the newest block
         self._read_up_to = (-1, 0)  # block and offset
 
@@ -94,12 +94,12 @@ class Scanner:
 
     @property
     def is_waiting(self) -> bool:
-        """True while a line waits for the rest of its record."""
+        """Return True while a line waits for the rest of its record."""
         return bool(self._waiting)
 
     @property
     def noise(self) -> Counter[str]:
-        """How many reports of trouble were set aside, by the reason."""
+        """Return how many reports of trouble were set aside, by the reason."""
         return self._reader.noise
 
     def gc_ended(self) -> list[GcEnded]:
@@ -190,7 +190,7 @@ class Scanner:
         yield from proofs
 
     def _completed(self) -> Iterator[Event]:
-        """The proofs that what came since the last time has completed."""
+        """Yield the proofs that the text since the last time has completed."""
         fresh, self._fresh = self._fresh, []
         for line in list(self._open) if fresh else ():
             needles = pid_needles(line)
@@ -202,7 +202,7 @@ class Scanner:
             yield from proofs
 
     def _forget(self, serial: int) -> None:
-        """Let go of what no search from block `serial` on can reach."""
+        """Let go of the text that no search from block `serial` on can reach."""
         if serial < 0:
             return
         if dropped := self._window.forget(serial):

@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
     @property
     def program(self) -> str:
-        """The program's name without its folder, or an empty text."""
+        """Return the program's name without its folder, or an empty text."""
         return self.command[0].rpartition("/")[2] if self.command else ""
 
     @property
@@ -54,12 +54,12 @@ class Record(NamedTuple):
 
     @property
     def image(self) -> ImagePath | None:
-        """The image the command was about."""
+        """Return the image the command was about."""
         return subject(self.command)
 
 
 def read_record(window: Window, line: Line, found: re.Match[str]) -> Record:
-    """The record that starts with `line`; `found` is the match of the rule ``failed``."""
+    """Return the record that starts with `line`; `found` is the match of the rule ``failed``."""
     rest = tuple(_rest(window, line))
     return Record(
         lines=(line, *rest),
@@ -70,7 +70,7 @@ def read_record(window: Window, line: Line, found: re.Match[str]) -> Record:
 
 
 def arguments(text: str) -> tuple[str, ...]:
-    """The arguments of a command as `util.pread` logs it; nothing if `text` is no command."""
+    """Parse the arguments of a command as `util.pread` logs it; nothing if `text` is no command."""
     if not _COMMAND.match(text):
         return ()
     return tuple(one or other for one, other in _ARGUMENT.findall(text[:_LONGEST_COMMAND]))
@@ -86,7 +86,7 @@ def subject(command: tuple[str, ...]) -> ImagePath | None:
 
 
 def succeeded(window: Window, line: Line) -> Line | None:
-    """The line that says the command in `line` succeeded: the next of the same thread."""
+    """Return the line that says the command in `line` succeeded: the next of the same thread."""
     follower = next(filter(line.is_of_thread, window.of_process_after(line)), None)
     return follower if follower is not None and _SUCCESS.match(follower.text) else None
 

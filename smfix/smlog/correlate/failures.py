@@ -48,7 +48,7 @@ _SCAN_NAMED = pattern(
 )
 _MAY_BE_IMAGE = pattern(rb"\.(?:vhd|qcow2|raw)|(?:VHD|LV|QCOW2)-|for device ")
 _TRANSFER = pattern(r"(?:down|up)load_vhd|XENAPI_PLUGIN_FAILURE")
-# Behind a check that the storage manager had another process or host run; and what XOSTOR's documentation says to ask.
+# After a check that the storage manager had another process or host run; and the check that XOSTOR's documentation asks.
 _FOR_DEVICE = pattern(rf"for device (?P<path>/\S{{1,200}}) \((?P<vdi>{UUID})\)")
 _KEPT_NAME = pattern(rf"xcp/volume/(?P<vdi>{UUID})/volume-name")
 _FOLDER = pattern(r"(?:^|[#$>;&] ?)cd (?P<path>/[^\s;&'\"]{1,500})")
@@ -58,7 +58,7 @@ NOISE_PROGRAMS = {
     "tap-ctl": "tapdisk's control; a tapdisk that has gone is no damage",
     "rbd": "Ceph's client",
 }
-# Exit codes that tell of the storage, not of the image: what says that a repair failed is not what damaged the disk.
+# Exit codes that report on the storage, not the image: a message that a repair failed names no cause of the damage.
 _OF_STORAGE = frozenset({
     errno.ENOENT, errno.EIO, errno.ENXIO, errno.EACCES, errno.EBUSY, errno.ENODEV, errno.EROFS, errno.ETIMEDOUT,
     errno.ESTALE, errno.ENOMEDIUM, errno.EMEDIUMTYPE,
@@ -87,10 +87,10 @@ LogSource = tuple[str | None, int]
 
 
 class Failure(NamedTuple):
-    """Something in the log says that one image is damaged.
+    """A report in the log that one image is damaged.
 
-    `place` is where in the logical text of all logs (bytes), `file` the index of the file. `vdi`
-    is a full UUID, a prefix, or empty where only the path is known. `weight` below DAMAGE needs an
+    `place` is its place in the logical text of all logs (bytes), `file` the index of the file. `vdi`
+    is a full UUID, a prefix, or empty if only the path is known. `weight` below DAMAGE needs an
     EXCEPTION of the same run to count. `fresh`: the pid was used again since its last report.
     """
 
@@ -210,7 +210,7 @@ class EventReader:
         said = tool_output.verdicts(zip(record.texts, record.lines, strict=True))
         image = record.image
         if image is not None and record.action in _ABOUT_ITS_IMAGE:
-            if not said and record.action != "resize":  # of a resize only what it says counts
+            if not said and record.action != "resize":  # of a resize only its output counts
                 said = [Verdict(said=[record.lines[0]])]
             if said and said[-1].path is None:
                 said[-1].path = image.path
@@ -317,7 +317,7 @@ class EventReader:
             yield self._failure(line, image, ("open-failed",), Weight.DAMAGE, [line])
 
     def _dated(self, line: Line) -> Line:
-        """The nearest line above that carries a time: an unprefixed line is from then."""
+        """Return the nearest line above that carries a time: an unprefixed line is from then."""
         if line.has_prefix:
             return line
         for other in islice(self._window.before(line.at), RECORD_LINES):
@@ -345,7 +345,7 @@ class EventReader:
             self.noise[_UNSPOKEN] += 1
 
     def _scan_blocked(self, line: Line) -> Iterator[Failure]:
-        """An EXCEPTION that stops the garbage collection of an SR: its run named the VDIs."""
+        """Yield an EXCEPTION that stops the garbage collection of an SR: its run named the VDIs."""
         named = {
             f"{earlier.sr}/{earlier.vdi}": earlier._replace(kinds=("scan-error",))
             for earlier in self._remembered(line)
@@ -403,7 +403,7 @@ class EventReader:
         yield failure._replace(format="qcow2" if is_qcow2 else failure.format)
 
     def _named(self, line: Line, short: ShortName) -> tuple[ImagePath, tuple[str, ...]]:
-        """The image with those digits: named by the process, else anywhere within reach.
+        """Return the image with those digits: named by the process, else anywhere within reach.
 
         Several that differ: the digits as they are, and all of the paths.
         """
@@ -472,7 +472,7 @@ class EventReader:
             self._complaints.popitem(last=False)
 
     def _report(self, failure: Failure, line: Line) -> Failure:
-        """`failure`, marked fresh where its pid was used again since it last reported."""
+        """Return `failure`, marked fresh if its pid was used again since it last reported."""
         if failure.pid is None:
             return failure
         key = (failure.host, failure.pid)
@@ -485,7 +485,7 @@ class EventReader:
         return failure._replace(fresh=True) if self._started_since(line, floor) else failure
 
     def _started_since(self, line: Line, place: int) -> bool:
-        """As :func:`started_between` says; of one line the same is mostly asked twice."""
+        """Cache :func:`started_between`, because one line mostly asks it twice."""
         if self._asked_last[:2] != (line.at, place):
             self._asked_last = line.at, place, started_between(self._window, line, place)
         return self._asked_last[2]
@@ -540,7 +540,7 @@ def bounded(quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
 
 
 def _fits(earlier: Failure, short: ShortName) -> bool:
-    """True where `earlier` is a complaint about the VDI that a short name calls corrupted."""
+    """Return True if `earlier` is a complaint about the VDI that a short name calls corrupted."""
     if earlier.path and linstor_volume(earlier.path):
         return not earlier.vdi or earlier.vdi.startswith(short.digits)
     if short.temporary:

@@ -3,7 +3,7 @@
 Pure. The FAILED record and the EXCEPTION of one run are one report; the next garbage collection
 says the same again, so repeats are counted and the first and the last are kept. An event that
 names only digits joins the incident of the one full UUID it fits, never one of several. A proof
-resolves what was reported before it; a later report reopens.
+resolves the reports before it; a later report reopens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KINDS = (
     "open-failed",
     "tool-crashed",
 )
-# Kinds that say who complained, not of what.
+# Kinds that name the complaining program, not the damage.
 _UNSPECIFIC = frozenset({"coalesce-corrupted", "leaf-coalesce-corrupted"})
 TimeOf = Callable[[Failure], datetime | None]
 _RUNS = 64  # processes remembered per incident: enough to recognise the second half of a report
@@ -190,7 +190,7 @@ class Register:
         return gathered
 
     def _of(self, event: Failure) -> IncidentBuilder | None:
-        """The incident that `event` is another report of."""
+        """Return the incident that `event` is another report of."""
         known = self._by_path.get(event.path or "")
         if known is not None and (not known.vdi or not event.vdi or known.vdi == event.vdi):
             if event.vdi:
@@ -208,7 +208,7 @@ class Register:
         return fitting[0]
 
     def _name(self, gathered: IncidentBuilder, vdi: str) -> None:
-        """The digits (or the bare path) have found their name."""
+        """Name the incident whose digits (or bare path) have found their name."""
         if vdi[:8] != gathered.vdi[:8]:
             self._by_digits.setdefault(vdi[:8], []).append(gathered)
         gathered.vdi = vdi
@@ -221,7 +221,7 @@ def _is_near(last: Failure, event: Failure) -> bool:
 
 
 def _is_one(one: IncidentBuilder, event: Failure) -> bool:
-    """True where `event` can be about the disk of `one`, and about no other that is known."""
+    """Return True if `event` can be about the disk of `one`, and about no other that is known."""
     if one.copy != event.copy or (None not in (one.sr, event.sr) and one.sr != event.sr):
         return False
     if one.vdi == event.vdi:
@@ -258,7 +258,7 @@ def incident(gathered: IncidentBuilder, files: tuple[str, ...], time_of: TimeOf)
 
 
 def incident_id(host: str, sr: str, digits: str, whole: str) -> str:
-    """The stable name of an incident; `whole` where others share all the rest."""
+    """Return the stable name of an incident; `whole` if others share all the rest."""
     name: str = _sha256()(f"{host}\0{sr}\0{digits}\0{whole}".encode()).hexdigest()
     return name[:12]
 

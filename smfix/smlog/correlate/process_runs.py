@@ -70,14 +70,14 @@ def same_run(first: Stamp | None, second: Stamp | None) -> bool:
 
 
 def starts_run(line: Line) -> bool:
-    """True for the line with which a garbage collector or an SM command begins."""
+    """Return True for the line with which a garbage collector or an SM command begins."""
     return _START.match(line.text) is not None
 
 
 def run_before(window: Window, line: Line) -> Iterator[Line]:
-    """The earlier lines of the run in which `line` was written, nearest first.
+    """Yield the earlier lines of the run in which `line` was written, nearest first.
 
-    A run ends where its first line is, where another process handed its work over to this pid, and
+    A run ends at its first line, at the line with which another process handed its work over to this pid, and
     when the pid is silent for a day.
     """
     if line.pid is None:
@@ -111,19 +111,19 @@ def started_between(window: Window, line: Line, place: int) -> bool:
 
 
 def _passes_to(line: Line) -> int | None:
-    """The pid to which `line` hands its work over."""
+    """Return the pid to which `line` hands its work over."""
     passed = _PASSES_ON.search(line.text)
     return int(passed["pid"]) if passed else None
 
 
 def srs_named(text: str) -> set[str]:
-    """Every SR that `text` names in full, lower case."""
+    """Return every SR that `text` names in full, lower case."""
     found = {str(match[match.lastgroup or 0]).lower() for match in _SR_NAMED.finditer(text)}
     return found | {image.sr for image in image_paths(text) if image.sr}
 
 
 def sr_of(window: Window, line: Line) -> str | None:
-    """The SR on which the process that wrote `line` works: the last one that its run has named.
+    """Return the SR on which the process that wrote `line` works: the last one that its run has named.
 
     None if it named none, or two in one line. A daemonised garbage collector inherits the SR of
     the process it came from. However often work was handed over: nothing counts that one search from `line` on

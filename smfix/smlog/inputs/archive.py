@@ -21,7 +21,7 @@ from smfix.smlog.inputs.decompress import MOST_TIMES, Damaged, Recoded, Unpacked
 if TYPE_CHECKING:
     from smfix.smlog.inputs.unwrap_paste import Mended
 
-HEAD = 512  # bytes that tell what a file is
+HEAD = 512  # bytes that identify a file's type
 DATABASE = "xapi-db.xml"
 _DEEPEST = 3  # archives in archives
 _MOST_ZIPPED = 50_000  # members of a zip; its directory is read whole
@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 
 
 class Log(NamedTuple):
-    """One log to be read. `open` gives its plain bytes; `size` is what is stored, 0 if unknown.
+    """One log to be read. `open` gives its plain bytes; `size` is the stored size, 0 if unknown.
 
     `is_packed`: it takes work to read, and its plain size is unknown. `mended` is set for a paste, which is read
     instead of what is stored.
@@ -87,11 +87,11 @@ class Positioned(io.RawIOBase):
         self._offset = 0
 
     def readable(self) -> bool:
-        """True: that is what it is for."""
+        """Return True, because this class exists for it."""
         return True
 
     def seekable(self) -> bool:
-        """True: zip archives are read from their end."""
+        """Return True, because zip archives are read from their end."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -104,11 +104,11 @@ class Positioned(io.RawIOBase):
         return self._offset
 
     def as_log(self, name: str) -> PlainFile:
-        """The same file, read as a plain log."""
+        """Return the same file, read as a plain log."""
         return PlainFile(self._keep, name)
 
     def next_data(self, offset: int) -> int | None:
-        """Where, from `offset` on, the file holds data and no hole; None: nowhere."""
+        """Return the first offset from `offset` on at which the file holds data and no hole; None if there is none."""
         try:
             return os.lseek(self._descriptor, offset, os.SEEK_DATA)
         except OSError as error:
@@ -169,7 +169,7 @@ class PlainFile(Positioned):
 
 
 def log_of(stored: Stored, head: bytes) -> Log:
-    """`stored` as a log, unpacked where `head` says that it is compressed."""
+    """Return `stored` as a log, unpacked if `head` says that it is compressed."""
     kind = packing(head)
     if is_utf16(head):
         return Log(stored.name, stored.size, stored.written, lambda: Recoded(stored.open()), is_packed=True)
@@ -179,9 +179,9 @@ def log_of(stored: Stored, head: bytes) -> Log:
 
 
 def read_archive(stored: Stored, head: bytes, found: Found, depth: int = 0) -> bool:
-    """True where `stored` is an archive: what it holds is added to `found`.
+    """Return True if `stored` is an archive: its content is added to `found`.
 
-    Raises Unreadable for an archive that holds no SMlog (only where `depth` is 0), or that the
+    Raises Unreadable for an archive that holds no SMlog (only if `depth` is 0), or that the
     storage does not give.
     """
     members: Callable[[Stored, Found, int], Iterator[tuple[str, Log]]]
@@ -228,7 +228,7 @@ def _wanted(name: str, depth: int) -> bool:
 
 
 def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """The log that a member is, or what is in the archive or the database that it is."""
+    """Return the log that a member is, or the logs of the archive or the database that it is."""
     base = member.rpartition("/")[2]
     if base == DATABASE:
         found.databases.append(stored)
@@ -248,7 +248,7 @@ def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[t
 
 
 def _tarred(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """The SMlogs of a tar archive. They are spooled, for a set is read oldest first."""
+    """Return the SMlogs of a tar archive. They are spooled, because a set is read oldest first."""
     spooled = 0
     stream = stored.open()
     try:
@@ -286,7 +286,7 @@ class _Spool:
 
 
 def spool(read: Callable[[int], bytes]) -> Open:
-    """Keep what `read` gives, and hand out readers of it."""
+    """Keep the bytes that `read` gives, and hand out readers of it."""
     return _Spool(read).open
 
 
@@ -294,7 +294,7 @@ def spool(read: Callable[[int], bytes]) -> Open:
 
 
 def _zipped(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """The SMlogs of a zip archive, read in place."""
+    """Yield the SMlogs of a zip archive, read in place."""
     import zipfile
 
     if not _is_sane_zip(stored.open()):
@@ -327,7 +327,7 @@ def _zipped(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log
 
 
 def _zip_time(parts: tuple[int, ...]) -> datetime:
-    """A zip's times are local ones."""
+    """Return a zip's time, which is a local one."""
     try:
         return datetime(*parts[:6]).astimezone()  # type: ignore[arg-type]
     except ValueError:

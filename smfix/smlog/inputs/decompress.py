@@ -1,6 +1,6 @@
 """Compressed logs, recognised by content: gzip, bzip2, xz, zstd. Bounded memory, bounded excess.
 
-A rotated log may still be being compressed, or cut off: what can be read is read, and the rest is
+A rotated log may still be being compressed, or cut off: the readable part is read, and the rest is
 said. A stream that unpacks to more than :data:`MOST_TIMES` its size is a bomb, not a log.
 """
 
@@ -24,23 +24,23 @@ MAGIC = {
 
 
 class Raw(Protocol):
-    """Where packed bytes come from."""
+    """The source of packed bytes."""
 
     def read(self, count: int, /) -> bytes:
         """At most `count` bytes; none at the end."""
 
 
 class Damaged(Exception):
-    """The stream ends early, is not what it says, or is a bomb. The message says which."""
+    """The stream ends early, has another format, or is a bomb. The message says which."""
 
 
 def packing(head: bytes) -> str | None:
-    """How a file that starts with `head` is compressed; None for plain text."""
+    """Return the compression of a file that starts with `head`; None for plain text."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
 def is_utf16(head: bytes) -> bool:
-    """True for text that starts with a byte order mark of UTF-16."""
+    """Return True for text that starts with a byte order mark of UTF-16."""
     return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
@@ -53,7 +53,7 @@ class Recoded(io.RawIOBase):
         self._text = b""
 
     def readable(self) -> bool:
-        """True: that is what it is for."""
+        """Return True, because this class exists for it."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -81,7 +81,7 @@ class Unpacked(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """True: that is what it is for."""
+        """Return True, because this class exists for it."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -114,11 +114,11 @@ class Unpacked(io.RawIOBase):
 
     @property
     def _is_garbage(self) -> bool:
-        """Nothing came of what follows a whole member: gzip ignores that too."""
+        """Ignore bytes after a whole member that gave nothing, as gzip does."""
         return 0 < self._given == self._given_before
 
     def _last(self, count: int) -> bytes:
-        """No packed bytes follow: what the decompressor still holds, or a stream cut off."""
+        """Handle the end of the packed bytes: the decompressor's rest, or a stream cut off."""
         data = self._unpack(count) if self._taken else b""
         if not data and not self._decompressor.eof:
             self._ended = True

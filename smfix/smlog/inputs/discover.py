@@ -33,7 +33,7 @@ from smfix.smlog.inputs.decompress import is_utf16, packing
 if TYPE_CHECKING:
     from smfix.smlog.inputs.unwrap_paste import Mended
 
-LARGEST_PASTE = 1 << 20  # bytes; what is larger is a log
+LARGEST_PASTE = 1 << 20  # bytes; a larger text is a log
 
 
 def find_logs(names: Sequence[str], now: datetime) -> Found:
@@ -69,7 +69,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _in_folder(folder: str, found: Found) -> list[str]:
-    """The SMlogs in a folder, in its var/log, or in those of the bug reports unpacked in it."""
+    """Return the SMlogs in a folder, in its var/log, or in those of the bug reports unpacked in it."""
     logs: list[str] = []
     try:
         reports = [folder, *(os.path.join(folder, name) for name in sorted(os.listdir(folder)))]
@@ -105,7 +105,7 @@ def _is_file(path: str, found: Found) -> bool:
 
 
 def _stored(path: str) -> Stored:
-    """The file at `path`. Raises Unreadable if it is none, or may not be read."""
+    """Open the file at `path`. Raises Unreadable if it is none, or may not be read."""
     try:
         descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
     except OSError as error:
@@ -146,7 +146,7 @@ def _mend(data: bytes) -> Mended | None:
 
 
 def _whole(stream: Any) -> bytes:
-    """A small stream's content, no more than a paste can have."""
+    """Read a small stream's content, no more than a paste can have."""
     data = b""
     while len(data) <= LARGEST_PASTE and (more := stream.read(LARGEST_PASTE + 1 - len(data))):
         data += more

@@ -48,7 +48,7 @@ class _Ahead:
             raise block
 
     def stop(self) -> None:
-        """No more is taken."""
+        """Stop the thread: no more blocks are taken."""
         self._is_wanted = False
         for _ in range(_DEPTH + 1):
             with suppress(Empty):

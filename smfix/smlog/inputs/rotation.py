@@ -37,12 +37,12 @@ class Age(NamedTuple):
 
 
 def is_smlog(name: str) -> bool:
-    """True for the name (without its folder) of an SMlog, live or rotated."""
+    """Return True for the name (without its folder) of an SMlog, live or rotated."""
     return _SMLOG.match(name) is not None
 
 
 def age(path: str) -> tuple[str, Age]:
-    """The set that `path` belongs to (its path without the rotation), and its place in there."""
+    """Return the set that `path` belongs to (its path without the rotation), and its place in there."""
     folder, slash, name = path.rpartition("/")
     found = _ROTATED.match(name)
     if found is None:
@@ -87,7 +87,7 @@ class Sibling(NamedTuple):
 
 
 def siblings(path: str) -> list[Sibling]:
-    """The rotated set of the log at `path`, newest first; each once, plain rather than packed.
+    """Return the rotated set of the log at `path`, newest first; each once, plain rather than packed.
 
     A rotation renames one file after the other: it is looked at until two looks are the same.
     """
@@ -193,7 +193,7 @@ class LogFile:
 
 
 def open_log(path: str) -> LogFile:
-    """Raises OSError; also for what is not a file."""
+    """Open a regular file. Raises OSError; also if it is not a file."""
     raw = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     try:
         if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
@@ -214,7 +214,7 @@ def open_sibling(one: Sibling) -> LogFile:
 
 
 def first_bytes(one: Sibling) -> bytes:
-    """The first HEAD bytes of a file; nothing of a package that cannot be unpacked. Raises OSError."""
+    """Return the first HEAD bytes of a file; nothing of a package that cannot be unpacked. Raises OSError."""
     file = open_sibling(one)
     try:
         return file.read(0, HEAD)

@@ -29,7 +29,7 @@ from smfix.smlog.inputs.tail_position import HEAD, Chunk, Head, Mark, Position, 
 
 CHUNK = 1 << 20
 """Bytes read at a time; a line longer than this is cut."""
-_TAIL = 256  # bytes in front of the place where reading stopped
+_TAIL = 256  # bytes before the place at which reading stopped
 _MOST_DONE = 64  # heads remembered of files that were read to their end
 _MOST_STEPS = 256  # from file to file, in one read
 
@@ -48,7 +48,7 @@ class Tail:
         self.path = os.path.abspath(path)
         self.notes: list[str] = []
         self._file: LogFile | None = None
-        self._sought: Mark | None = None  # where to go on, while that file has not been found
+        self._sought: Mark | None = None  # the place to go on from, while its file has not been found
         self._done: deque[Head] = deque(maxlen=_MOST_DONE)
         self._gaps, self._lost = 0, 0
         self._mark = _beginning(0, 0)
@@ -74,7 +74,7 @@ class Tail:
 
     @property
     def file(self) -> str | None:
-        """The name of the file at hand, as it was opened; None while there is none."""
+        """Return the name of the file at hand, as it was opened; None while there is none."""
         return None if self._file is None else self._file.path
 
     @property
@@ -115,7 +115,7 @@ class Tail:
                 newer = self._newer()
                 if not any(one.size for one in newer):
                     return None
-                # The writer has moved on: what it wrote before is all there, a line without its end too.
+                # The writer has moved on: the text it wrote before is all there, a line without its end too.
                 if chunk := self._lines(is_last=True):
                     return chunk
                 if self._file is not None:
@@ -127,7 +127,7 @@ class Tail:
         return None
 
     def _lines(self, *, is_last: bool = False) -> Chunk | None:
-        """Whole lines from the place on; `is_last`: what follows the last of them is a line too."""
+        """Return whole lines from the place on; `is_last`: what follows the last of them is a line too."""
         file, mark = self._file, self._mark
         if file is None:
             return None
@@ -169,7 +169,7 @@ class Tail:
         return True
 
     def context(self, reach: int) -> list[Chunk]:
-        """The lines in front of the place, oldest first: `reach` bytes, as far as files hold them."""
+        """Return the lines in front of the place, oldest first: `reach` bytes, as far as files hold them."""
         if self._file is None:
             return []
         file, mark, chunks = self._file, self._mark, list[Chunk]()
@@ -205,7 +205,7 @@ class Tail:
             raise Unreadable(f"{self.path}: {error.strerror}") from error
 
     def _begin(self, *, at_end: bool) -> None:
-        """The first time: the log itself, and none of its older siblings."""
+        """Start for the first time: with the log itself, and none of its older siblings."""
         self._may_read()
         for one in siblings(self.path):
             if one.path != self.path:
@@ -248,7 +248,7 @@ class Tail:
         return bool(unknown) and self._open(unknown[-1])
 
     def _unknown(self, there: list[Sibling]) -> list[Sibling]:
-        """The files that are newer than any that was read to its end, newest first. Raises OSError."""
+        """Return the files that are newer than any that was read to its end, newest first. Raises OSError."""
         unknown = []
         for one in there:
             start = first_bytes(one)
@@ -262,7 +262,7 @@ class Tail:
         return True
 
     def _newer(self) -> list[Sibling]:
-        """The files newer than the one at hand, newest first. Raises OSError."""
+        """Return the files newer than the one at hand, newest first. Raises OSError."""
         with suppress(FileNotFoundError):
             status = os.stat(self.path)
             if (status.st_dev, status.st_ino) == self.identity:
@@ -272,7 +272,7 @@ class Tail:
         return there[:at] if at is not None else self._unknown(there)
 
     def _index(self, there: list[Sibling]) -> int | None:
-        """Which of them is the file at hand: by inode, else by what it says; None: none. Raises OSError."""
+        """Find the file at hand among them: by inode, else by its text; None if absent. Raises OSError."""
         for index, one in enumerate(there):
             if (one.device, one.inode) == self.identity:
                 return index
@@ -282,12 +282,12 @@ class Tail:
         return None
 
     def _finish(self) -> None:
-        """The file at hand is read to its end."""
+        """Close the file at hand, which is read to its end."""
         self._remember(self._mark.head)
         self._drop()
 
     def _again(self, mark: Mark, there: list[Sibling]) -> LogFile | None:
-        """The file that says what was read at `mark`: the same inode, else the oldest. Raises OSError."""
+        """Find the file with the text read at `mark`: the same inode, else the oldest. Raises OSError."""
         same = [one for one in there if (one.device, one.inode) == (mark.device, mark.inode)]
         others = [one for one in reversed(there) if one not in same] if mark.head.size else []
         for one in [*same, *others]:
@@ -309,7 +309,7 @@ class Tail:
     # ---------------------------------------------------------------- trouble
 
     def _rewritten(self) -> None:
-        """The file at hand no longer says what was read in it: it was cut off, perhaps after a copy."""
+        """Leave the file at hand, which no longer holds the text read in it: it was cut off, perhaps after a copy."""
         self._sought = self._mark
         self._drop()
 
@@ -319,7 +319,7 @@ class Tail:
         self.notes.append(f"{what}; {max(0, seen)} bytes that were seen in it were never read")
 
     def _stumble(self, error: OSError) -> None:
-        """The storage does not give the log (NFS: a stale handle): try again from the same place."""
+        """Retry from the same place after the storage did not give the log (NFS: a stale handle)."""
         if self._file is not None:
             self._sought = self._mark
             self._drop()
@@ -342,7 +342,7 @@ def _says(file: LogFile, mark: Mark) -> bool:
 
 
 def _whole(file: LogFile, start: int, stop: int, lines: int) -> list[Chunk]:
-    """The whole lines in ``[start, stop)`` (bytes); `lines` end before `stop`."""
+    """Return the whole lines in ``[start, stop)`` (bytes); `lines` end before `stop`."""
     data = file.read(start, stop - start)
     if start:
         data = data[data.find(b"\n") + 1 :]
@@ -350,7 +350,7 @@ def _whole(file: LogFile, start: int, stop: int, lines: int) -> list[Chunk]:
 
 
 def _end_of(file: LogFile, reach: int) -> list[Chunk]:
-    """The last `reach` bytes of a file that is read to its end, as whole lines."""
+    """Return the last `reach` bytes of a file that is read to its end, as whole lines."""
     size = lines = 0
     kept: deque[bytes] = deque()
     while part := file.read(size, CHUNK):

@@ -30,7 +30,7 @@ class Head:
 
 
 def head(data: bytes) -> Head:
-    """The head of a file that begins with `data`."""
+    """Return the head of a file that begins with `data`."""
     return Head(len(data[:HEAD]), _digest(data[:HEAD]))
 
 

@@ -31,7 +31,7 @@ class Member(NamedTuple):
 
 
 def is_tar(head: bytes) -> bool:
-    """True where `head` (512 bytes) is a tar header with a good checksum."""
+    """Return True if `head` (512 bytes) is a tar header with a good checksum."""
     try:
         return len(head) == BLOCK and _checksum(head)
     except NotTar:
@@ -39,10 +39,10 @@ def is_tar(head: bytes) -> bool:
 
 
 def members(read: Read) -> Iterator[tuple[Member, Read]]:
-    """The regular files, each with what reads its content; unread content is passed over.
+    """Yield the regular files, each with a reader of its content; unread content is passed over.
 
     `read` returns at most as many bytes as asked, fewer only at the end. Raises NotTar for damage
-    or excess; what came before is good.
+    or excess; the members before it are good.
     """
     extended: dict[str, str] = {}
     for _ in range(MOST_MEMBERS):

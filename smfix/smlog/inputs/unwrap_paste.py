@@ -1,7 +1,7 @@
 """Pasted logs made readable again: wrapped lines joined, lost line ends found, escapes undone.
 
-Pure. People send what a mail, a forum or a terminal made of a log. A paste is small, so it is looked
-at as a whole, before it is cut into blocks; what is no paste comes back as None, untouched. Joined
+Pure. People send logs as a mail, a forum or a terminal changed them. A paste is small, so it is looked
+at as a whole, before it is cut into blocks; a text that is no paste comes back as None, untouched. Joined
 text keeps the number of its first line. Nothing is guessed: a line is joined only if the log
 itself shows that it was cut.
 """
@@ -16,10 +16,10 @@ from smfix.smlog.parse.quoted_text import is_open
 from smfix.smlog.parse.timestamps import MONTHS
 from smfix.smlog.patterns import pattern
 
-LARGEST = 1 << 20  # bytes; what is larger is a log
+LARGEST = 1 << 20  # bytes; a larger text is a log
 _WIDTHS = frozenset({80, 100, 120, 132})  # terminals: one line cut there is enough of a sign
 _NARROWEST = 60
-_WORD = pattern(r"[A-Za-z]")  # what holds none is a console's time, or a quote's sign
+_WORD = pattern(r"[A-Za-z]")  # a text without one is a console's time, or a quote's sign
 _LONGEST_OPEN = 16 << 10  # characters of a line that a user can have written a prefix into
 _SHORTEST_CUT = 36  # characters of a line that a mail program would have broken
 _WIDEST_MAIL = 100  # characters; a log whose lines are longer was not broken by a mail program
@@ -92,13 +92,13 @@ def _split(lines: list[Piece]) -> list[Piece]:
     for line in lines:
         parts = _parts(line.text)
         if len(parts) > 1 and not is_one_line and (prefix := read_prefix(line.text)):
-            parts = parts if is_of_storage(prefix.ident) else []  # daemons quote what guests and clients say
+            parts = parts if is_of_storage(prefix.ident) else []  # daemons quote guests and clients
         pieces.extend(Piece(part, line.number) for part in parts if part) if len(parts) > 1 else pieces.append(line)
     return pieces
 
 
 def _parts(text: str) -> list[str]:
-    """The lines that `text` was; a prefix that a user wrote into a name begins none."""
+    """Return the lines that `text` was; a prefix that a user wrote into a name begins none."""
     parts: list[str] = []
     at = 0
     for found in _INSIDE.finditer(text):
@@ -161,7 +161,7 @@ def _form(text: str) -> str:
 
 
 def _is_cut_hard(lines: list[Piece], forms: list[str], width: int, *, every_line_prefixed: bool) -> bool:
-    """True where lines were cut at exactly `width` characters, as a terminal does."""
+    """Return True if lines were cut at exactly `width` characters, as a terminal does."""
     if width < _NARROWEST:
         return False
     followed = [
@@ -176,7 +176,7 @@ def _is_cut_hard(lines: list[Piece], forms: list[str], width: int, *, every_line
 
 
 def _never_ends_so(before: str) -> bool:
-    """True for what no message ends with, nor goes on in a line of its own: an EXCEPTION, half a path."""
+    """Return True for text that ends no message, nor goes on in a line of its own: an EXCEPTION, half a path."""
     last = before.rsplit(maxsplit=1)[-1] if before.strip() else ""
     return ": EXCEPTION " in before or ("/" in last and last.endswith(("-", "/")))
 

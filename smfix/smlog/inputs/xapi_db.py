@@ -1,4 +1,4 @@
-"""The pool's database as a bug report holds it (``xapi-db.xml``): names, chains, who is in charge.
+"""The pool's database as a bug report holds it (``xapi-db.xml``): names, chains, masters.
 
 Pure: it is fed the bytes. Only what the incidents need is kept, row by row. The file is hostile like
 any other: a document type (the way to entities that explode) ends the reading, and so do a row that is
@@ -67,7 +67,7 @@ class Database:
         ]
 
     def sr_of(self, vdi: str) -> str | None:
-        """The UUID of the SR that `vdi` is on."""
+        """Return the UUID of the SR that `vdi` is on."""
         return self._sr_of(self._vdis.get(vdi, "")).get("uuid")
 
     def names(self, vdi: str, sr: str | None) -> Names:
@@ -96,7 +96,7 @@ class Database:
         return next((row for row in self.tables["SR"].values() if row["uuid"] == uuid), {})
 
     def _master(self, sr: Row) -> str | None:
-        """The host in charge: the pool's coordinator of a shared SR, else the one that has it."""
+        """Return the master: the pool's coordinator of a shared SR, else the host that has it."""
         if sr.get("shared") == "true":
             ref = next((row["master"] for row in self.tables["pool"].values()), "")
         else:
@@ -105,7 +105,7 @@ class Database:
         return self.tables["host"].get(ref, {}).get("name__label") or None
 
     def _vms_reading(self, vdi: str) -> tuple[str, ...]:
-        """The VMs with a disk in the chains through `vdi`."""
+        """Return the VMs with a disk in the chains through `vdi`."""
         names: dict[str, None] = {}
         level, seen = [vdi], {vdi}
         for _ in range(_DEEPEST):
@@ -122,7 +122,7 @@ class Database:
 
 
 def read_database(chunks: Iterable[bytes]) -> Database:
-    """The database in `chunks`. Raises NotADatabase."""
+    """Return the database in `chunks`. Raises NotADatabase."""
     database = Database()
     parser = expat.ParserCreate()
     table = ""

@@ -54,7 +54,7 @@ class ImagePath(NamedTuple):
 
 
 def is_uuid(text: str) -> bool:
-    """True for a full UUID: 32 hex digits in five groups."""
+    """Return True for a full UUID: 32 hex digits in five groups."""
     return _WHOLE_UUID.match(text) is not None
 
 
@@ -95,7 +95,7 @@ def image_path(path: str) -> ImagePath | None:
 
 
 def linstor_volume(path: str) -> bool:
-    """True for a DRBD device of LINSTOR: its name is not the VDI's UUID."""
+    """Return True for a DRBD device of LINSTOR: its name is not the VDI's UUID."""
     return _DRBD.match(path) is not None
 
 
@@ -105,7 +105,7 @@ def volume_path(name: str, sr: str | None) -> str | None:
 
 
 def image_paths(text: str) -> Iterator[ImagePath]:
-    """Every image path in `text`, in order."""
+    """Yield every image path in `text`, in order."""
     for found in _PATH.finditer(text):
         if image := image_path(found.group()):
             yield image

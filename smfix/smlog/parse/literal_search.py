@@ -131,7 +131,7 @@ class LiteralSearch:
 
 
 def _one_pass(literals: tuple[bytes, ...]) -> Callable[..., None] | None:
-    """A search for all of `literals` at once; None where hyperscan is not installed."""
+    """Build a search for all of `literals` at once; None if hyperscan is not installed."""
     try:
         import hyperscan
     except ImportError:

@@ -1,4 +1,4 @@
-"""The prefixes in front of what a log says: one table, one row per form.
+"""Recognize the prefixes of log messages: one table, one row per form.
 
 Pure. A row is a pattern for everything up to the message, a sample that it must match and a near
 miss that it must not. To teach smfix a new form of log, add a row. Rows are tried in order; a line
@@ -141,11 +141,11 @@ FORMATS: tuple[Format, ...] = (
 )
 
 _IDENT_OF = {"raw": "SM"}
-_OF_STORAGE = ("SM", "python", "cleanup")  # the last two: what journald calls a garbage collector that says no name
+_OF_STORAGE = ("SM", "python", "cleanup")  # the last two: journald's names of an unnamed garbage collector
 
 
 def is_of_storage(ident: str) -> bool:
-    """True for lines of the storage manager, and for those without a prefix, which may be."""
+    """Return True for lines of the storage manager, and for those without a prefix, which may be."""
     return not ident or ident.startswith(_OF_STORAGE)
 
 
@@ -203,7 +203,7 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def unquote(line: str) -> str:
-    """A line without a prefix, without the mail quotes in front of it."""
+    """Make a line without a prefix, and without the mail quotes before it."""
     return _MAIL_QUOTE.sub("", line, count=1)
 
 
@@ -218,6 +218,6 @@ def _prefix(form: str, found: re.Match[str], stamp: Stamp) -> Prefix:
         ident=ident.strip(),
         pid=int(pid) if pid else None,
         start=found.end(),
-        stop=-1 if part.get("folded") else None,  # rsyslog closes what it folded with a bracket
+        stop=-1 if part.get("folded") else None,  # rsyslog closes a folded message with a bracket
         thread=part.get("thread"),
     )

@@ -57,7 +57,7 @@ class Stamp(NamedTuple):
 
 
 def read_stamp(found: re.Match[str]) -> Stamp | None:
-    """The stamp in a match of :data:`SYSLOG_TIME` or :data:`ISO_TIME`; None if no clock shows it.
+    """Return the stamp in a match of :data:`SYSLOG_TIME` or :data:`ISO_TIME`; None if no clock shows it.
 
     A leap second (``:60``) is read as the second before it.
     """
@@ -116,7 +116,7 @@ class Calendar(NamedTuple):
         return newest - 1
 
     def time(self, stamp: Stamp) -> datetime:
-        """The aware time of `stamp`.
+        """Return the aware time of `stamp`.
 
         A stamp without a year that is later in the year than the last line was written
         in the year before.

@@ -37,7 +37,7 @@ _A_LINE = 8 << 10
 _REACH_WHEN_SPENT = 8 << 10
 # Most hits are near: search first in so many bytes, then in eight times as many, ...
 _FIRST_STRIDE, _WIDER = 16 << 10, 8
-_NEAR = 256 << 10  # bytes that are searched to join what is known
+_NEAR = 256 << 10  # bytes that are searched to join known stretches
 _NEEDLES = 64  # words whose lines are remembered
 _BEFORE, _BEHIND = 56, 42  # bytes around the digits of an image: "/run/sr-mount/", an SR; a UUID and ".qcow2"
 
@@ -90,7 +90,7 @@ class Block:
         return None if self._again is None else self.take()
 
     def take(self) -> Data | None:
-        """The buffer, if it is still here: the block is not used any more."""
+        """Take the buffer, if it is still here: the block is not used any more."""
         data, self._data = self._data, None
         return data
 
@@ -122,7 +122,7 @@ class Line(NamedTuple):
 
     @property
     def has_prefix(self) -> bool:
-        """False for a continuation or a terminal's output."""
+        """Return False for a continuation or a terminal's output."""
         return bool(self.form)
 
     def is_of_process(self, other: Line) -> bool:
@@ -143,7 +143,7 @@ def decode(raw: bytes) -> str:
 
 
 def parse_line(raw: bytes, at: Position) -> Line:
-    """The line that `raw` (bytes, its first LINE_LIMIT count) is."""
+    """Return the line that `raw` (bytes, its first LINE_LIMIT count) is."""
     text = decode(raw[:LINE_LIMIT])
     plain = unescape(text)
     if plain.startswith("{") and (entry := read_entry(plain)):
@@ -188,7 +188,7 @@ class _Sightings:
             self._high, stride = high, stride * _WIDER
 
     def before(self, place: int, floor: int) -> Position | None:
-        """The last line that begins in front of `place` and not in front of `floor`; None: there is none."""
+        """Return the last line that begins before `place` and not before `floor`; None if there is none."""
         floor, stride = max(floor, self._window.start), _FIRST_STRIDE
         if self._high < place:
             self._put(len(self._places), self._window.search(self._needle, self._high, place))
@@ -220,7 +220,7 @@ class Window:
         self._engine = engine or PlainEngine()
         self._blocks: list[Block] = []
         self._first = 0  # the serial number of _blocks[0]
-        self._starts: list[int] = []  # where each block starts in the logical text (bytes)
+        self._starts: list[int] = []  # the start of each block in the logical text (bytes)
         self._end = start
         self._cache: OrderedDict[Position, Line] = OrderedDict()
         self._seen_at: OrderedDict[bytes, _Sightings] = OrderedDict()
@@ -240,12 +240,12 @@ class Window:
 
     @property
     def first(self) -> int:
-        """The serial number of the oldest block in the window."""
+        """Return the serial number of the oldest block in the window."""
         return self._first
 
     @property
     def start(self) -> int:
-        """The place of the first byte at hand."""
+        """Return the place of the first byte at hand."""
         return self._starts[0] if self._starts else self._end
 
     @property
@@ -255,11 +255,11 @@ class Window:
 
     @property
     def last(self) -> int:
-        """The serial number of the newest block; -1 before the first."""
+        """Return the serial number of the newest block; -1 before the first."""
         return self._first + len(self._blocks) - 1
 
     def extend(self, data: bytes) -> None:
-        """The newest block (its data a bytearray) grows by `data`, whole lines."""
+        """Grow the newest block (its data a bytearray) by `data`, whole lines."""
         self._blocks[-1].grow(data)
         self._end += len(data)
         self._pushed += len(data)
@@ -290,23 +290,23 @@ class Window:
     # ---------------------------------------------------------------- lines
 
     def block(self, serial: int) -> Block:
-        """The block with that serial number."""
+        """Return the block with that serial number."""
         return self._blocks[serial - self._first]
 
     def line_around(self, serial: int, offset: int) -> Line:
-        """The line that holds byte `offset` of block `serial`."""
+        """Return the line that holds byte `offset` of block `serial`."""
         block = self.block(serial)
         start = block.data.rfind(b"\n", 0, offset) + 1
         return self.line(Position(serial, start))
 
     def raw_line(self, serial: int, offset: int) -> bytes:
-        """The bytes of the line that holds byte `offset` of block `serial`."""
+        """Return the bytes of the line that holds byte `offset` of block `serial`."""
         block = self.block(serial)
         start = block.data.rfind(b"\n", 0, offset) + 1
         return bytes(block.data[start : min(self._line_end(block, offset), start + LINE_LIMIT)])
 
     def line(self, at: Position) -> Line:
-        """The line that starts at `at`."""
+        """Return the line that starts at `at`."""
         if cached := self._cache.get(at):
             return cached
         block = self.block(at.block)
@@ -319,7 +319,7 @@ class Window:
         return line
 
     def number(self, at: Position) -> int:
-        """The line's number in its file, counted from 1."""
+        """Return the line's number in its file, counted from 1."""
         block = self.block(at.block)
         if block.numbers:
             return block.numbers[block.data.count(b"\n", 0, at.offset)]
@@ -331,7 +331,7 @@ class Window:
         return lines
 
     def file(self, at: Position) -> int:
-        """The index of the line's file."""
+        """Return the index of the line's file."""
         return self.block(at.block).file
 
     def place(self, at: Position) -> int:
@@ -339,7 +339,7 @@ class Window:
         return self._starts[at.block - self._first] + at.offset
 
     def reached_from(self, at: Position) -> range:
-        """The places (bytes) that a search from the line at `at` reaches."""
+        """Return the places (bytes) that a search from the line at `at` reaches."""
         place = self.place(at)
         return range(place - REACH_BACK, place + REACH_AHEAD + 1)
 
@@ -369,7 +369,7 @@ class Window:
             serial, offset = serial + 1, 0
 
     def before(self, at: Position) -> Iterator[Line]:
-        """The lines in front of the one at `at`, nearest first."""
+        """Yield the lines before the one at `at`, nearest first."""
         reach = self.place(at) - REACH_BACK
         serial, offset = at
         while serial >= self._first:
@@ -392,7 +392,7 @@ class Window:
             place = self.place(found)
 
     def naming_before(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
-        """The lines in front of the one at `at` that hold one of `needles`, nearest first."""
+        """Yield the lines before the one at `at` that hold one of `needles`, nearest first."""
         place, floor = self.place(at), self.place(at) - self._reach(REACH_BACK)
         while (found := self._previous(needles, place, floor)) is not None:
             self._searched += _A_LINE
@@ -415,7 +415,7 @@ class Window:
                 yield serial, hit, bytes(data[max(0, hit - _BEFORE) : hit + _BEHIND])
 
     def _spans(self, low: int, high: int) -> Iterator[tuple[int, int, int]]:
-        """The text from place `low` to `high`: the blocks, and from where to where in each (bytes)."""
+        """Yield the text from place `low` to `high`: the blocks, and the start and end in each (bytes)."""
         for index in range(max(0, bisect_right(self._starts, low) - 1), len(self._blocks)):
             base, size = self._starts[index], self._blocks[index].size
             start, stop = max(0, low - base), min(size, high - base)
@@ -429,7 +429,7 @@ class Window:
         return min(hits, default=None)
 
     def _previous(self, needles: tuple[bytes, ...], place: int, floor: int) -> Position | None:
-        """The last line in front of the one at `place` that holds one of `needles`, not in front of `floor`."""
+        """Return the last line before the one at `place` that holds one of `needles`, not before `floor`."""
         hits = [hit for needle in needles if (hit := self._sightings(needle, place).before(place, floor)) is not None]
         return max(hits, default=None)
 
@@ -443,7 +443,7 @@ class Window:
         return known
 
     def search(self, needle: bytes, low: int, high: int) -> list[Position]:
-        """The lines that begin at places ``[low, high)`` and hold `needle`, in their order."""
+        """Return the lines that begin at places ``[low, high)`` and hold `needle`, in their order."""
         found: list[Position] = []
         for serial, start, stop in self._spans(low, high):
             block, offset = self.block(serial), start
@@ -465,7 +465,7 @@ class Window:
                     yield other
 
     def of_process_before(self, line: Line) -> Iterator[Line]:
-        """The earlier lines of the process that wrote `line`, nearest first."""
+        """Yield the earlier lines of the process that wrote `line`, nearest first."""
         if line.pid is not None:
             for other in self.naming_before(line.at, pid_needles(line)):
                 if other.is_of_process(line):

@@ -2,7 +2,7 @@
 
 Pure. A row holds the bytes an engine looks for (`anchors`), the pattern that decides, samples that
 it must match and near misses that it must not. A line is read by the first row that matches. To
-teach smfix a message, add a row; what a row *means* is one of :class:`MessageKind`, read in events.py.
+teach smfix a message, add a row; its meaning is one of :class:`MessageKind`, read in events.py.
 Source: the storage manager's public history (xapi-project/sm, xcp-ng/sm) and blktap's vhd-util.
 """
 
@@ -39,7 +39,7 @@ class MessageKind(Enum):
 
 
 class Rule(NamedTuple):
-    """One row. `pattern` is searched in the message; `why` says why a NOISE row is noise."""
+    """One row. `pattern` is searched in the message; `why` gives the reason of a NOISE row."""
 
     name: str
     kind: MessageKind
@@ -328,7 +328,7 @@ _WORDS = tuple((rule, tuple(anchor.decode("ascii") for anchor in rule.anchors)) 
 
 
 def match(message: str) -> tuple[Rule, re.Match[str]] | None:
-    """The first row that `message` matches, with the match.
+    """Return the first row that `message` matches, with the match.
 
     Only the neighbourhood of the row's anchor is searched: a line of any length costs the same.
     """
@@ -355,13 +355,13 @@ def is_said(rule: Rule, found: re.Match[str], line: Line) -> bool:
 
 
 def _is_first_word(text: str, quote: re.Match[str], start: int) -> bool:
-    """True if what begins at `start` is the program of a failed command: no argument, which a user may have named."""
+    """Return True if the program of a failed command begins at `start`: no argument, which a user may have named."""
     return text.startswith("***** [", max(0, quote.start() - 7)) and not _QUOTE.search(text, quote.end(), start)
 
 
 def _hands_on(text: str, at: int) -> bool:
     """Return True if the first quote, at `at`, holds the output of a tool, or begins an error of the storage manager.
 
-    Any other holds an argument: what a user may have named.
+    Any other holds an argument, which a user may have named.
     """
     return _OUTPUT.search(text, max(0, at - 20), at) is not None or _FAILURE.match(text, max(0, at - 1)) is not None

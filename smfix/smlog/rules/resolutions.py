@@ -26,7 +26,7 @@ from smfix.smlog.rules.rule_pattern import RulePattern
 
 _COALESCE_LINES = 400  # of a process between its coalesce and the relinking
 _DELETION_LINES = 2000  # of a process after the announcement of a deletion; before it fails it prints the SR's trees
-_SCAN_LINES = 200  # of a process around what it says of a scan
+_SCAN_LINES = 200  # of a process around its message about a scan
 _FAILURE = pattern(r"FAILED|EXCEPTION|failed|Aborted")
 # The next messages of a garbage collector that appear only if the deletion went through.
 _WENT_ON = pattern(
@@ -57,7 +57,7 @@ class Proof(NamedTuple):
 
 
 class Renamed(NamedTuple):
-    """The storage manager gave an image another name at `place`: what was reported of `old` is true of `new`."""
+    """The storage manager gave an image another name at `place`: reports of `old` are true of `new`."""
 
     place: int
     old: ImagePath
@@ -70,7 +70,7 @@ Wanted = Container[str] | None
 
 
 class ResolutionRule(NamedTuple):
-    """One row: what an engine looks for, the pattern that decides, and how the line is read."""
+    """One row: the literal for the engine, the pattern that decides, and how the line is read."""
 
     name: str
     anchor: bytes
@@ -145,7 +145,7 @@ def _vanished(window: Window, line: Line, found: re.Match[str], wanted: Wanted, 
 
 
 def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
-    """The end of a coalesce: both images passed their checks, if it was not skipped."""
+    """Read the end of a coalesce: both images passed their checks, if it was not skipped."""
     child, parent = found["child"].lower(), found["parent"].lower()
     if not _wants(wanted, child) and not _wants(wanted, parent):
         return []
@@ -169,7 +169,7 @@ def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted, 
 
 
 def _renamed(window: Window, line: Line, found: re.Match[str], wanted: Wanted, _origin: int) -> list[Renamed]:
-    """A leaf coalesce: the leaf becomes ``OLD_``, its parent takes the leaf's name. Said before it is done."""
+    """Read a leaf coalesce: the leaf becomes ``OLD_``, its parent takes the leaf's name. Logged before it is done."""
     old, new = image_path(found["old"] or found["lv"]), image_path(found["new"] or found["name"])
     if old is None or new is None or old.vdi is None or not _wants(wanted, old.vdi):
         return []

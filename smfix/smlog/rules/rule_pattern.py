@@ -24,7 +24,7 @@ class RulePattern:
         self._find: Callable[..., re.Match[str] | None] | None = None
 
     def search(self, text: str, start: int = 0, stop: int = 1 << 62) -> re.Match[str] | None:
-        """The first match in ``text[start:stop]``."""
+        """Return the first match in ``text[start:stop]``."""
         if self._find is None:
             self._find = _compiled(self.text)
         return self._find(text, start, stop)

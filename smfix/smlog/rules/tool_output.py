@@ -1,6 +1,6 @@
 """Read the complaints of `vhd-util` about an image: one table, and how to read its output.
 
-Pure. A row is a pattern for one line, the kind of incident it makes, and what it proves; each has
+Pure. A row is a pattern for one line, the kind of incident it makes, and its consequence; each has
 samples and near misses. To teach smfix a complaint, add a row.
 Source: vhd-util-check.c, vhd-util-scan.c and libvhd.c of blktap.
 """
@@ -163,14 +163,14 @@ REPAIR_FAILED = Complaint(
 )
 
 
-# A program that a signal ended in the middle of an image: libvhd trips over what it reads there.
+# A program that a signal ended in the middle of an image: libvhd trips over the data there.
 CRASHED = Complaint("tool-crashed", _DAMAGE, RulePattern(r"Segmentation fault"), ("Segmentation fault",))
 # A check that failed with "Read-only file system": the storage manager calls the image corrupted all the same.
 UNCHECKED = Complaint("", _UNCHECKED, RulePattern(r"Read-only file system"), ("Read-only file system",))
 
 
 def complaint(text: str) -> Complaint | None:
-    """The row that one line of `vhd-util`'s output matches."""
+    """Return the row that one line of `vhd-util`'s output matches."""
     for row in COMPLAINTS:
         if row.pattern.search(text):
             return row
