@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
 
     class pattern:  # noqa: N801 - called as re.compile is
-        """A stand-in for the result of :func:`re.compile`. Raises re.error at its first use."""
+        """A substitute for the result of :func:`re.compile`. Raises re.error at its first use."""
 
         def __init__(self, text: str | bytes, flags: int = 0) -> None:
             self._asked = text, flags

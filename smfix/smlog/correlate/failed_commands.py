@@ -86,13 +86,13 @@ def subject(command: tuple[str, ...]) -> ImagePath | None:
 
 
 def succeeded(window: Window, line: Line) -> Line | None:
-    """Return the line that says the command in `line` succeeded: the next of the same thread."""
+    """Return the line that reports success of the command in `line`: the next of the same thread."""
     follower = next(filter(line.is_of_thread, window.of_process_after(line)), None)
     return follower if follower is not None and _SUCCESS.match(follower.text) else None
 
 
 def _rest(window: Window, line: Line) -> Iterator[Line]:
-    """Return the lines after a FAILED line that belong to its record."""
+    """Yield the lines after a FAILED line that belong to its record."""
     closing = _STDERR.search(line.text)
     if closing and line.text.endswith("'") and closing.end() < len(line.text):
         return

@@ -48,7 +48,7 @@ _SCAN_NAMED = pattern(
 )
 _MAY_BE_IMAGE = pattern(rb"\.(?:vhd|qcow2|raw)|(?:VHD|LV|QCOW2)-|for device ")
 _TRANSFER = pattern(r"(?:down|up)load_vhd|XENAPI_PLUGIN_FAILURE")
-# After a check that the storage manager had another process or host run; and the check that XOSTOR's documentation asks.
+# Printed after a check that another process or host ran; and the query that XOSTOR's documentation recommends.
 _FOR_DEVICE = pattern(rf"for device (?P<path>/\S{{1,200}}) \((?P<vdi>{UUID})\)")
 _KEPT_NAME = pattern(rf"xcp/volume/(?P<vdi>{UUID})/volume-name")
 _FOLDER = pattern(r"(?:^|[#$>;&] ?)cd (?P<path>/[^\s;&'\"]{1,500})")
@@ -144,7 +144,7 @@ class EventReader:
         self._read = {at for at in self._read if at.block >= serial}
 
     def read(self, line: Line) -> Iterator[Failure]:
-        """Return the failures that `line` reports, if any."""
+        """Yield the failures that `line` reports, if any."""
         if line.at in self._read:
             return
         try:

@@ -150,7 +150,7 @@ def _is_recent(other: Line, line: Line) -> bool:
 
 
 def _handed_over_by(window: Window, line: Line, within: range) -> Line | None:
-    """The line, at a place `within`, with which another process passed its work on to the one that wrote `line`."""
+    """Return the line, at a place `within`, with which another process handed over to the writer of `line`."""
     needles = (b"PID [%d]" % line.pid,) if line.pid is not None else ()  # rare, other than the lines of the pid itself
     for near in (window.naming_before, window.naming_after):  # their order can be reversed
         for other in near(line.at, needles):

@@ -122,7 +122,7 @@ class Positioned(io.RawIOBase):
 
 
 class PlainFile(Positioned):
-    """A plain log from its beginning: holes are passed over, not read, and what was given can be read again."""
+    """Yield a plain log from its beginning: holes are passed over, not read, and given bytes can be read again."""
 
     def __init__(self, descriptor: Descriptor, name: str) -> None:
         super().__init__(descriptor)
@@ -228,7 +228,7 @@ def _wanted(name: str, depth: int) -> bool:
 
 
 def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """Return the log that a member is, or the logs of the archive or the database that it is."""
+    """Yield the log that a member is, or the logs of the archive or the database that it is."""
     base = member.rpartition("/")[2]
     if base == DATABASE:
         found.databases.append(stored)
@@ -248,7 +248,7 @@ def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[t
 
 
 def _tarred(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """Return the SMlogs of a tar archive. They are spooled, because a set is read oldest first."""
+    """Yield the SMlogs of a tar archive. They are spooled, because a set is read oldest first."""
     spooled = 0
     stream = stored.open()
     try:

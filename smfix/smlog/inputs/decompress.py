@@ -114,7 +114,7 @@ class Unpacked(io.RawIOBase):
 
     @property
     def _is_garbage(self) -> bool:
-        """Ignore bytes after a whole member that gave nothing, as gzip does."""
+        """Return True if the bytes after a whole member gave nothing: gzip ignores them too."""
         return 0 < self._given == self._given_before
 
     def _last(self, count: int) -> bytes:

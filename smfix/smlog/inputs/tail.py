@@ -1,7 +1,7 @@
 """A log that is written to: its lines as they come, through every way in which logs are rotated.
 
 Theory. A name is not a file and an inode is not a text. The text that was read is identified by the
-text: the first bytes of the file and the bytes right in front of the place where reading stopped. By
+text: the first bytes of the file and the bytes right before the place at which reading stopped. By
 these a file is found again under another name, compressed, copied, or after a restart; the device and
 the inode only decide between files that say the same.
 
@@ -127,7 +127,7 @@ class Tail:
         return None
 
     def _lines(self, *, is_last: bool = False) -> Chunk | None:
-        """Return whole lines from the place on; `is_last`: what follows the last of them is a line too."""
+        """Return whole lines from the place on; `is_last`: the text after the last of them is a line too."""
         file, mark = self._file, self._mark
         if file is None:
             return None

@@ -100,7 +100,7 @@ def linstor_volume(path: str) -> bool:
 
 
 def volume_path(name: str, sr: str | None) -> str | None:
-    """The path of the volume called `name` on an LVM SR: its group is named after the SR. None for other names."""
+    """Return the path of volume `name` on an LVM SR: its group is named after the SR. None for other names."""
     return f"/dev/VG_XenStorage-{sr}/{name}" if sr is not None and _LV_NAME.match(name) else None
 
 

@@ -472,7 +472,7 @@ class Window:
                     yield other
 
     def voice_after(self, line: Line, limit: int) -> Iterator[Line]:
-        """Return the next lines of the writer of `line`, at most `limit`: a record's continuation.
+        """Yield the next lines of the writer of `line`, at most `limit`: a record's continuation.
 
         syslog gives each line of a record its prefix: the same process' next lines. A raw log gives
         none: the lines without a prefix, over which another process may have written.
