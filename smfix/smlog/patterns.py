@@ -1,6 +1,6 @@
 """Regular expressions that are compiled when they are first used. Pure.
 
-The tables of what a log can say hold some hundred, and one log speaks one dialect: compiling those that it never needs
+The tables of log messages hold some hundred, and one log speaks one dialect: compiling those that it never needs
 was a tenth of the start of `from-log` (decision 5).
 """
 

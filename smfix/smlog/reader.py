@@ -134,7 +134,7 @@ class _View:
         self.head = b""
 
     def add(self, block: Block) -> None:
-        """Read the next block of the log."""
+        """Add the next block of the log."""
         if not self.size:
             self.head = bytes(block.data[: min(block.size, _HEAD)])
         self.size += block.size

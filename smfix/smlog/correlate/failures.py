@@ -140,7 +140,7 @@ class EventReader:
         self._asked_last = (Position(-1, 0), 0, False)
 
     def forget(self, serial: int) -> None:
-        """Blocks before `serial` have left the window."""
+        """Forget lines of blocks before `serial`, which have left the window."""
         self._read = {at for at in self._read if at.block >= serial}
 
     def read(self, line: Line) -> Iterator[Failure]:
@@ -524,17 +524,17 @@ class EventReader:
 
 
 def voice(line: Line, origin: int) -> LogSource:
-    """Who wrote `line`."""
+    """Return the writer of `line`."""
     return (line.host, 0) if line.host is not None else (None, origin)
 
 
 def quote(window: Window, line: Line) -> Quote:
-    """`line` as evidence."""
+    """Return `line` as evidence."""
     return Quote(window.file(line.at), window.number(line.at), line.raw[:QUOTE_CHARACTERS])
 
 
 def bounded(quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
-    """At most QUOTE_LINES of `quotes`, each once: the first ones and the last."""
+    """Return at most QUOTE_LINES of `quotes`, each once: the first ones and the last."""
     unique = tuple(dict.fromkeys(quotes))
     return unique if len(unique) <= QUOTE_LINES else (*unique[: QUOTE_LINES - 1], unique[-1])
 

@@ -215,7 +215,7 @@ class Register:
 
 
 def _is_near(last: Failure, event: Failure) -> bool:
-    """By the lines of one file: places leave room between the parts of a log that are read side by side."""
+    """Compare lines of one file: places leave room between the parts of a log that are read side by side."""
     one, other = last.evidence[-1:], event.evidence[:1]
     return bool(one and other) and one[0].file == other[0].file and abs(other[0].line - one[0].line) < _NEAR
 
@@ -265,7 +265,7 @@ def incident_id(host: str, sr: str, digits: str, whole: str) -> str:
 
 @cache
 def _sha256() -> Callable[[bytes], Any]:
-    """As the standard library's random does: hashlib loads all of OpenSSL, which takes longer than the names do."""
+    """Return SHA-256 as the standard library's random imports it: hashlib loads all of OpenSSL, which takes longer."""
     # Since Python 3.12, before that, and in another Python.
     lean = next(filter(find_spec, ("_sha2", "_sha256", "hashlib")))
     return cast("Callable[[bytes], Any]", import_module(lean).sha256)

@@ -2,7 +2,7 @@
 
 Reads the machine, writes nothing but spool files that have no name. Archives are hostile: members
 are chosen by the last part of their name, never extracted to a path, bounded in number, in depth
-and in what they unpack to.
+and in unpacked size.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Log(NamedTuple):
     """One log to be read. `open` gives its plain bytes; `size` is the stored size, 0 if unknown.
 
     `is_packed`: it takes work to read, and its plain size is unknown. `mended` is set for a paste, which is read
-    instead of what is stored.
+    instead of the stored text.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Positioned(io.RawIOBase):
         self._offset = 0
 
     def readable(self) -> bool:
-        """Return True, because this class exists for it."""
+        """Return True: the stream can be read."""
         return True
 
     def seekable(self) -> bool:
@@ -95,7 +95,7 @@ class Positioned(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move; returns the new position (bytes)."""
+        """Move, and return the new position (bytes)."""
         if whence == os.SEEK_CUR:
             offset += self._offset
         elif whence == os.SEEK_END:
@@ -115,14 +115,14 @@ class Positioned(io.RawIOBase):
             return None if error.errno == errno.ENXIO else offset
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer`; return the count, 0 at the end."""
         count = os.preadv(self._descriptor, [buffer], self._offset)
         self._offset += count
         return count
 
 
 class PlainFile(Positioned):
-    """Yield a plain log from its beginning: holes are passed over, not read, and given bytes can be read again."""
+    """A plain log from its beginning: holes are passed over, not read, and given bytes can be read again."""
 
     def __init__(self, descriptor: Descriptor, name: str) -> None:
         super().__init__(descriptor)
@@ -132,7 +132,7 @@ class PlainFile(Positioned):
         self._stop = 0  # start of the next hole
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer`; return the count, 0 at the end."""
         if self._offset >= self._stop:
             data = self.next_data(self._offset)
             if data is None:

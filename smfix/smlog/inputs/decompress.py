@@ -27,7 +27,7 @@ class Raw(Protocol):
     """The source of packed bytes."""
 
     def read(self, count: int, /) -> bytes:
-        """At most `count` bytes; none at the end."""
+        """Return at most `count` bytes; none at the end."""
 
 
 class Damaged(Exception):
@@ -53,11 +53,11 @@ class Recoded(io.RawIOBase):
         self._text = b""
 
     def readable(self) -> bool:
-        """Return True, because this class exists for it."""
+        """Return True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer`; return the count, 0 at the end."""
         while not self._text and (data := self._raw.read(CHUNK)):
             self._text = self._decode(data).encode("utf-8", "replace")
         view = memoryview(buffer).cast("B")
@@ -81,11 +81,11 @@ class Unpacked(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """Return True, because this class exists for it."""
+        """Return True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end. Raises Damaged."""
+        """Fill `buffer`; return the count, 0 at the end. Raises Damaged."""
         view = memoryview(buffer).cast("B")
         data = self._next(len(view))
         view[: len(data)] = data
@@ -150,7 +150,7 @@ def _wants_input(decompressor: Any) -> bool:
 
 
 def _decompress(decompressor: Any, packed: bytes, count: int) -> tuple[bytes, bytes]:
-    """At most `count` plain bytes, and the packed bytes that were not used yet."""
+    """Return at most `count` plain bytes, and the packed bytes that were not used yet."""
     data = decompressor.decompress(packed, count)
     rest = getattr(decompressor, "unconsumed_tail", b"")  # zlib hands back; the others keep
     return data, rest

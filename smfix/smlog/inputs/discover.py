@@ -154,7 +154,7 @@ def _whole(stream: Any) -> bytes:
 
 
 def _standard_input(found: Found, now: datetime) -> None:
-    """Standard input: plain text is read as it comes, all else is kept in a file first."""
+    """Read standard input: plain text is read as it comes, all else is kept in a file first."""
     raw: Any = sys.stdin.buffer
     head = raw.peek(HEAD)[:HEAD]
     if packing(head) or is_utf16(head) or head.startswith(b"PK"):

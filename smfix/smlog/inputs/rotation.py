@@ -56,7 +56,7 @@ def age(path: str) -> tuple[str, Age]:
 
 
 def in_order(paths: list[str]) -> list[list[str]]:
-    """`paths` as sets, each oldest first. Sets keep the order in which their first file came."""
+    """Return `paths` as sets, each oldest first. Sets keep the order in which their first file came."""
     sets: dict[str, list[tuple[Age, str]]] = {}
     for path in dict.fromkeys(paths):
         stem, place = age(path)
@@ -156,11 +156,11 @@ class LogFile:
         return self._packing is not None
 
     def size(self) -> int:
-        """Bytes of a plain file; 0 for a packed one."""
+        """Return the bytes of a plain file; 0 for a packed one."""
         return 0 if self._packing else os.fstat(self._raw.fileno()).st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset` on; fewer only at the end.
+        """Return at most `length` bytes from `offset` on; fewer only at the end.
 
         Raises OSError, and Damaged for a package that cannot be unpacked there (one that is still being
         written, for example).
@@ -188,7 +188,7 @@ class LogFile:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._raw.close()
 
 

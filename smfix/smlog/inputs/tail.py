@@ -79,18 +79,18 @@ class Tail:
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """Device and inode of the file at hand."""
+        """Return device and inode of the file at hand."""
         return None if self._file is None else (self._file.device, self._file.inode)
 
     def unread(self) -> int:
-        """Bytes written and not yet read, as far as plain files tell."""
+        """Return the bytes written and not yet read, as far as plain files tell."""
         if self._file is None:
             return 0
         rest = max(0, self._file.size() - self._mark.offset)
         return rest + sum(one.size for one in self._newer())
 
     def close(self) -> None:
-        """Let go of the file; the position stays."""
+        """Close the file; the position stays."""
         if self._file is not None:
             self._sought = self._mark
         self._drop()

@@ -79,7 +79,7 @@ def _untagged(lines: list[Piece]) -> list[Piece]:
 
 
 def _unescaped(lines: list[Piece]) -> list[Piece]:
-    """Without markdown's escapes and HTML's entities, if brackets or stars are escaped anywhere."""
+    """Remove markdown's escapes and HTML's entities, if brackets or stars are escaped anywhere."""
     if not any(r"\[" in line.text or r"\*" in line.text or "&lt;" in line.text for line in lines):
         return lines
     return [Piece(unescape(line.text), line.number) for line in lines]
@@ -110,7 +110,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _ungrepped(lines: list[Piece]) -> list[Piece]:
-    """Without the file names and line numbers that grep put in front of every line."""
+    """Remove the file names and line numbers that grep put before every line."""
     found = [_GREPPED.match(line.text) for line in lines if line.text]
     if len(found) < _ENOUGH or not all(found):
         return lines
@@ -120,7 +120,7 @@ def _ungrepped(lines: list[Piece]) -> list[Piece]:
 
 
 def _unwrapped(lines: list[Piece]) -> list[Piece]:
-    """Lines that were cut at a width, joined."""
+    """Join lines that were cut at a width."""
     forms = [_form(line.text) for line in lines]
     if not any(forms) or "journal" in forms:
         return lines

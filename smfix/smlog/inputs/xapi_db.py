@@ -1,6 +1,6 @@
 """The pool's database as a bug report holds it (``xapi-db.xml``): names, chains, masters.
 
-Pure: it is fed the bytes. Only what the incidents need is kept, row by row. The file is hostile like
+Pure: the caller feeds the bytes. Only data that the incidents need is kept, row by row. The file is hostile like
 any other: a document type (the way to entities that explode) ends the reading, and so do a row that is
 too long or too many rows. Source: xapi's database/xml (``name__label`` for name_label, S-expressions
 for sets and maps), the tables pool, host, SR, PBD, VDI, VBD and VM.

@@ -75,7 +75,7 @@ class Cutter:
 
 
 def _fill(stream: Any, view: memoryview) -> tuple[int, Exception | None]:
-    """Read until `view` is full, the stream ends or fails; how much (bytes), and why it failed."""
+    """Read until `view` is full, the stream ends or fails; return how much (bytes), and why it failed."""
     filled = 0
     while filled < len(view):
         try:

@@ -187,7 +187,7 @@ def _at_start(line: str, start: int) -> Prefix | None:
 
 
 def unescape(text: str) -> str:
-    """`text` without the escapes of markdown and the entities of HTML that a paste has added."""
+    """Return `text` without the escapes of markdown and the entities of HTML that a paste has added."""
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     if "&" in text:
@@ -203,7 +203,7 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def unquote(line: str) -> str:
-    """Make a line without a prefix, and without the mail quotes before it."""
+    """Remove the mail quotes before a line without a prefix."""
     return _MAIL_QUOTE.sub("", line, count=1)
 
 

@@ -63,5 +63,5 @@ def is_open(text: str) -> bool:
 
 
 def merely_tells(message: str) -> bool:
-    """Return True after the head of a line of XAPI's that is no error: it quotes what clients asked for."""
+    """Return True if `message` holds the head of a line of XAPI's that is no error: it quotes clients' requests."""
     return _MERELY_TELLS.search(message) is not None

@@ -53,7 +53,7 @@ class Block:
     """Whole lines of one file. `size` bytes of `data` are in use and end with a line's end.
 
     `file` is the index of the file among the logs, `first_line` the number of the block's first
-    line in it, counted from 1; it holds `lines` line ends. `numbers` are the lines' numbers where
+    line in it, counted from 1; it holds `lines` line ends. `numbers` are the lines' numbers if
     they do not count up by one (a mended paste). `again` reads the text once more, for a block that
     was let go of.
     """
@@ -95,7 +95,7 @@ class Block:
         return data
 
     def grow(self, data: bytes) -> None:
-        """`data`, whole lines, joins the block."""
+        """Append `data`, whole lines, to the block."""
         text = self.data
         text += data  # in place: a growing block's text is a bytearray
         self._data = text
@@ -231,7 +231,7 @@ class Window:
     # ---------------------------------------------------------------- moving
 
     def push(self, block: Block) -> int:
-        """Add the next block; its serial number."""
+        """Add the next block; return its serial number."""
         self._starts.append(self._end)
         self._blocks.append(block)
         self._end += block.size
@@ -270,7 +270,7 @@ class Window:
         return self._end - self._starts[index] - self._blocks[index].size
 
     def forget(self, serial: int) -> list[Block]:
-        """Drop the blocks that no search from block `serial` on can reach; they are returned."""
+        """Drop the blocks that no search from block `serial` on can reach; return them."""
         floor = self._starts[serial - self._first] - REACH_BACK
         count = 0
         while count < serial - self._first and self._starts[count + 1] <= floor:
