@@ -1,7 +1,7 @@
 """One reader for whole and for growing logs: blocks in, events out, both in the order of the logs.
 
 Pure. All literals that rules and resolutions begin with are looked for in one pass; a line that holds one waits
-until it is settled: enough text after it was read, or enough time has passed since it came, for the lines of one
+until it is settled: enough later text was read, or enough time has passed since it came, because the lines of one
 record are written within milliseconds of each other. Then it is read, once, in order. So any blocks, any pace and any
 rotation give the same events, as far as a search ahead can reach.
 

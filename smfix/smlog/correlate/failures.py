@@ -242,7 +242,7 @@ class EventReader:
         return failure._replace(pid=teller.pid) if teller and teller.pid and teller.host == at.host else failure
 
     def _vdi_of_volume(self, line: Line, path: str) -> tuple[str | None, Line | None]:
-        """Return the VDI in a LINSTOR volume, if the log shows it, with the line of the process that checked it.
+        """Return the VDI in a LINSTOR volume, if the log shows it; with the line of the process that had it checked.
 
         That process names the VDI after the check; other processes before it; an operator's look-up is anywhere.
         """

@@ -228,7 +228,7 @@ def _wanted(name: str, depth: int) -> bool:
 
 
 def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """Yield the log that a member is, or the logs of the archive or the database that it is."""
+    """Yield the log that a member is; add the logs of an archive, or a database, to `found`."""
     base = member.rpartition("/")[2]
     if base == DATABASE:
         found.databases.append(stored)

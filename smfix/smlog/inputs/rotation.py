@@ -2,7 +2,7 @@
 
 logrotate renames ``SMlog`` to ``SMlog.1``, and compresses older ones (``SMlog.2.gz`` ...
 ``SMlog.31.gz``); with dateext they are ``SMlog-20240131`` or ``SMlog-20240131-1706659201.gz``. It renames one file
-after the other, or copies the log and cuts it off, all while it is read: so a set is re-read until it is stable.
+after the other, or copies the log and cuts it off, all while it is read: so a set is listed until it is stable.
 The content of a file shows its compression, never its name.
 """
 
@@ -156,7 +156,7 @@ class LogFile:
         return self._packing is not None
 
     def size(self) -> int:
-        """Return the bytes of a plain file; 0 for a packed one."""
+        """Return the size of a plain file (bytes); 0 for a packed one."""
         return 0 if self._packing else os.fstat(self._raw.fileno()).st_size
 
     def read(self, offset: int, length: int) -> bytes:

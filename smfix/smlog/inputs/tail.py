@@ -83,7 +83,7 @@ class Tail:
         return None if self._file is None else (self._file.device, self._file.inode)
 
     def unread(self) -> int:
-        """Return the bytes written and not yet read, as far as plain files tell."""
+        """Return how many written bytes are not read yet, as far as plain files tell."""
         if self._file is None:
             return 0
         rest = max(0, self._file.size() - self._mark.offset)

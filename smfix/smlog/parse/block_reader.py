@@ -30,7 +30,7 @@ class Cutter:
         """Yield the blocks of `stream`, the log with index `file`. `stream` has ``readinto``.
 
         One that also has ``again(at, view)``, which fills `view` with the bytes it gave from its `at`-th on, gives
-        blocks that can be let go of. If reading fails, the blocks before are handed out before the error is.
+        blocks that can be let go of. If reading fails, the text read so far is handed out before the error is.
         """
         again: Again | None = getattr(stream, "again", None)
         carry, at = b"", 0
@@ -80,7 +80,7 @@ def _fill(stream: Any, view: memoryview) -> tuple[int, Exception | None]:
     while filled < len(view):
         try:
             count = stream.readinto(view[filled:])
-        except Exception as error:  # noqa: BLE001 - raised again, after the blocks read before it are handed out
+        except Exception as error:  # noqa: BLE001 - raised again, after the text read so far is handed out
             return filled, error
         if not count:
             break

@@ -1,6 +1,6 @@
 """The first and the last time that a log names: they give the whole log its year.
 
-Pure. Most lines are not parsed: only those with the characters of every prefix's time.
+Pure. Most lines are not parsed: only those with the characters that every prefix's time has.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Calendar(NamedTuple):
     def time(self, stamp: Stamp) -> datetime:
         """Return the aware time of `stamp`.
 
-        A stamp without a year that is later in the year than the last line was written
+        If a stamp without a year is later in the year than the last line, it was written
         in the year before.
         """
         if stamp.year is not None:
