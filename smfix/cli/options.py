@@ -147,7 +147,7 @@ class Consent(NamedTuple):
 
 
 class Writing(NamedTuple):
-    """What a command that writes needs: its undo journals, the storage manager's locks, patience with GC."""
+    """The options of a command that writes: its undo journals, the storage manager's locks, patience with GC."""
 
     journal_dir: JournalDir = None
     sm_lock_dir: LockDir = None

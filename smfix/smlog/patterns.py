@@ -1,6 +1,6 @@
 """Regular expressions that are compiled when they are first used. Pure.
 
-The tables of what a log can say hold some hundred, and one log speaks one dialect: compiling those that it never needs
+The tables of log messages hold some hundred, and one log speaks one dialect: compiling those that it never needs
 was a tenth of the start of `from-log` (decision 5).
 """
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 else:
 
     class pattern:  # noqa: N801 - called as re.compile is
-        """Used as what :func:`re.compile` returns. Raises re.error at its first use."""
+        """A substitute for the result of :func:`re.compile`. Raises re.error at its first use."""
 
         def __init__(self, text: str | bytes, flags: int = 0) -> None:
             self._asked = text, flags
 
         def __getattr__(self, name: str) -> Any:
-            """The method of the compiled expression; from then on it is found without asking."""
+            """Return the method of the compiled expression; from then on it is found without this call."""
             value = getattr(re.compile(*self._asked), name)
             setattr(self, name, value)
             return value

@@ -1,4 +1,4 @@
-"""From the names on the command line to what the logs hold. See `read_logs`.
+"""Read the incidents of the logs named on the command line. See `read_logs`.
 
 Reads the machine, and only reads.
 """
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _BEFORE_NOW = pattern(r"\s*(?P<number>[0-9]{1,6})\s*(?P<unit>[smhdw])\s*\Z")
 _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _OFFSET = pattern(r"(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})\Z")
-_AT_A_TIME = 6  # blocks; they lie within the window's reach, so their text is at hand
-_HEAD = 256 << 10  # bytes of a log that tell what it is, where no line has the form of one
-_MOST_KEPT = 200_000  # events, where --since or --until asks for their times
+_AT_A_TIME = 6  # blocks; they are within the window's reach, so their text is at hand
+_HEAD = 256 << 10  # bytes of a log that identify it, if no line has the form of one
+_MOST_KEPT = 200_000  # events, kept if --since or --until needs their times
 Progress = Callable[[int, int], None]
 
 
@@ -49,11 +49,11 @@ def read_logs(
     until: str | None,
     progress: Progress | None = None,
 ) -> LogReading:
-    """Every incident in the logs called `names`.
+    """Return every incident in the logs called `names`.
 
     A name is a file (plain or compressed), a folder, ``-`` for standard input, or an archive.
     Rotated files of one log are read oldest first. `tz` and `year` complete times that name
-    neither; `since` and `until` are times, or ``2h``, ``3d`` before now. `progress` is told the
+    neither; `since` and `until` are times, or ``2h``, ``3d`` before now. `progress` receives the
     bytes read and the bytes there are (0: unknown).
 
     Raises :class:`~smfix.errors.Unreadable` for a log that cannot be read,
@@ -115,7 +115,7 @@ class _Span(NamedTuple):
         return self.earliest is not None or self.latest is not None
 
     def holds(self, moment: datetime | None) -> bool:
-        """True for a time in the span, and for one the log does not tell."""
+        """Return True for a time in the span, and for one that the log omits."""
         if moment is None:
             return True
         early = self.earliest is not None and moment < self.earliest
@@ -123,7 +123,7 @@ class _Span(NamedTuple):
 
 
 class _View:
-    """What was seen of one log: its first and last time, bytes, why it ended early."""
+    """The extent of one log: its first and last time, bytes, why it ended early."""
 
     def __init__(self) -> None:
         self.first: Stamp | None = None
@@ -134,7 +134,7 @@ class _View:
         self.head = b""
 
     def add(self, block: Block) -> None:
-        """The next block of the log."""
+        """Add the next block of the log."""
         if not self.size:
             self.head = bytes(block.data[: min(block.size, _HEAD)])
         self.size += block.size
@@ -145,14 +145,14 @@ class _View:
 
     @property
     def last(self) -> Stamp | None:
-        """The last time so far, looked for in the newest blocks first."""
+        """Return the last time so far, looked for in the newest blocks first."""
         newest, self._newest = self._newest, []
         self._last = next((found for block in reversed(newest) if (found := last_time(block))), self._last)
         return self._last
 
 
 class _Collected:
-    """What the scanners tell. With a span the events are kept: their year is known at the end."""
+    """Collects the scanners' events. With a span the events are kept: their year is known at the end."""
 
     def __init__(self, *, keep: bool) -> None:
         self.register = Register(asks_again=keep)
@@ -165,7 +165,7 @@ class _Collected:
             self._events.append(event)
 
     def within(self, span: _Span, time_of: Callable[[Failure], datetime | None]) -> Register:
-        """The incidents reported within `span`. What proves one over counts whenever it is."""
+        """Return the incidents reported within `span`. A proof that one is over counts at any time."""
         if self._events is None:
             return self.register
         register = Register()
@@ -210,7 +210,7 @@ def _read_all(sets: list[list[Log]], collected: _Collected, report: Callable[[in
 def _in_turn(
     logs: list[Log], sources: Sequence[Callable[[], Iterator[Block]]]
 ) -> Generator[Iterator[Block], None, None]:
-    """The blocks of each log, unpacked ahead where that takes work."""
+    """Return the blocks of each log, unpacked ahead if that takes work."""
     if not any(log.is_packed for log in logs):
         return (source() for source in sources)
     from smfix.smlog.inputs.read_ahead import read_ahead  # only here: plain logs need no threads
@@ -219,7 +219,7 @@ def _in_turn(
 
 
 def _blocks(log: Log, index: int, cutter: Cutter) -> Iterator[Block]:
-    """The blocks of the log with that index; a mended paste is one."""
+    """Yield the blocks of the log with that index; a mended paste is one."""
     if log.mended is None:
         yield from cutter.cut(log.open(), index)
     else:
@@ -228,7 +228,7 @@ def _blocks(log: Log, index: int, cutter: Cutter) -> Iterator[Block]:
 
 
 def _reporter(progress: Progress | None, logs: list[Log]) -> Callable[[int], None]:
-    """What adds up the bytes for `progress`. What is packed has an unknown total."""
+    """Return a function that adds up the bytes for `progress`. Compressed logs have an unknown total."""
     if progress is None:
         return lambda _count: None
     is_known = not any(log.is_packed or log.name == "-" for log in logs)
@@ -244,7 +244,7 @@ def _reporter(progress: Progress | None, logs: list[Log]) -> Callable[[int], Non
 
 
 def _unread(logs: list[Log], views: list[_View]) -> list[str]:
-    """What could not be read, and why. Raises Unreadable where nothing could."""
+    """List the unreadable inputs, and why. Raises Unreadable if none could be read."""
     failed = [
         f"{log.name}: {view.failure}" + ("; what came before was read" if view.size else "")
         for log, view in zip(logs, views, strict=True)
@@ -256,7 +256,7 @@ def _unread(logs: list[Log], views: list[_View]) -> list[str]:
 
 
 def _other_words(files: tuple[str, ...], views: list[_View]) -> list[str]:
-    """What the texts are, where none is a log. Raises Unreadable where they do not even speak of storage."""
+    """Identify the texts, if none is a log. Raises Unreadable if they do not even speak of storage."""
     whole = b"\n".join(view.head for view in views)
     if not whole.strip():
         return []
@@ -294,7 +294,7 @@ def _about_times(
 
 
 def _databases(stored: list[Stored], notes: list[str]) -> list[Database]:
-    """The databases of the bug reports. One that cannot be read is a note, the incidents stand."""
+    """Read the databases of the bug reports. An unreadable one becomes a note; the incidents remain."""
     if not stored:
         return []
     from smfix.smlog.inputs.xapi_db import NotADatabase, read_database
@@ -310,7 +310,7 @@ def _databases(stored: list[Stored], notes: list[str]) -> list[Database]:
 
 
 def _with_names(one: Incident, databases: list[Database]) -> Incident:
-    """`one` with what the pool calls it. Digits that fit one VDI of the pool only are completed."""
+    """Return `one` with the pool's name for it. Digits that fit one VDI of the pool only are completed."""
     for database in databases:
         fitting = database.starting_with(one.vdi.text, one.sr) if one.vdi.text else []
         if len(fitting) == 1:
@@ -325,7 +325,7 @@ def _with_names(one: Incident, databases: list[Database]) -> Incident:
 
 
 def zone_of(tz: str | None) -> Localize:
-    """What gives a naive time its zone. Raises UsageError for a zone nobody knows."""
+    """Return a function that gives a naive time its zone. Raises UsageError for an unknown zone."""
     if tz is None:
         return lambda moment: moment.astimezone()
     zone: tzinfo
@@ -347,7 +347,7 @@ def zone_of(tz: str | None) -> Localize:
 
 
 def _moment(text: str | None, option: str, now: datetime, localize: Localize) -> datetime | None:
-    """What --since or --until says: ``2h`` before now, or a time in any form dateutil reads."""
+    """Parse --since or --until: ``2h`` before now, or a time in any form dateutil reads."""
     if text is None:
         return None
     try:

@@ -1,11 +1,11 @@
 """One reader for whole and for growing logs: blocks in, events out, both in the order of the logs.
 
 Pure. All literals that rules and resolutions begin with are looked for in one pass; a line that holds one waits
-until it is settled: enough text was read behind it, or enough time has passed since it came, for the lines of one
+until it is settled: enough later text was read, or enough time has passed since it came, because the lines of one
 record are written within milliseconds of each other. Then it is read, once, in order. So any blocks, any pace and any
 rotation give the same events, as far as a search ahead can reach.
 
-What proves an incident over is read only for disks in question. What ends a command may come minutes after it
+Proofs that an incident is over are read only for disks in question. The end of a command may come minutes after it
 (`vhd-util check` of a large disk): the command waits for it as long as the window holds its line.
 """
 
@@ -24,7 +24,7 @@ from smfix.smlog.rules.resolutions import RESOLUTION_ANCHORS, Proof, Renamed, re
 
 SETTLE = 0.25
 """Seconds after which a record is taken to be complete."""
-_MERGED = 256 << 10  # bytes up to which one block of a growing log takes in what follows
+_MERGED = 256 << 10  # bytes up to which one block of a growing log takes in the next ones
 _MOST_OPEN = 256  # commands whose end is waited for
 _MOST_WANTED = 100_000  # disks in question; a log that names more is no log
 _DIGITS = pattern(rb"(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])")
@@ -34,7 +34,7 @@ Event = Failure | Proof | Renamed
 
 
 class _Waiting(NamedTuple):
-    """A line with a literal: its block, where the literal stands there (bytes), and when it came (seconds).
+    """A line with a literal: its block, the literal's offset in it (bytes), and its arrival time (seconds).
 
     `is_report`: the literal is a rule's, else a resolution's.
     """
@@ -46,12 +46,12 @@ class _Waiting(NamedTuple):
 
 
 class Scanner:
-    """The pass over one set of logs; `origin` tells sets without host names apart.
+    """The pass over one set of logs; `origin` distinguishes sets without host names.
 
-    `place` is where the first byte fed lies in the logical text of all logs (bytes). Failures before `begin` were
-    told by an earlier run and are read for what they say of later lines only. `wanted` are the first eight digits of
+    `place` is the first fed byte's place in the logical text of all logs (bytes). Failures before `begin` were
+    reported by an earlier run; only their evidence about later lines is read. `wanted` are the first eight digits of
     the disks in question: each report adds its own, and the caller takes out what is proved. `grows`: more may be
-    written behind the last line. `spare` are buffers of blocks that are no longer used.
+    written after the last line. `spare` are buffers of blocks that are no longer used.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Scanner:
         self._origin, self._begin = origin, begin
         self._waiting: deque[_Waiting] = deque()
         self._open: deque[Line] = deque(maxlen=_MOST_OPEN)
-        self._fresh: list[bytes] = []  # what came since the open commands were looked at
+        self._fresh: list[bytes] = []  # text read since the open commands were looked at
         self._next_line: tuple[int, int, int] | None = None  # file, next line, serial of the newest block
         self._read_up_to = (-1, 0)  # block and offset
 
     @property
     def end(self) -> int:
-        """The place behind the last byte fed."""
+        """Return the place after the last byte fed."""
         return self._window.end
 
     @property
     def settled(self) -> int:
-        """The place up to which every failure has been told."""
+        """Return the place up to which every failure has been reported."""
         if not self._waiting:
             return self.end
         first = self._waiting[0]
@@ -94,12 +94,12 @@ class Scanner:
 
     @property
     def is_waiting(self) -> bool:
-        """True while a line waits for the rest of its record."""
+        """Return True while a line waits for the rest of its record."""
         return bool(self._waiting)
 
     @property
     def noise(self) -> Counter[str]:
-        """How many reports of trouble were set aside, by the reason."""
+        """Return how many reports of trouble were set aside, by the reason."""
         return self._reader.noise
 
     def gc_ended(self) -> list[GcEnded]:
@@ -137,7 +137,7 @@ class Scanner:
         self._next_line = (file, first_line + lines, serial)
 
     def _find(self, data: Data, size: int) -> list[tuple[int, bool]]:
-        """Where literals of reports (True) and of resolutions (False) stand, in the order of the text."""
+        """Return the places of literals of reports (True) and of resolutions (False), in the order of the text."""
         found = [(hit.offset, True) for hit in self._reports.find_all(data, size)]
         self._is_troubled = self._is_troubled or bool(found) or bool(self.wanted)
         if self._is_troubled:
@@ -148,7 +148,7 @@ class Scanner:
     # ---------------------------------------------------------------- out
 
     def tell(self, now: float = 0.0, *, flush: bool = False) -> Iterator[Event]:
-        """What is settled at `now`; `flush`: everything, for nothing will follow."""
+        """Yield the events settled at `now`; with `flush` all, because nothing will follow."""
         yield from self._completed()
         while self._waiting and (flush or self._is_settled(self._waiting[0], now)):
             yield from self._read(self._waiting.popleft())
@@ -173,7 +173,7 @@ class Scanner:
                 yield failure
 
     def _is_in_question(self, waiting: _Waiting) -> bool:
-        """True where a disk in question is named in the line. Most lines with such a literal are about others."""
+        """Return True if the line names a disk in question. Most lines with such a literal are about others."""
         if not self.wanted:
             return False
         found = _DIGITS.findall(self._window.raw_line(waiting.serial, waiting.offset))
@@ -190,7 +190,7 @@ class Scanner:
         yield from proofs
 
     def _completed(self) -> Iterator[Event]:
-        """The proofs that what came since the last time has completed."""
+        """Yield the proofs that the text since the last time has completed."""
         fresh, self._fresh = self._fresh, []
         for line in list(self._open) if fresh else ():
             needles = pid_needles(line)
@@ -202,7 +202,7 @@ class Scanner:
             yield from proofs
 
     def _forget(self, serial: int) -> None:
-        """Let go of what no search from block `serial` on can reach."""
+        """Let go of the text that no search from block `serial` on can reach."""
         if serial < 0:
             return
         if dropped := self._window.forget(serial):

@@ -24,16 +24,16 @@ _COMMAND = pattern(r"\s*(?:Command was: )?\[(?=['\"])")
 _ARGUMENT = pattern(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 _STDERR = pattern(r"', stderr: '")
 _SUCCESS = pattern(r"\s*(?:pread[23]? )?SUCCESS\s*$")
-# What can only be the start of another message: the record before it lost its end.
+# Texts that only start another message: the record before them lost its end.
 _ANOTHER_MESSAGE = pattern(
     r"\s*\[['\"]|\s+pread[23]? SUCCESS|FAILED(?: in|:)|\*{3,}|\*~\*|[A-Za-z_ -]{1,60}: EXCEPTION "
 )
 
 
 class Record(NamedTuple):
-    """One failed command. `command` is empty where the log does not show it.
+    """One failed command. `command` is empty if the log does not show it.
 
-    `texts` is what stdout and stderr hold, line by line, beside the `lines` they stand in; `code`
+    `texts` holds stdout and stderr, line by line, with the `lines` that contain them; `code`
     is the exit status, negative for a signal.
     """
 
@@ -44,22 +44,22 @@ class Record(NamedTuple):
 
     @property
     def program(self) -> str:
-        """The program's name without its folder, or an empty text."""
+        """Return the program's name without its folder, or an empty text."""
         return self.command[0].rpartition("/")[2] if self.command else ""
 
     @property
     def action(self) -> str:
-        """What vhd-util was told to do: ``check``, ``coalesce`` ..."""
+        """Return vhd-util's subcommand: ``check``, ``coalesce`` ..."""
         return self.command[1] if len(self.command) > 1 else ""
 
     @property
     def image(self) -> ImagePath | None:
-        """The image the command was about."""
+        """Return the image the command was about."""
         return subject(self.command)
 
 
 def read_record(window: Window, line: Line, found: re.Match[str]) -> Record:
-    """The record that starts with `line`; `found` is the match of the rule ``failed``."""
+    """Return the record that starts with `line`; `found` is the match of the rule ``failed``."""
     rest = tuple(_rest(window, line))
     return Record(
         lines=(line, *rest),
@@ -70,14 +70,14 @@ def read_record(window: Window, line: Line, found: re.Match[str]) -> Record:
 
 
 def arguments(text: str) -> tuple[str, ...]:
-    """The arguments of a command as `util.pread` logs it; nothing if `text` is no command."""
+    """Parse the arguments of a command as `util.pread` logs it; nothing if `text` is no command."""
     if not _COMMAND.match(text):
         return ()
     return tuple(one or other for one, other in _ARGUMENT.findall(text[:_LONGEST_COMMAND]))
 
 
 def subject(command: tuple[str, ...]) -> ImagePath | None:
-    """The image a command is about: behind ``-n``, or qemu-img's last argument."""
+    """Return the image of a command: the argument of ``-n``, or qemu-img's last argument."""
     if "-n" in command[:-1]:
         return image_path(command[command.index("-n") + 1])
     if command and command[0].endswith("qemu-img"):
@@ -86,13 +86,13 @@ def subject(command: tuple[str, ...]) -> ImagePath | None:
 
 
 def succeeded(window: Window, line: Line) -> Line | None:
-    """The line that says the command in `line` succeeded: the next of the same thread."""
+    """Return the line that reports success of the command in `line`: the next of the same thread."""
     follower = next(filter(line.is_of_thread, window.of_process_after(line)), None)
     return follower if follower is not None and _SUCCESS.match(follower.text) else None
 
 
 def _rest(window: Window, line: Line) -> Iterator[Line]:
-    """The lines behind a FAILED line that belong to its record."""
+    """Yield the lines after a FAILED line that belong to its record."""
     closing = _STDERR.search(line.text)
     if closing and line.text.endswith("'") and closing.end() < len(line.text):
         return
@@ -107,9 +107,9 @@ def _rest(window: Window, line: Line) -> Iterator[Line]:
 
 
 def _command_of(window: Window, line: Line) -> tuple[str, ...]:
-    """The command whose failure `line` tells: the last one its process logged.
+    """Return the command whose failure `line` reports: the last one its process logged.
 
-    A quiet call logs it behind the failure instead.
+    A quiet call logs it after the failure instead.
     """
     for other in islice(filter(line.is_of_thread, window.of_process_before(line)), _COMMAND_WITHIN):
         if command := arguments(other.text):

@@ -48,7 +48,7 @@ _SCAN_NAMED = pattern(
 )
 _MAY_BE_IMAGE = pattern(rb"\.(?:vhd|qcow2|raw)|(?:VHD|LV|QCOW2)-|for device ")
 _TRANSFER = pattern(r"(?:down|up)load_vhd|XENAPI_PLUGIN_FAILURE")
-# Behind a check that the storage manager had another process or host run; and what XOSTOR's documentation says to ask.
+# Printed after a check that another process or host ran; and the query that XOSTOR's documentation recommends.
 _FOR_DEVICE = pattern(rf"for device (?P<path>/\S{{1,200}}) \((?P<vdi>{UUID})\)")
 _KEPT_NAME = pattern(rf"xcp/volume/(?P<vdi>{UUID})/volume-name")
 _FOLDER = pattern(r"(?:^|[#$>;&] ?)cd (?P<path>/[^\s;&'\"]{1,500})")
@@ -58,13 +58,13 @@ NOISE_PROGRAMS = {
     "tap-ctl": "tapdisk's control; a tapdisk that has gone is no damage",
     "rbd": "Ceph's client",
 }
-# Exit codes that tell of the storage, not of the image: what says that a repair failed is not what damaged the disk.
+# Exit codes that report on the storage, not the image: a message that a repair failed names no cause of the damage.
 _OF_STORAGE = frozenset({
     errno.ENOENT, errno.EIO, errno.ENXIO, errno.EACCES, errno.EBUSY, errno.ENODEV, errno.EROFS, errno.ETIMEDOUT,
     errno.ESTALE, errno.ENOMEDIUM, errno.EMEDIUMTYPE,
 })  # fmt: skip
 _CRASHES = frozenset({-6, -7, -8, -11})  # SIGABRT, SIGBUS, SIGFPE, SIGSEGV
-# What these say without a path, they say of the image behind -n.
+# If these messages name no path, they are about the image after -n.
 _ABOUT_ITS_IMAGE = frozenset({"check", "repair", "resize"})
 _OTHER_PROGRAM = "a command other than vhd-util failed"
 _UNCHECKED = "the check could not run: the image is open elsewhere, or its storage is read-only"
@@ -87,10 +87,10 @@ LogSource = tuple[str | None, int]
 
 
 class Failure(NamedTuple):
-    """Something in the log says that one image is damaged.
+    """A report in the log that one image is damaged.
 
-    `place` is where in the logical text of all logs (bytes), `file` the index of the file. `vdi`
-    is a full UUID, a prefix, or empty where only the path is known. `weight` below DAMAGE needs an
+    `place` is its place in the logical text of all logs (bytes), `file` the index of the file. `vdi`
+    is a full UUID, a prefix, or empty if only the path is known. `weight` below DAMAGE needs an
     EXCEPTION of the same run to count. `fresh`: the pid was used again since its last report.
     """
 
@@ -112,7 +112,7 @@ class Failure(NamedTuple):
 
     @property
     def host(self) -> str | None:
-        """The host that logged it, where the log names one."""
+        """Return the host that logged it, if the log names one."""
         return self.voice[0]
 
 
@@ -140,11 +140,11 @@ class EventReader:
         self._asked_last = (Position(-1, 0), 0, False)
 
     def forget(self, serial: int) -> None:
-        """Blocks before `serial` have left the window."""
+        """Forget lines of blocks before `serial`, which have left the window."""
         self._read = {at for at in self._read if at.block >= serial}
 
     def read(self, line: Line) -> Iterator[Failure]:
-        """What `line` tells, if anything."""
+        """Yield the failures that `line` reports, if any."""
         if line.at in self._read:
             return
         try:
@@ -206,11 +206,11 @@ class EventReader:
             self.noise[_UNSPOKEN] += 1
 
     def _of_record(self, record: Record) -> list[Verdict[Line]]:
-        """What the record says of which image; the command names the one the output does not."""
+        """Assign the record's messages to images; an image missing from the output comes from the command."""
         said = tool_output.verdicts(zip(record.texts, record.lines, strict=True))
         image = record.image
         if image is not None and record.action in _ABOUT_ITS_IMAGE:
-            if not said and record.action != "resize":  # of a resize only what it says counts
+            if not said and record.action != "resize":  # of a resize only its output counts
                 said = [Verdict(said=[record.lines[0]])]
             if said and said[-1].path is None:
                 said[-1].path = image.path
@@ -242,9 +242,9 @@ class EventReader:
         return failure._replace(pid=teller.pid) if teller and teller.pid and teller.host == at.host else failure
 
     def _vdi_of_volume(self, line: Line, path: str) -> tuple[str | None, Line | None]:
-        """The VDI in a LINSTOR volume, where the log tells; with the line of the process for which it was checked.
+        """Return the VDI in a LINSTOR volume, if the log shows it; with the line of the process that had it checked.
 
-        That process tells after the check; other ones before; an operator's look-up stands anywhere.
+        That process names the VDI after the check; other processes before it; an operator's look-up is anywhere.
         """
         device = f"for device {path} (".encode(), _FOR_DEVICE
         kept = f'"{path.split("/")[4].removeprefix("xcp-volume-")}"'.encode(), _KEPT_NAME
@@ -257,7 +257,7 @@ class EventReader:
         return None, None
 
     def _in_folder(self, image: ImagePath, line: Line) -> ImagePath:
-        """A name in a terminal's output: its folder stands in the `cd` before, or only the SR in a prompt."""
+        """Resolve a name in a terminal's output: the `cd` before it names its folder, or a prompt only the SR."""
         name = image.path.removeprefix("./")
         for other in islice(self._window.before(line.at), RECORD_LINES):
             if folder := _FOLDER.search(other.text):
@@ -270,7 +270,7 @@ class EventReader:
     # ---------------------------------------------------------------- output without a record
 
     def _invalid(self, line: Line) -> Iterator[Failure]:
-        """A verdict outside a record: its complaint stands in the lines before it, or in it."""
+        """Read a verdict outside a record: its complaint is in the lines before it, or in it."""
         context: list[Line] = []
         for other in islice(self._window.before(line.at), 6):
             if not other.text.strip() and not line.has_prefix:
@@ -317,7 +317,7 @@ class EventReader:
             yield self._failure(line, image, ("open-failed",), Weight.DAMAGE, [line])
 
     def _dated(self, line: Line) -> Line:
-        """The nearest line above that carries a time: an unprefixed line is from then."""
+        """Return the nearest line above that carries a time: an unprefixed line is from then."""
         if line.has_prefix:
             return line
         for other in islice(self._window.before(line.at), RECORD_LINES):
@@ -345,7 +345,7 @@ class EventReader:
             self.noise[_UNSPOKEN] += 1
 
     def _scan_blocked(self, line: Line) -> Iterator[Failure]:
-        """An EXCEPTION that stops the garbage collection of an SR: its run named the VDIs."""
+        """Yield an EXCEPTION that stops the garbage collection of an SR: its run named the VDIs."""
         named = {
             f"{earlier.sr}/{earlier.vdi}": earlier._replace(kinds=("scan-error",))
             for earlier in self._remembered(line)
@@ -403,7 +403,7 @@ class EventReader:
         yield failure._replace(format="qcow2" if is_qcow2 else failure.format)
 
     def _named(self, line: Line, short: ShortName) -> tuple[ImagePath, tuple[str, ...]]:
-        """The image with those digits: named by the process, else anywhere within reach.
+        """Return the image with those digits: named by the process, else anywhere within reach.
 
         Several that differ: the digits as they are, and all of the paths.
         """
@@ -445,7 +445,7 @@ class EventReader:
     # ---------------------------------------------------------------- memory
 
     def _remembered(self, line: Line) -> list[Failure]:
-        """What this run of the process has complained of, oldest first."""
+        """Return the complaints of this run of the process, oldest first."""
         if line.pid is None:
             return []
         floor = self._window.place(line.at) - REACH_BACK
@@ -472,7 +472,7 @@ class EventReader:
             self._complaints.popitem(last=False)
 
     def _report(self, failure: Failure, line: Line) -> Failure:
-        """`failure`, marked fresh where its pid was used again since it last reported."""
+        """Return `failure`, marked fresh if its pid was used again since it last reported."""
         if failure.pid is None:
             return failure
         key = (failure.host, failure.pid)
@@ -480,12 +480,12 @@ class EventReader:
         self._reported[key] = failure.place
         if len(self._reported) > _PROCESSES:
             self._reported.popitem(last=False)
-        # Not remembered, or out of reach: asked as far as a search goes, whoever reads.
+        # Not remembered, or out of reach: search as far as a search goes, whatever the reader.
         floor = max(before, failure.place - REACH_BACK)
         return failure._replace(fresh=True) if self._started_since(line, floor) else failure
 
     def _started_since(self, line: Line, place: int) -> bool:
-        """As :func:`started_between` says; of one line the same is mostly asked twice."""
+        """Cache :func:`started_between`, because one line mostly asks it twice."""
         if self._asked_last[:2] != (line.at, place):
             self._asked_last = line.at, place, started_between(self._window, line, place)
         return self._asked_last[2]
@@ -524,23 +524,23 @@ class EventReader:
 
 
 def voice(line: Line, origin: int) -> LogSource:
-    """Who wrote `line`."""
+    """Return the writer of `line`."""
     return (line.host, 0) if line.host is not None else (None, origin)
 
 
 def quote(window: Window, line: Line) -> Quote:
-    """`line` as evidence."""
+    """Return `line` as evidence."""
     return Quote(window.file(line.at), window.number(line.at), line.raw[:QUOTE_CHARACTERS])
 
 
 def bounded(quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
-    """At most QUOTE_LINES of `quotes`, each once: the first ones and the last."""
+    """Return at most QUOTE_LINES of `quotes`, each once: the first ones and the last."""
     unique = tuple(dict.fromkeys(quotes))
     return unique if len(unique) <= QUOTE_LINES else (*unique[: QUOTE_LINES - 1], unique[-1])
 
 
 def _fits(earlier: Failure, short: ShortName) -> bool:
-    """True where `earlier` is a complaint about the VDI that a short name calls corrupted."""
+    """Return True if `earlier` is a complaint about the VDI that a short name calls corrupted."""
     if earlier.path and linstor_volume(earlier.path):
         return not earlier.vdi or earlier.vdi.startswith(short.digits)
     if short.temporary:
@@ -550,7 +550,7 @@ def _fits(earlier: Failure, short: ShortName) -> bool:
 
 
 def _images(text: str, digits: str, sr: str | None) -> list[ImagePath]:
-    """The images in `text` whose VDI starts with `digits` (on `sr`, where that is known)."""
+    """Return the images in `text` whose VDI starts with `digits` (on `sr`, if that is known)."""
     device = _FOR_DEVICE.search(text)
     named = [ImagePath(device["path"], device["vdi"].lower(), None)] if device else []
     found = {

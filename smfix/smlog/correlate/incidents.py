@@ -3,7 +3,7 @@
 Pure. The FAILED record and the EXCEPTION of one run are one report; the next garbage collection
 says the same again, so repeats are counted and the first and the last are kept. An event that
 names only digits joins the incident of the one full UUID it fits, never one of several. A proof
-resolves what was reported before it; a later report reopens.
+resolves the reports before it; a later report reopens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smfix.smlog.parse.disk_names import FILES, linstor_volume
 from smfix.smlog.rules.resolutions import Proof, Renamed, Strength
 from smfix.values import Evidence, Incident, State, VdiRef
 
-# The order in which kinds are told: what the storage manager said first, then why.
+# The order in which kinds are listed: the storage manager's first report, then the reason.
 KINDS = (
     "coalesce-corrupted",
     "leaf-coalesce-corrupted",
@@ -39,7 +39,7 @@ KINDS = (
     "open-failed",
     "tool-crashed",
 )
-# Kinds that say who complained, not of what.
+# Kinds that name the complaining program, not the damage.
 _UNSPECIFIC = frozenset({"coalesce-corrupted", "leaf-coalesce-corrupted"})
 TimeOf = Callable[[Failure], datetime | None]
 _RUNS = 64  # processes remembered per incident: enough to recognise the second half of a report
@@ -62,7 +62,7 @@ class IncidentBuilder:
     candidates: dict[str, None] = field(default_factory=dict)
     first: Failure | None = None
     last: Failure | None = None
-    called: int = -1  # where the last report stands that names the VDI (its place)
+    called: int = -1  # place of the last report that names the VDI
     count: int = 0
     quotes: tuple[Quote, ...] = ()
     runs: dict[tuple[LogSource, int], Failure] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class IncidentBuilder:
         return before is not None and same_run(before.stamp, event.stamp) and not event.fresh
 
     def rename(self, event: Renamed) -> bool:
-        """Follow the image to its new name; False where it is another one, or nothing is left to do for it."""
+        """Follow the image to its new name; return False if it is another image, or nothing is left to do for it."""
         is_other = self.vdi != event.old.vdi or (None not in (self.sr, event.old.sr) and self.sr != event.old.sr)
         is_elsewhere = self.path is not None and self.path.rpartition("/")[2] != event.old.path.rpartition("/")[2]
         if is_other or is_elsewhere or self.proof is not None or self.copy:
@@ -190,7 +190,7 @@ class Register:
         return gathered
 
     def _of(self, event: Failure) -> IncidentBuilder | None:
-        """The incident that `event` is another report of."""
+        """Return the incident that `event` is another report of."""
         known = self._by_path.get(event.path or "")
         if known is not None and (not known.vdi or not event.vdi or known.vdi == event.vdi):
             if event.vdi:
@@ -199,7 +199,7 @@ class Register:
         if not event.vdi:
             return None
         fitting = [one for one in self._by_digits.get(event.vdi[:8], ()) if _is_one(one, event)]
-        if len(fitting) > 1:  # more than one is exact where a volume found a name that was known
+        if len(fitting) > 1:  # more than one is exact if a volume matched a known name
             fitting = [one for one in fitting if one.sr == event.sr and one.vdi == event.vdi][:1]
         if len(fitting) != 1:
             return None
@@ -208,20 +208,20 @@ class Register:
         return fitting[0]
 
     def _name(self, gathered: IncidentBuilder, vdi: str) -> None:
-        """The digits (or the bare path) have found their name."""
+        """Name the incident whose digits (or bare path) have found their name."""
         if vdi[:8] != gathered.vdi[:8]:
             self._by_digits.setdefault(vdi[:8], []).append(gathered)
         gathered.vdi = vdi
 
 
 def _is_near(last: Failure, event: Failure) -> bool:
-    """By the lines of one file: places leave room between the parts of a log that are read side by side."""
+    """Compare lines of one file: places leave room between the parts of a log that are read side by side."""
     one, other = last.evidence[-1:], event.evidence[:1]
     return bool(one and other) and one[0].file == other[0].file and abs(other[0].line - one[0].line) < _NEAR
 
 
 def _is_one(one: IncidentBuilder, event: Failure) -> bool:
-    """True where `event` can be about the disk of `one`, and about no other that is known."""
+    """Return True if `event` can be about the disk of `one`, and about no other that is known."""
     if one.copy != event.copy or (None not in (one.sr, event.sr) and one.sr != event.sr):
         return False
     if one.vdi == event.vdi:
@@ -232,7 +232,7 @@ def _is_one(one: IncidentBuilder, event: Failure) -> bool:
 
 
 def incident(gathered: IncidentBuilder, files: tuple[str, ...], time_of: TimeOf) -> Incident:
-    """The finished incident. `files` are the names behind the quotes' indexes."""
+    """Build the finished incident. `files` are the names that the quotes' indexes refer to."""
     times = [
         moment
         for event in (gathered.first, gathered.last)
@@ -258,14 +258,14 @@ def incident(gathered: IncidentBuilder, files: tuple[str, ...], time_of: TimeOf)
 
 
 def incident_id(host: str, sr: str, digits: str, whole: str) -> str:
-    """The stable name of an incident; `whole` where others share all the rest."""
+    """Return the stable name of an incident; `whole` if others share all the rest."""
     name: str = _sha256()(f"{host}\0{sr}\0{digits}\0{whole}".encode()).hexdigest()
     return name[:12]
 
 
 @cache
 def _sha256() -> Callable[[bytes], Any]:
-    """As the standard library's random does: hashlib loads all of OpenSSL, which takes longer than the names do."""
+    """Return SHA-256 as the standard library's random imports it: hashlib loads all of OpenSSL, which takes longer."""
     # Since Python 3.12, before that, and in another Python.
     lean = next(filter(find_spec, ("_sha2", "_sha256", "hashlib")))
     return cast("Callable[[bytes], Any]", import_module(lean).sha256)

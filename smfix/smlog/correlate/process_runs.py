@@ -1,7 +1,7 @@
 """Who a process is: which run a line belongs to, and which SR the process works on.
 
 Pure. Pids are reused within days, and a wrong SR is a wrong disk. So a process' evidence holds
-within one run: a run ends where the pid is silent for a day, or starts anew, and the SR that an SM
+within one run: a run ends when the pid is silent for a day, or starts anew, and the SR that an SM
 command names is lent to a garbage collector of the same pid for ten minutes only.
 Source: the messages of cleanup.py, lock.py, lvmcache.py, ipc.py and SRCommand.py.
 """
@@ -42,9 +42,9 @@ _PASSES_ON = pattern(r"(?:New PID|Will finish as PID) \[(?P<pid>[0-9]{1,7})\]")
 
 
 def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
-    """How long from `first` to `second`, whichever is later; None where a time is missing.
+    """Return the time between `first` and `second`, in either order; None if a time is missing.
 
-    Stamps without a year are taken to lie within one year of each other, across a new year too.
+    Stamps without a year are assumed to be within one year of each other, across a new year too.
     """
     if first is None or second is None:
         return None
@@ -60,7 +60,7 @@ def apart(first: Stamp | None, second: Stamp | None) -> timedelta | None:
 
 
 def same_run(first: Stamp | None, second: Stamp | None) -> bool:
-    """True where no more than a day lies between (times that are missing separate nothing)."""
+    """Return True if at most a day separates them (missing times separate nothing)."""
     if first is None or second is None:
         return True
     if (first.year, first.month, first.day) == (second.year, second.month, second.day):
@@ -70,15 +70,15 @@ def same_run(first: Stamp | None, second: Stamp | None) -> bool:
 
 
 def starts_run(line: Line) -> bool:
-    """True for the line with which a garbage collector or an SM command begins."""
+    """Return True for the line with which a garbage collector or an SM command begins."""
     return _START.match(line.text) is not None
 
 
 def run_before(window: Window, line: Line) -> Iterator[Line]:
-    """The earlier lines of the run in which `line` was written, nearest first.
+    """Yield the earlier lines of the run in which `line` was written, nearest first.
 
-    A run ends where its first line is, where another process handed its work over to this pid, and
-    where the pid is silent for a day.
+    A run ends at its first line, at the line with which another process handed its work over to this pid, and
+    when the pid is silent for a day.
     """
     if line.pid is None:
         return
@@ -99,7 +99,7 @@ def run_before(window: Window, line: Line) -> Iterator[Line]:
 
 
 def started_between(window: Window, line: Line, place: int) -> bool:
-    """True where the process that wrote `line` began after `place`: its pid was used again."""
+    """Return True if the process that wrote `line` began after `place`: its pid was used again."""
     if line.pid is None:
         return False
     for other in window.naming_before(line.at, pid_needles(line)):
@@ -111,21 +111,21 @@ def started_between(window: Window, line: Line, place: int) -> bool:
 
 
 def _passes_to(line: Line) -> int | None:
-    """The pid to which `line` hands its work over."""
+    """Return the pid to which `line` hands its work over."""
     passed = _PASSES_ON.search(line.text)
     return int(passed["pid"]) if passed else None
 
 
 def srs_named(text: str) -> set[str]:
-    """Every SR that `text` names in full, lower case."""
+    """Return every SR that `text` names in full, lower case."""
     found = {str(match[match.lastgroup or 0]).lower() for match in _SR_NAMED.finditer(text)}
     return found | {image.sr for image in image_paths(text) if image.sr}
 
 
 def sr_of(window: Window, line: Line) -> str | None:
-    """The SR on which the process that wrote `line` works: the last one that its run has named.
+    """Return the SR on which the process that wrote `line` works: the last one that its run has named.
 
-    None where it named none, or two in one line. A daemonised garbage collector inherits the SR of
+    None if it named none, or two in one line. A daemonised garbage collector inherits the SR of
     the process it came from. However often work was handed over: nothing counts that one search from `line` on
     does not reach.
     """
@@ -150,7 +150,7 @@ def _is_recent(other: Line, line: Line) -> bool:
 
 
 def _handed_over_by(window: Window, line: Line, within: range) -> Line | None:
-    """The line, at a place `within`, with which another process passed its work on to the one that wrote `line`."""
+    """Return the line, at a place `within`, with which another process handed over to the writer of `line`."""
     needles = (b"PID [%d]" % line.pid,) if line.pid is not None else ()  # rare, other than the lines of the pid itself
     for near in (window.naming_before, window.naming_after):  # their order can be reversed
         for other in near(line.at, needles):

@@ -1,1 +1,1 @@
-"""Where logs come from: files, rotated sets, archives, standard input, pastes, and files that grow."""
+"""Read the sources of logs: files, rotated sets, archives, standard input, pastes, and files that grow."""

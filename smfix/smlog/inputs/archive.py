@@ -2,7 +2,7 @@
 
 Reads the machine, writes nothing but spool files that have no name. Archives are hostile: members
 are chosen by the last part of their name, never extracted to a path, bounded in number, in depth
-and in what they unpack to.
+and in unpacked size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from smfix.smlog.inputs.decompress import MOST_TIMES, Damaged, Recoded, Unpacked
 if TYPE_CHECKING:
     from smfix.smlog.inputs.unwrap_paste import Mended
 
-HEAD = 512  # bytes that tell what a file is
+HEAD = 512  # bytes that identify a file's type
 DATABASE = "xapi-db.xml"
 _DEEPEST = 3  # archives in archives
 _MOST_ZIPPED = 50_000  # members of a zip; its directory is read whole
@@ -44,10 +44,10 @@ class Stored(NamedTuple):
 
 
 class Log(NamedTuple):
-    """One log to be read. `open` gives its plain bytes; `size` is what is stored, 0 if unknown.
+    """One log to be read. `open` gives its plain bytes; `size` is the stored size, 0 if unknown.
 
     `is_packed`: it takes work to read, and its plain size is unknown. `mended` is set for a paste, which is read
-    instead of what is stored.
+    instead of the stored text.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Log(NamedTuple):
 
 
 class Found:
-    """What lies behind the names: sets of logs (each oldest first), databases, what to say."""
+    """Collect the contents of the named inputs: sets of logs (each oldest first), databases, notes."""
 
     def __init__(self) -> None:
         self.sets: list[list[Log]] = []
@@ -87,15 +87,15 @@ class Positioned(io.RawIOBase):
         self._offset = 0
 
     def readable(self) -> bool:
-        """True: that is what it is for."""
+        """Return True: the stream can be read."""
         return True
 
     def seekable(self) -> bool:
-        """True: zip archives are read from their end."""
+        """Return True, because zip archives are read from their end."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move; returns the new position (bytes)."""
+        """Move, and return the new position (bytes)."""
         if whence == os.SEEK_CUR:
             offset += self._offset
         elif whence == os.SEEK_END:
@@ -104,35 +104,35 @@ class Positioned(io.RawIOBase):
         return self._offset
 
     def as_log(self, name: str) -> PlainFile:
-        """The same file, read as a plain log."""
+        """Return the same file, read as a plain log."""
         return PlainFile(self._keep, name)
 
     def next_data(self, offset: int) -> int | None:
-        """Where, from `offset` on, the file holds data and no hole; None: nowhere."""
+        """Return the first offset from `offset` on at which the file holds data and no hole; None if there is none."""
         try:
             return os.lseek(self._descriptor, offset, os.SEEK_DATA)
         except OSError as error:
             return None if error.errno == errno.ENXIO else offset
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer`; return the count, 0 at the end."""
         count = os.preadv(self._descriptor, [buffer], self._offset)
         self._offset += count
         return count
 
 
 class PlainFile(Positioned):
-    """A plain log from its beginning: holes are passed over, not read, and what was given can be read again."""
+    """A plain log from its beginning: holes are passed over, not read, and given bytes can be read again."""
 
     def __init__(self, descriptor: Descriptor, name: str) -> None:
         super().__init__(descriptor)
         self._name = name
         self._given = 0  # bytes
-        self._runs: list[tuple[int, int]] = []  # from which of them on which offsets were given: holes lie between
-        self._stop = 0  # where the next hole begins
+        self._runs: list[tuple[int, int]] = []  # (first byte given, its offset): holes separate the runs
+        self._stop = 0  # start of the next hole
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer`; return the count, 0 at the end."""
         if self._offset >= self._stop:
             data = self.next_data(self._offset)
             if data is None:
@@ -151,9 +151,9 @@ class PlainFile(Positioned):
             return 1 << 62
 
     def again(self, at: int, view: memoryview) -> None:
-        """Fill `view` with what was given from the `at`-th byte on; NUL where the log has been cut short since.
+        """Fill `view` with the bytes given from the `at`-th on; NUL if the log has been cut short since.
 
-        Raises Unreadable: whoever asks for it is not prepared for what storage says.
+        Raises Unreadable, because the caller handles no storage errors.
         """
         size = len(view)
         ends = [*(given for given, _ in self._runs[1:]), self._given]
@@ -169,7 +169,7 @@ class PlainFile(Positioned):
 
 
 def log_of(stored: Stored, head: bytes) -> Log:
-    """`stored` as a log, unpacked where `head` says that it is compressed."""
+    """Return `stored` as a log, unpacked if `head` says that it is compressed."""
     kind = packing(head)
     if is_utf16(head):
         return Log(stored.name, stored.size, stored.written, lambda: Recoded(stored.open()), is_packed=True)
@@ -179,9 +179,9 @@ def log_of(stored: Stored, head: bytes) -> Log:
 
 
 def read_archive(stored: Stored, head: bytes, found: Found, depth: int = 0) -> bool:
-    """True where `stored` is an archive: what it holds is added to `found`.
+    """Return True if `stored` is an archive: its content is added to `found`.
 
-    Raises Unreadable for an archive that holds no SMlog (only where `depth` is 0), or that the
+    Raises Unreadable for an archive that holds no SMlog (only if `depth` is 0), or that the
     storage does not give.
     """
     members: Callable[[Stored, Found, int], Iterator[tuple[str, Log]]]
@@ -214,7 +214,7 @@ def _holds_tar(stored: Stored, kind: str) -> bool:
 
 
 def read_head(stream: Any) -> bytes:
-    """The first HEAD bytes of `stream`, fewer only where it is shorter."""
+    """Return the first HEAD bytes of `stream`, fewer only if it is shorter."""
     head = b""
     while len(head) < HEAD and (data := stream.read(HEAD - len(head))):
         head += data
@@ -228,7 +228,7 @@ def _wanted(name: str, depth: int) -> bool:
 
 
 def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """The log that a member is, or what is in the archive or the database that it is."""
+    """Yield the log that a member is; add the logs of an archive, or a database, to `found`."""
     base = member.rpartition("/")[2]
     if base == DATABASE:
         found.databases.append(stored)
@@ -248,7 +248,7 @@ def _member(stored: Stored, member: str, found: Found, depth: int) -> Iterator[t
 
 
 def _tarred(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """The SMlogs of a tar archive. They are spooled, for a set is read oldest first."""
+    """Yield the SMlogs of a tar archive. They are spooled, because a set is read oldest first."""
     spooled = 0
     stream = stored.open()
     try:
@@ -286,7 +286,7 @@ class _Spool:
 
 
 def spool(read: Callable[[int], bytes]) -> Open:
-    """Keep what `read` gives, and hand out readers of it."""
+    """Keep the bytes that `read` gives, and hand out readers of it."""
     return _Spool(read).open
 
 
@@ -294,7 +294,7 @@ def spool(read: Callable[[int], bytes]) -> Open:
 
 
 def _zipped(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log]]:
-    """The SMlogs of a zip archive, read in place."""
+    """Yield the SMlogs of a zip archive, read in place."""
     import zipfile
 
     if not _is_sane_zip(stored.open()):
@@ -327,7 +327,7 @@ def _zipped(stored: Stored, found: Found, depth: int) -> Iterator[tuple[str, Log
 
 
 def _zip_time(parts: tuple[int, ...]) -> datetime:
-    """A zip's times are local ones."""
+    """Return a zip's time, which is a local one."""
     try:
         return datetime(*parts[:6]).astimezone()  # type: ignore[arg-type]
     except ValueError:
@@ -335,7 +335,7 @@ def _zip_time(parts: tuple[int, ...]) -> datetime:
 
 
 def _is_sane_zip(file: Any) -> bool:
-    """True where the zip's own count of members is bounded: its directory is read whole."""
+    """Return True if the zip's own count of members is bounded: its directory is read whole."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 66_000))
     tail = file.read(66_000)

@@ -1,6 +1,6 @@
 """Compressed logs, recognised by content: gzip, bzip2, xz, zstd. Bounded memory, bounded excess.
 
-A rotated log may still be being compressed, or cut off: what can be read is read, and the rest is
+A rotated log may still be being compressed, or cut off: the readable part is read, and the rest is
 said. A stream that unpacks to more than :data:`MOST_TIMES` its size is a bomb, not a log.
 """
 
@@ -24,23 +24,23 @@ MAGIC = {
 
 
 class Raw(Protocol):
-    """Where packed bytes come from."""
+    """The source of packed bytes."""
 
     def read(self, count: int, /) -> bytes:
-        """At most `count` bytes; none at the end."""
+        """Return at most `count` bytes; none at the end."""
 
 
 class Damaged(Exception):
-    """The stream ends early, is not what it says, or is a bomb. The message says which."""
+    """The stream ends early, has another format, or is a bomb. The message says which."""
 
 
 def packing(head: bytes) -> str | None:
-    """How a file that starts with `head` is compressed; None for plain text."""
+    """Return the compression of a file that starts with `head`; None for plain text."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
 def is_utf16(head: bytes) -> bool:
-    """True for text that starts with a byte order mark of UTF-16."""
+    """Return True for text that starts with a byte order mark of UTF-16."""
     return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
@@ -53,11 +53,11 @@ class Recoded(io.RawIOBase):
         self._text = b""
 
     def readable(self) -> bool:
-        """True: that is what it is for."""
+        """Return True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer`; return the count, 0 at the end."""
         while not self._text and (data := self._raw.read(CHUNK)):
             self._text = self._decode(data).encode("utf-8", "replace")
         view = memoryview(buffer).cast("B")
@@ -81,11 +81,11 @@ class Unpacked(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """True: that is what it is for."""
+        """Return True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end. Raises Damaged."""
+        """Fill `buffer`; return the count, 0 at the end. Raises Damaged."""
         view = memoryview(buffer).cast("B")
         data = self._next(len(view))
         view[: len(data)] = data
@@ -105,7 +105,7 @@ class Unpacked(io.RawIOBase):
         return b""
 
     def _next_member(self) -> bool:
-        """False where nothing follows a whole member."""
+        """Start the next member; return False if nothing follows a whole member."""
         self._packed = (self._decompressor.unused_data or self._more()).lstrip(b"\0")  # some tools pad
         self._ended = not self._packed
         self._decompressor = self._make()
@@ -114,11 +114,11 @@ class Unpacked(io.RawIOBase):
 
     @property
     def _is_garbage(self) -> bool:
-        """Nothing came of what follows a whole member: gzip ignores that too."""
+        """Return True if the bytes after a whole member gave nothing: gzip ignores them too."""
         return 0 < self._given == self._given_before
 
     def _last(self, count: int) -> bytes:
-        """No packed bytes follow: what the decompressor still holds, or a stream cut off."""
+        """Handle the end of the packed bytes: the decompressor's rest, or a stream cut off."""
         data = self._unpack(count) if self._taken else b""
         if not data and not self._decompressor.eof:
             self._ended = True
@@ -150,14 +150,14 @@ def _wants_input(decompressor: Any) -> bool:
 
 
 def _decompress(decompressor: Any, packed: bytes, count: int) -> tuple[bytes, bytes]:
-    """At most `count` plain bytes, and the packed bytes that were not used yet."""
+    """Return at most `count` plain bytes, and the packed bytes that were not used yet."""
     data = decompressor.decompress(packed, count)
     rest = getattr(decompressor, "unconsumed_tail", b"")  # zlib hands back; the others keep
     return data, rest
 
 
 def _decompressors(kind: str) -> Callable[[], Any]:
-    """What makes a decompressor for one member. Raises Damaged where the machine has none."""
+    """Return the constructor of a decompressor for one member. Raises Damaged if the machine has none."""
     if kind == "gzip":
         return _gzip()
     try:

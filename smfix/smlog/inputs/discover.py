@@ -1,6 +1,6 @@
-"""The logs behind the names on the command line: files, folders, standard input, archives.
+"""Find the logs that the command line names: files, folders, standard input, archives.
 
-Reads the machine. What a name holds is decided by its content, not by the name.
+Reads the machine. The content of a file decides its type, not its name.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from smfix.smlog.inputs.decompress import is_utf16, packing
 if TYPE_CHECKING:
     from smfix.smlog.inputs.unwrap_paste import Mended
 
-LARGEST_PASTE = 1 << 20  # bytes; what is larger is a log
+LARGEST_PASTE = 1 << 20  # bytes; a larger text is a log
 
 
 def find_logs(names: Sequence[str], now: datetime) -> Found:
-    """The logs behind `names`; those of a rotated set oldest first.
+    """Return the logs in `names`; those of a rotated set oldest first.
 
     Raises Unreadable for a name that is missing, that may not be read, or that holds no log.
     """
@@ -69,7 +69,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _in_folder(folder: str, found: Found) -> list[str]:
-    """The SMlogs in a folder, in its var/log, or in those of the bug reports unpacked in it."""
+    """Return the SMlogs in a folder, in its var/log, or in those of the bug reports unpacked in it."""
     logs: list[str] = []
     try:
         reports = [folder, *(os.path.join(folder, name) for name in sorted(os.listdir(folder)))]
@@ -94,7 +94,7 @@ def _in_folder(folder: str, found: Found) -> list[str]:
 
 
 def _is_file(path: str, found: Found) -> bool:
-    """True for a file that is there. Of what a folder holds besides, a note is made: nobody named it."""
+    """Return True for a file that exists. Other folder entries become notes: the user did not name them."""
     try:
         if stat.S_ISREG(os.stat(path).st_mode):
             return True
@@ -105,7 +105,7 @@ def _is_file(path: str, found: Found) -> bool:
 
 
 def _stored(path: str) -> Stored:
-    """The file at `path`. Raises Unreadable if it is none, or may not be read."""
+    """Open the file at `path`. Raises Unreadable if it is none, or may not be read."""
     try:
         descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
     except OSError as error:
@@ -118,7 +118,7 @@ def _stored(path: str) -> Stored:
 
 
 def _file(path: str, found: Found) -> Log | None:
-    """The log in `path`; None where it is an archive, whose logs are added to `found`."""
+    """Return the log in `path`; None if it is an archive, whose logs are added to `found`."""
     stored = _stored(path)
     try:
         head = read_head(stored.open())
@@ -146,7 +146,7 @@ def _mend(data: bytes) -> Mended | None:
 
 
 def _whole(stream: Any) -> bytes:
-    """A small stream's content, no more than a paste can have."""
+    """Read a small stream's content, no more than a paste can have."""
     data = b""
     while len(data) <= LARGEST_PASTE and (more := stream.read(LARGEST_PASTE + 1 - len(data))):
         data += more
@@ -154,7 +154,7 @@ def _whole(stream: Any) -> bytes:
 
 
 def _standard_input(found: Found, now: datetime) -> None:
-    """Standard input: plain text is read as it comes, all else is kept in a file first."""
+    """Read standard input: plain text is read as it comes, all else is kept in a file first."""
     raw: Any = sys.stdin.buffer
     head = raw.peek(HEAD)[:HEAD]
     if packing(head) or is_utf16(head) or head.startswith(b"PK"):
@@ -170,7 +170,7 @@ def _standard_input(found: Found, now: datetime) -> None:
 
 
 class _Joined(io.RawIOBase):
-    """What was read of a stream already, and then the rest of it."""
+    """Read the bytes already taken from a stream, and then the rest of it."""
 
     def __init__(self, start: bytes, rest: Any) -> None:
         self._start = memoryview(start)

@@ -15,12 +15,12 @@ from queue import Empty, Queue
 from smfix.smlog.parse.window import Block
 
 _DEPTH = 4  # blocks that wait, for each log
-_PATIENCE = 1.0  # seconds: a thread whose storage hangs is left behind
+_PATIENCE = 1.0  # seconds: a thread whose storage hangs is abandoned
 Blocks = Callable[[], Iterator[Block]]
 
 
 class _Ahead:
-    """One log's blocks, made in a thread. What making them raises is raised where they are taken."""
+    """Read one log's blocks in a thread. An error in the thread is raised when the block is taken."""
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
@@ -36,7 +36,7 @@ class _Ahead:
                 self._ready.put(block)
                 if not self._is_wanted:
                     break
-        except Exception as error:  # noqa: BLE001 - raised where the blocks are taken
+        except Exception as error:  # noqa: BLE001 - raised when the blocks are taken
             last = error
         self._ready.put(last)
 
@@ -48,7 +48,7 @@ class _Ahead:
             raise block
 
     def stop(self) -> None:
-        """No more is taken."""
+        """Stop the thread: no more blocks are taken."""
         self._is_wanted = False
         for _ in range(_DEPTH + 1):
             with suppress(Empty):
@@ -57,7 +57,7 @@ class _Ahead:
 
 
 def read_ahead(logs: Sequence[tuple[Blocks, bool]]) -> Generator[Iterator[Block], None, None]:
-    """The blocks of each of `logs`, in their order; where there are several cores, packed ones are unpacked ahead."""
+    """Yield the blocks of each of `logs`, in their order; with several cores, packed logs are unpacked ahead."""
     ways = len(os.sched_getaffinity(0))
     ahead: deque[_Ahead] = deque()
     packed = iter([blocks for blocks, is_packed in logs if is_packed])

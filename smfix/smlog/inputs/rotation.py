@@ -2,8 +2,8 @@
 
 logrotate renames ``SMlog`` to ``SMlog.1``, and compresses older ones (``SMlog.2.gz`` ...
 ``SMlog.31.gz``); with dateext they are ``SMlog-20240131`` or ``SMlog-20240131-1706659201.gz``. It renames one file
-after the other, or copies the log and cuts it off, all while it is read: so a set is looked at until it stands still.
-What packs a file is seen in it, never in its name.
+after the other, or copies the log and cuts it off, all while it is read: so a set is listed until it is stable.
+The content of a file shows its compression, never its name.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Age(NamedTuple):
 
 
 def is_smlog(name: str) -> bool:
-    """True for the name (without its folder) of an SMlog, live or rotated."""
+    """Return True for the name (without its folder) of an SMlog, live or rotated."""
     return _SMLOG.match(name) is not None
 
 
 def age(path: str) -> tuple[str, Age]:
-    """The set that `path` belongs to (its path without the rotation), and its place in there."""
+    """Return the set that `path` belongs to (its path without the rotation), and its place in there."""
     folder, slash, name = path.rpartition("/")
     found = _ROTATED.match(name)
     if found is None:
@@ -55,7 +55,7 @@ def age(path: str) -> tuple[str, Age]:
 
 
 def in_order(paths: list[str]) -> list[list[str]]:
-    """`paths` as sets, each oldest first. Sets keep the order in which their first file came."""
+    """Return `paths` as sets, each oldest first. Sets keep the order in which their first file came."""
     sets: dict[str, list[tuple[Age, str]]] = {}
     for path in dict.fromkeys(paths):
         stem, place = age(path)
@@ -65,7 +65,7 @@ def in_order(paths: list[str]) -> list[list[str]]:
 
 # --------------------------------------------------------------------------- the files of a set
 
-_SETTLING = 8  # looks at a folder until it stands still
+_SETTLING = 8  # looks at a folder until it is stable
 _NUMBERED = pattern(r"\.(?P<number>[0-9]{1,4})(?:\.[a-z0-9]{1,4})?\Z")
 _DATED = pattern(r"-(?P<date>[0-9]{8}(?:-?[0-9]{1,10})?)(?:\.[a-z0-9]{1,4})?\Z")
 
@@ -81,12 +81,12 @@ class Sibling(NamedTuple):
 
     @property
     def same(self) -> tuple[str, int, int]:
-        """What stays while the file only grows."""
+        """Return the identity of the file that is constant while it only grows."""
         return self.path, self.device, self.inode
 
 
 def siblings(path: str) -> list[Sibling]:
-    """The rotated set of the log at `path`, newest first; each once, plain rather than packed.
+    """Return the rotated set of the log at `path`, newest first; each once, plain rather than packed.
 
     A rotation renames one file after the other: it is looked at until two looks are the same.
     """
@@ -117,7 +117,7 @@ def _look(path: str) -> list[Sibling]:
 
 
 def _age(name: str, other: str) -> tuple[int, str] | None:
-    """Where `other` stands in the rotated set of `name`: (0, "") is the log itself."""
+    """Return the position of `other` in the rotated set of `name`: (0, "") is the log itself."""
     if other == name:
         return 0, ""
     if not other.startswith(name):
@@ -133,7 +133,7 @@ def _age(name: str, other: str) -> tuple[int, str] | None:
 
 # --------------------------------------------------------------------------- one file
 
-_PIECE = 64 << 10  # bytes unpacked at a time: what stands before the damage is not lost
+_PIECE = 64 << 10  # bytes unpacked at a time: the bytes before the damage are not lost
 
 
 class LogFile:
@@ -151,15 +151,15 @@ class LogFile:
 
     @property
     def is_packed(self) -> bool:
-        """True for a compressed file: nobody writes to it any more."""
+        """Return True for a compressed file: it has no writer any more."""
         return self._packing is not None
 
     def size(self) -> int:
-        """Bytes of a plain file; 0 for a packed one."""
+        """Return the size of a plain file (bytes); 0 for a packed one."""
         return 0 if self._packing else os.fstat(self._raw.fileno()).st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset` on; fewer only at the end.
+        """Return at most `length` bytes from `offset` on; fewer only at the end.
 
         Raises OSError, and Damaged for a package that cannot be unpacked there (one that is still being
         written, for example).
@@ -183,16 +183,16 @@ class LogFile:
                 length -= len(part)
             self._at += len(part)
         if self._damage is not None and not parts:
-            raise self._damage  # what stands before it was not lost
+            raise self._damage  # the bytes before it were not lost
         return b"".join(parts)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._raw.close()
 
 
 def open_log(path: str) -> LogFile:
-    """Raises OSError; also for what is not a file."""
+    """Open a regular file. Raises OSError; also if it is not a file."""
     raw = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     try:
         if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
@@ -204,7 +204,7 @@ def open_log(path: str) -> LogFile:
 
 
 def open_sibling(one: Sibling) -> LogFile:
-    """The file that had this name when the set was looked at. Raises OSError; also where it was renamed since."""
+    """Open the file that had this name when the set was listed. Raises OSError; also if it was renamed since."""
     file = open_log(one.path)
     if (file.device, file.inode) != (one.device, one.inode):
         file.close()

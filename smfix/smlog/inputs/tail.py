@@ -1,17 +1,17 @@
 """A log that is written to: its lines as they come, through every way in which logs are rotated.
 
-Theory. A name is not a file and an inode is not a text. What identifies the text that was read is the
-text: the first bytes of the file and the bytes right in front of the place where reading stopped. By
+Theory. A name is not a file and an inode is not a text. The text that was read is identified by the
+text: the first bytes of the file and the bytes right before the place at which reading stopped. By
 these a file is found again under another name, compressed, copied, or after a restart; the device and
 the inode only decide between files that say the same.
 
 Reading goes from the file at hand to the next newer one of its rotated set, and a file is left only
 when a newer one has been written to and everything is read to its end: a writer that still holds the
-old file (rsyslog until its HUP) is read to its last line. What no file holds any more is counted and
-said.
+old file (rsyslog until its HUP) is read to its last line. Text that no file holds any more is counted and
+reported.
 
-No writer is asked for anything, no lock is taken: the log is its own queue. A reader that falls
-behind reads later; only what rotation deletes meanwhile is lost to it.
+No writer is asked for anything, no lock is taken: the log is its own queue. A slow reader
+reads later; only text that rotation deletes meanwhile is lost to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from smfix.smlog.inputs.tail_position import HEAD, Chunk, Head, Mark, Position, 
 
 CHUNK = 1 << 20
 """Bytes read at a time; a line longer than this is cut."""
-_TAIL = 256  # bytes in front of the place where reading stopped
+_TAIL = 256  # bytes before the place at which reading stopped
 _MOST_DONE = 64  # heads remembered of files that were read to their end
 _MOST_STEPS = 256  # from file to file, in one read
 
@@ -37,10 +37,10 @@ _MOST_STEPS = 256  # from file to file, in one read
 class Tail:
     """The lines of the log at `path`, from `position` on; without one, from the file's beginning.
 
-    `at_end`: without a position, from its end. What could not be read is told in `notes` (one line
+    `at_end`: without a position, from its end. Unreadable text is reported in `notes` (one line
     each; the caller empties it) and counted in the position.
 
-    Raises :class:`~smfix.errors.Unreadable` where there is a log and it must not be read. A log that
+    Raises :class:`~smfix.errors.Unreadable` if there is a log and it must not be read. A log that
     is not there is waited for.
     """
 
@@ -48,7 +48,7 @@ class Tail:
         self.path = os.path.abspath(path)
         self.notes: list[str] = []
         self._file: LogFile | None = None
-        self._sought: Mark | None = None  # where to go on, while that file has not been found
+        self._sought: Mark | None = None  # the place to go on from, while its file has not been found
         self._done: deque[Head] = deque(maxlen=_MOST_DONE)
         self._gaps, self._lost = 0, 0
         self._mark = _beginning(0, 0)
@@ -64,33 +64,33 @@ class Tail:
             except OSError as error:
                 self._stumble(error)
 
-    # ---------------------------------------------------------------- where it is
+    # ---------------------------------------------------------------- position
 
     @property
     def position(self) -> Position:
-        """What a later Tail needs to go on from here."""
+        """Return the position from which a later Tail goes on."""
         mark = self._mark if self._file is not None else self._sought
         return Position(mark, tuple(self._done), self._gaps, self._lost)
 
     @property
     def file(self) -> str | None:
-        """The name of the file at hand, as it was opened; None while there is none."""
+        """Return the name of the file at hand, as it was opened; None while there is none."""
         return None if self._file is None else self._file.path
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """Device and inode of the file at hand."""
+        """Return device and inode of the file at hand."""
         return None if self._file is None else (self._file.device, self._file.inode)
 
     def unread(self) -> int:
-        """Bytes written and not yet read, as far as plain files tell."""
+        """Return how many written bytes are not read yet, as far as plain files tell."""
         if self._file is None:
             return 0
         rest = max(0, self._file.size() - self._mark.offset)
         return rest + sum(one.size for one in self._newer())
 
     def close(self) -> None:
-        """Let go of the file; the position stays."""
+        """Close the file; the position stays."""
         if self._file is not None:
             self._sought = self._mark
         self._drop()
@@ -103,7 +103,7 @@ class Tail:
     # ---------------------------------------------------------------- reading
 
     def read(self) -> Chunk | None:
-        """The next whole lines, at most CHUNK bytes; None where there are none now."""
+        """Return the next whole lines, at most CHUNK bytes; None if there are none now."""
         for _ in range(_MOST_STEPS):
             try:
                 if self._file is None and not self._find():
@@ -115,7 +115,7 @@ class Tail:
                 newer = self._newer()
                 if not any(one.size for one in newer):
                     return None
-                # The writer has moved on: what it wrote before is all there, a line without its end too.
+                # The writer has moved on: the text it wrote before is all there, a line without its end too.
                 if chunk := self._lines(is_last=True):
                     return chunk
                 if self._file is not None:
@@ -127,11 +127,11 @@ class Tail:
         return None
 
     def _lines(self, *, is_last: bool = False) -> Chunk | None:
-        """Whole lines from the place on; `is_last`: what follows the last of them is a line too."""
+        """Return whole lines from the place on; `is_last`: the text after the last of them is a line too."""
         file, mark = self._file, self._mark
         if file is None:
             return None
-        lead = 0 if file.is_packed else len(mark.tail)  # nobody writes to a packed file
+        lead = 0 if file.is_packed else len(mark.tail)  # a packed file has no writer
         try:
             data = file.read(mark.offset - lead, lead + CHUNK)
         except Damaged as error:
@@ -161,7 +161,7 @@ class Tail:
         return chunk
 
     def _begins_as_before(self, file: LogFile) -> bool:
-        """True where the first bytes are those seen before; what is new of them is remembered."""
+        """Return True if the first bytes are those seen before; new ones of them are remembered."""
         mark, start = self._mark, file.read(0, HEAD)
         if mark.head.size and not mark.head.fits(start):
             return False
@@ -169,7 +169,7 @@ class Tail:
         return True
 
     def context(self, reach: int) -> list[Chunk]:
-        """The lines in front of the place, oldest first: `reach` bytes, as far as files hold them."""
+        """Return the lines in front of the place, oldest first: `reach` bytes, as far as files hold them."""
         if self._file is None:
             return []
         file, mark, chunks = self._file, self._mark, list[Chunk]()
@@ -205,7 +205,7 @@ class Tail:
             raise Unreadable(f"{self.path}: {error.strerror}") from error
 
     def _begin(self, *, at_end: bool) -> None:
-        """The first time: the log itself, and none of its older siblings."""
+        """Start for the first time: with the log itself, and none of its older siblings."""
         self._may_read()
         for one in siblings(self.path):
             if one.path != self.path:
@@ -231,7 +231,7 @@ class Tail:
         self._trouble = ""
 
     def _find(self) -> bool:
-        """Open what is to be read next, where nothing is at hand. Raises OSError."""
+        """Open the next file to read, if none is open. Raises OSError."""
         there = siblings(self.path)
         if self._sought is not None:
             mark = self._sought
@@ -248,7 +248,7 @@ class Tail:
         return bool(unknown) and self._open(unknown[-1])
 
     def _unknown(self, there: list[Sibling]) -> list[Sibling]:
-        """The files that are newer than any that was read to its end, newest first. Raises OSError."""
+        """Return the files that are newer than any that was read to its end, newest first. Raises OSError."""
         unknown = []
         for one in there:
             start = first_bytes(one)
@@ -262,7 +262,7 @@ class Tail:
         return True
 
     def _newer(self) -> list[Sibling]:
-        """The files newer than the one at hand, newest first. Raises OSError."""
+        """Return the files newer than the one at hand, newest first. Raises OSError."""
         with suppress(FileNotFoundError):
             status = os.stat(self.path)
             if (status.st_dev, status.st_ino) == self.identity:
@@ -272,7 +272,7 @@ class Tail:
         return there[:at] if at is not None else self._unknown(there)
 
     def _index(self, there: list[Sibling]) -> int | None:
-        """Which of them is the file at hand: by inode, else by what it says; None: none. Raises OSError."""
+        """Find the file at hand among them: by inode, else by its text; None if absent. Raises OSError."""
         for index, one in enumerate(there):
             if (one.device, one.inode) == self.identity:
                 return index
@@ -282,12 +282,12 @@ class Tail:
         return None
 
     def _finish(self) -> None:
-        """The file at hand is read to its end."""
+        """Close the file at hand, which is read to its end."""
         self._remember(self._mark.head)
         self._drop()
 
     def _again(self, mark: Mark, there: list[Sibling]) -> LogFile | None:
-        """The file that says what was read at `mark`: the same inode, else the oldest. Raises OSError."""
+        """Find the file with the text read at `mark`: the same inode, else the oldest. Raises OSError."""
         same = [one for one in there if (one.device, one.inode) == (mark.device, mark.inode)]
         others = [one for one in reversed(there) if one not in same] if mark.head.size else []
         for one in [*same, *others]:
@@ -309,7 +309,7 @@ class Tail:
     # ---------------------------------------------------------------- trouble
 
     def _rewritten(self) -> None:
-        """The file at hand no longer says what was read in it: it was cut off, perhaps after a copy."""
+        """Leave the file at hand, which no longer holds the text read in it: it was cut off, perhaps after a copy."""
         self._sought = self._mark
         self._drop()
 
@@ -319,7 +319,7 @@ class Tail:
         self.notes.append(f"{what}; {max(0, seen)} bytes that were seen in it were never read")
 
     def _stumble(self, error: OSError) -> None:
-        """The storage does not give the log (NFS: a stale handle): try again from the same place."""
+        """Retry from the same place after the storage did not give the log (NFS: a stale handle)."""
         if self._file is not None:
             self._sought = self._mark
             self._drop()
@@ -342,7 +342,7 @@ def _says(file: LogFile, mark: Mark) -> bool:
 
 
 def _whole(file: LogFile, start: int, stop: int, lines: int) -> list[Chunk]:
-    """The whole lines in ``[start, stop)`` (bytes); `lines` end before `stop`."""
+    """Return the whole lines in ``[start, stop)`` (bytes); `lines` end before `stop`."""
     data = file.read(start, stop - start)
     if start:
         data = data[data.find(b"\n") + 1 :]
@@ -350,7 +350,7 @@ def _whole(file: LogFile, start: int, stop: int, lines: int) -> list[Chunk]:
 
 
 def _end_of(file: LogFile, reach: int) -> list[Chunk]:
-    """The last `reach` bytes of a file that is read to its end, as whole lines."""
+    """Return the last `reach` bytes of a file that is read to its end, as whole lines."""
     size = lines = 0
     kept: deque[bytes] = deque()
     while part := file.read(size, CHUNK):

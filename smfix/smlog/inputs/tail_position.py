@@ -1,4 +1,4 @@
-"""Where reading a growing log stopped, in terms of what stands there. Pure.
+"""Describe the place at which reading a growing log stopped, by the text there. Pure.
 
 See :mod:`smfix.smlog.inputs.tail` for the theory.
 """
@@ -25,18 +25,18 @@ class Head:
     digest: str
 
     def fits(self, data: bytes) -> bool:
-        """True where a file that begins with `data` begins with these bytes."""
+        """Return True if a file that begins with `data` begins with these bytes."""
         return 0 < self.size <= len(data) and _digest(data[: self.size]) == self.digest
 
 
 def head(data: bytes) -> Head:
-    """The head of a file that begins with `data`."""
+    """Return the head of a file that begins with `data`."""
     return Head(len(data[:HEAD]), _digest(data[:HEAD]))
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a log, so that it is found again by what stands there.
+    """A place in a log, which is found again by the text there.
 
     `offset` (bytes of the unpacked text) and `line` lines were read; `seen` is the size when it was
     last looked at. `tail` is the text right in front of `offset`.
@@ -53,7 +53,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Everything a tail needs to go on: where it was, and the files it has read to their end.
+    """The whole state of a tail: its place, and the files it has read to their end.
 
     `gaps` counts how often text was gone before it was read, `lost` the bytes of it that were seen.
     """

@@ -19,11 +19,11 @@ Read = Callable[[int], bytes]
 
 
 class NotTar(Exception):
-    """The bytes are no tar header, or one that nobody honest writes."""
+    """The bytes are no tar header, or one that no honest program writes."""
 
 
 class Member(NamedTuple):
-    """A regular file in the archive: its name as it stands there, bytes, seconds since 1970."""
+    """A regular file in the archive: its name as stored, bytes, seconds since 1970."""
 
     name: str
     size: int
@@ -31,7 +31,7 @@ class Member(NamedTuple):
 
 
 def is_tar(head: bytes) -> bool:
-    """True where `head` (512 bytes) is a tar header with a good checksum."""
+    """Return True if `head` (512 bytes) is a tar header with a good checksum."""
     try:
         return len(head) == BLOCK and _checksum(head)
     except NotTar:
@@ -39,10 +39,10 @@ def is_tar(head: bytes) -> bool:
 
 
 def members(read: Read) -> Iterator[tuple[Member, Read]]:
-    """The regular files, each with what reads its content; unread content is passed over.
+    """Yield the regular files, each with a reader of its content; unread content is passed over.
 
     `read` returns at most as many bytes as asked, fewer only at the end. Raises NotTar for damage
-    or excess; what came before is good.
+    or excess; the members before it are good.
     """
     extended: dict[str, str] = {}
     for _ in range(MOST_MEMBERS):
@@ -72,7 +72,7 @@ def members(read: Read) -> Iterator[tuple[Member, Read]]:
 
 
 class _Rest:
-    """What is left of one member's content."""
+    """Read the rest of one member's content."""
 
     def __init__(self, read: Read, size: int) -> None:
         self._read = read
@@ -127,7 +127,7 @@ def _checksum(head: bytes) -> bool:
 def _name(head: bytes) -> str:
     name = head[:100].split(b"\0", 1)[0]
     prefix = head[345:500].split(b"\0", 1)[0] if head[257:262] == b"ustar" else b""
-    if head[257:265] == b"ustar  \0":  # GNU: other fields lie there
+    if head[257:265] == b"ustar  \0":  # GNU: it has other fields there
         prefix = b""
     return (prefix + b"/" + name if prefix else name).decode("utf-8", "replace")
 

@@ -1,8 +1,8 @@
 """Pasted logs made readable again: wrapped lines joined, lost line ends found, escapes undone.
 
-Pure. People send what a mail, a forum or a terminal made of a log. A paste is small, so it is looked
-at as a whole, before it is cut into blocks; what is no paste comes back as None, untouched. Joined
-text keeps the number of its first line. Nothing is guessed: a line is joined only where the log
+Pure. People send logs as a mail, a forum or a terminal changed them. A paste is small, so it is looked
+at as a whole, before it is cut into blocks; a text that is no paste comes back as None, untouched. Joined
+text keeps the number of its first line. Nothing is guessed: a line is joined only if the log
 itself shows that it was cut.
 """
 
@@ -16,10 +16,10 @@ from smfix.smlog.parse.quoted_text import is_open
 from smfix.smlog.parse.timestamps import MONTHS
 from smfix.smlog.patterns import pattern
 
-LARGEST = 1 << 20  # bytes; what is larger is a log
+LARGEST = 1 << 20  # bytes; a larger text is a log
 _WIDTHS = frozenset({80, 100, 120, 132})  # terminals: one line cut there is enough of a sign
 _NARROWEST = 60
-_WORD = pattern(r"[A-Za-z]")  # what holds none is a console's time, or a quote's sign
+_WORD = pattern(r"[A-Za-z]")  # a text without one is a console's time, or a quote's sign
 _LONGEST_OPEN = 16 << 10  # characters of a line that a user can have written a prefix into
 _SHORTEST_CUT = 36  # characters of a line that a mail program would have broken
 _WIDEST_MAIL = 100  # characters; a log whose lines are longer was not broken by a mail program
@@ -58,7 +58,7 @@ class Mended(NamedTuple):
 
 
 def mend(data: bytes) -> Mended | None:
-    """What a paste was before. None for a log that needs no mending."""
+    """Return the text before it was pasted. None for a log that needs no mending."""
     if len(data) > LARGEST:
         return None
     text = data.decode("utf-8", "replace").replace("\r\n", "\n")
@@ -71,7 +71,7 @@ def mend(data: bytes) -> Mended | None:
 
 
 def _untagged(lines: list[Piece]) -> list[Piece]:
-    """Without HTML's tags, if there are any; what stands between two of them in one line is a line."""
+    """Remove HTML tags, if there are any; text between two of them in one line is a line."""
     if not any(_TAG.search(line.text) for line in lines):
         return lines
     plain = [(line, _TAG.sub("", _BREAK.sub("\n", line.text))) for line in lines]
@@ -79,26 +79,26 @@ def _untagged(lines: list[Piece]) -> list[Piece]:
 
 
 def _unescaped(lines: list[Piece]) -> list[Piece]:
-    """Without markdown's escapes and HTML's entities, if brackets or stars are escaped anywhere."""
+    """Remove markdown's escapes and HTML's entities, if brackets or stars are escaped anywhere."""
     if not any(r"\[" in line.text or r"\*" in line.text or "&lt;" in line.text for line in lines):
         return lines
     return [Piece(unescape(line.text), line.number) for line in lines]
 
 
 def _split(lines: list[Piece]) -> list[Piece]:
-    """Line ends that became blanks, found where another line's prefix stands inside a line."""
+    """Restore line ends that became blanks: another line's prefix inside a line shows them."""
     pieces: list[Piece] = []
     is_one_line = sum(bool(line.text.strip()) for line in lines) == 1
     for line in lines:
         parts = _parts(line.text)
         if len(parts) > 1 and not is_one_line and (prefix := read_prefix(line.text)):
-            parts = parts if is_of_storage(prefix.ident) else []  # daemons quote what guests and clients say
+            parts = parts if is_of_storage(prefix.ident) else []  # daemons quote guests and clients
         pieces.extend(Piece(part, line.number) for part in parts if part) if len(parts) > 1 else pieces.append(line)
     return pieces
 
 
 def _parts(text: str) -> list[str]:
-    """The lines that `text` was; a prefix that a user wrote into a name begins none."""
+    """Return the lines that `text` was; a prefix that a user wrote into a name begins none."""
     parts: list[str] = []
     at = 0
     for found in _INSIDE.finditer(text):
@@ -110,7 +110,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _ungrepped(lines: list[Piece]) -> list[Piece]:
-    """Without the file names and line numbers that grep put in front of every line."""
+    """Remove the file names and line numbers that grep put before every line."""
     found = [_GREPPED.match(line.text) for line in lines if line.text]
     if len(found) < _ENOUGH or not all(found):
         return lines
@@ -120,7 +120,7 @@ def _ungrepped(lines: list[Piece]) -> list[Piece]:
 
 
 def _unwrapped(lines: list[Piece]) -> list[Piece]:
-    """Lines that were cut at a width, joined."""
+    """Join lines that were cut at a width."""
     forms = [_form(line.text) for line in lines]
     if not any(forms) or "journal" in forms:
         return lines
@@ -144,7 +144,7 @@ def _unwrapped(lines: list[Piece]) -> list[Piece]:
 
 
 def _is_mailed(lines: list[Piece], forms: list[str]) -> bool:
-    """True where a mail program broke the lines: none is long, and several go on in the next."""
+    """Return True if a mail program broke the lines: none is long, and several go on in the next."""
     longest = max(len(line.text) for line, form in zip(lines, forms, strict=True) if form)
     broken = sum(
         bool(forms[index]) and not forms[index + 1] and _was_broken(line.text, lines[index + 1].text, longest)
@@ -161,7 +161,7 @@ def _form(text: str) -> str:
 
 
 def _is_cut_hard(lines: list[Piece], forms: list[str], width: int, *, every_line_prefixed: bool) -> bool:
-    """True where lines were cut at exactly `width` characters, as a terminal does."""
+    """Return True if lines were cut at exactly `width` characters, as a terminal does."""
     if width < _NARROWEST:
         return False
     followed = [
@@ -176,13 +176,13 @@ def _is_cut_hard(lines: list[Piece], forms: list[str], width: int, *, every_line
 
 
 def _never_ends_so(before: str) -> bool:
-    """True for what no message ends with, nor goes on in a line of its own: an EXCEPTION, half a path."""
+    """Return True for text that ends no message, nor goes on in a line of its own: an EXCEPTION, half a path."""
     last = before.rsplit(maxsplit=1)[-1] if before.strip() else ""
     return ": EXCEPTION " in before or ("/" in last and last.endswith(("-", "/")))
 
 
 def _was_broken(before: str, text: str, width: int) -> bool:
-    """True where a mail program would have broken the line: the next word had no room."""
+    """Return True if a mail program would have broken the line: the next word had no room."""
     word = text.split(maxsplit=1)[0] if text.strip() else ""
     had_room = len(before) + 1 + len(word) <= min(width, _WIDEST_MAIL)
     return not had_room and (len(before) >= _SHORTEST_CUT or before.endswith(("/", "-")))

@@ -1,6 +1,6 @@
-"""The pool's database as a bug report holds it (``xapi-db.xml``): names, chains, who is in charge.
+"""The pool's database as a bug report holds it (``xapi-db.xml``): names, chains, masters.
 
-Pure: it is fed the bytes. Only what the incidents need is kept, row by row. The file is hostile like
+Pure: the caller feeds the bytes. Only data that the incidents need is kept, row by row. The file is hostile like
 any other: a document type (the way to entities that explode) ends the reading, and so do a row that is
 too long or too many rows. Source: xapi's database/xml (``name__label`` for name_label, S-expressions
 for sets and maps), the tables pool, host, SR, PBD, VDI, VBD and VM.
@@ -37,7 +37,7 @@ Row = dict[str, str]
 
 
 class NotADatabase(Exception):
-    """The bytes are no database of xapi's, or one that nobody honest writes."""
+    """The bytes are no database of xapi's, or one that no honest program writes."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Database:
             self._vms.setdefault(row["VDI"], []).append(row["VM"])
 
     def starting_with(self, digits: str, sr: str | None) -> list[str]:
-        """The UUIDs of the VDIs (on `sr`, where it is known) that start with `digits`."""
+        """Return the UUIDs of the VDIs (on `sr`, if it is known) that start with `digits`."""
         return [
             uuid
             for uuid, ref in self._vdis.items()
@@ -67,18 +67,18 @@ class Database:
         ]
 
     def sr_of(self, vdi: str) -> str | None:
-        """The UUID of the SR that `vdi` is on."""
+        """Return the UUID of the SR that `vdi` is on."""
         return self._sr_of(self._vdis.get(vdi, "")).get("uuid")
 
     def names(self, vdi: str, sr: str | None) -> Names:
-        """What the pool calls `vdi`, its SR, and the VMs that read it."""
+        """Return the pool's name for `vdi`, its SR, and the VMs that read it."""
         ref = self._vdis.get(vdi, "")
         row = self._sr_row(sr) if sr else self._sr_of(ref)
         name = self.tables["VDI"].get(ref, {}).get("name__label")
         return Names(vdi=name or None, sr=row.get("name__label") or None, vms=self._vms_reading(vdi))
 
     def surroundings(self, vdi: str, sr: str | None) -> Surroundings:
-        """Where `vdi` stands: its SR's type, who is in charge of that, its neighbours in the chain."""
+        """Return the surroundings of `vdi`: its SR's type, the SR's master, its neighbours in the chain."""
         ref = self._vdis.get(vdi, "")
         row = self._sr_row(sr) if sr else self._sr_of(ref)
         parent = _PARENT.search(self.tables["VDI"].get(ref, {}).get("sm_config", ""))
@@ -96,7 +96,7 @@ class Database:
         return next((row for row in self.tables["SR"].values() if row["uuid"] == uuid), {})
 
     def _master(self, sr: Row) -> str | None:
-        """The host in charge: the pool's coordinator of a shared SR, else the one that has it."""
+        """Return the master: the pool's coordinator of a shared SR, else the host that has it."""
         if sr.get("shared") == "true":
             ref = next((row["master"] for row in self.tables["pool"].values()), "")
         else:
@@ -105,7 +105,7 @@ class Database:
         return self.tables["host"].get(ref, {}).get("name__label") or None
 
     def _vms_reading(self, vdi: str) -> tuple[str, ...]:
-        """The VMs with a disk in the chains through `vdi`."""
+        """Return the VMs with a disk in the chains through `vdi`."""
         names: dict[str, None] = {}
         level, seen = [vdi], {vdi}
         for _ in range(_DEEPEST):
@@ -122,7 +122,7 @@ class Database:
 
 
 def read_database(chunks: Iterable[bytes]) -> Database:
-    """The database in `chunks`. Raises NotADatabase."""
+    """Return the database in `chunks`. Raises NotADatabase."""
     database = Database()
     parser = expat.ParserCreate()
     table = ""

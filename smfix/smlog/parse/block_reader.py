@@ -27,10 +27,10 @@ class Cutter:
         self._spare = spare
 
     def cut(self, stream: Any, file: int, first_line: int = 1) -> Iterator[Block]:
-        """The blocks of `stream`, the log with index `file`. `stream` has ``readinto``.
+        """Yield the blocks of `stream`, the log with index `file`. `stream` has ``readinto``.
 
         One that also has ``again(at, view)``, which fills `view` with the bytes it gave from its `at`-th on, gives
-        blocks that can be let go of. Where reading fails, what came before is handed out before the error is.
+        blocks that can be let go of. If reading fails, the text read so far is handed out before the error is.
         """
         again: Again | None = getattr(stream, "again", None)
         carry, at = b"", 0
@@ -63,7 +63,7 @@ class Cutter:
         return buffer
 
     def _buffer(self, size: int) -> bytearray:
-        """A buffer of at least `size` bytes, a used one if it is not much larger."""
+        """Return a buffer of at least `size` bytes, a used one if it is not much larger."""
         while self._spare:
             try:
                 data = self._spare.pop()
@@ -75,12 +75,12 @@ class Cutter:
 
 
 def _fill(stream: Any, view: memoryview) -> tuple[int, Exception | None]:
-    """Read until `view` is full, the stream ends or fails; how much (bytes), and why it failed."""
+    """Read until `view` is full, the stream ends or fails; return how much (bytes), and why it failed."""
     filled = 0
     while filled < len(view):
         try:
             count = stream.readinto(view[filled:])
-        except Exception as error:  # noqa: BLE001 - raised again, once what was read is handed out
+        except Exception as error:  # noqa: BLE001 - raised again, after the text read so far is handed out
             return filled, error
         if not count:
             break

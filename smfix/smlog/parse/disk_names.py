@@ -13,18 +13,18 @@ from smfix.smlog.patterns import pattern
 
 HEX8 = r"[0-9a-fA-F]{8}"
 UUID = rf"{HEX8}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}"
-# An image as it was given to a program: a path, or a name in the folder that somebody had changed into.
+# An image as a program received it: a path, or a name in the folder of an earlier `cd`.
 GIVEN = rf"(?:/[^\s:'\"]{{1,500}}+|(?:[\w.-]{{1,80}}+/){{0,3}}+(?:VHD-|OLD_)?{UUID}(?:\.vhd)?)"
 _WHOLE_UUID = pattern(rf"{UUID}\Z")
 _TMP = pattern(r"tmp[A-Za-z0-9_]{1,32}\Z")
 _FOLDER_NAME = pattern(r"[\w-]{1,128}\Z")
 _MAPPER = pattern(r"VG_XenStorage--(?P<sr>[0-9a-f-]{1,48}?)-(?P<lv>(?:VHD|LV|QCOW2)--[0-9a-f-]{1,48})\Z")
-# A path begins where a word does: "./UUID.vhd" is a parent locator, relative to a disk that the line does not name.
-# It ends at whatever quotes it, at blanks, and at the colon of "error opening PATH: -22".
+# A path begins only at a word's start: "./UUID.vhd" is a parent locator, relative to a disk that the line omits.
+# It ends at any quote around it, at blanks, and at the colon of "error opening PATH: -22".
 _PATH = pattern(r"(?<![\w./~-])/[^\s'\"`:,;|<>()\[\]{}\\*?]{1,600}")
 _FILE_NAME = pattern(rf"(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})(?:\.(?:vhd|qcow2|raw|vhdcache)(?P<new>\.new)?)?\Z")
 _LV_NAME = pattern(rf"(?:VHD|LV|QCOW2)-(?P<temporary>OLD_|DELETED_)?(?P<vdi>{UUID})\Z")
-FILES = "/sr-mount/"  # what lies below it is no volume
+FILES = "/sr-mount/"  # a path below it is no volume
 _DRBD = pattern(r"/dev/drbd/by-res/(?P<volume>[\w.-]{1,80})/\d{1,4}\Z")
 
 Disk = tuple[str, str | None]
@@ -34,7 +34,7 @@ Disk = tuple[str, str | None]
 class ImagePath(NamedTuple):
     """An image as a path names it.
 
-    `vdi` and `sr` are full UUIDs in lower case, or None where the path does not hold them (a
+    `vdi` and `sr` are full UUIDs in lower case, or None if the path does not hold them (a
     LINSTOR volume; a bare file or volume name has no SR). `copy` marks a file below a ``tmp*``
     folder of the SR (a download or an upload); `temporary` a name that the storage manager gives
     while it works (``OLD_``, ``DELETED_``, ``.vhd.new``).
@@ -48,18 +48,18 @@ class ImagePath(NamedTuple):
 
     @property
     def format(self) -> str:
-        """``qcow2`` where the name says so, else ``vhd``."""
+        """Return ``qcow2`` if the name says so, else ``vhd``."""
         name = self.path.rpartition("/")[2]
         return "qcow2" if name.removesuffix(".new").endswith(".qcow2") or name.startswith("QCOW2-") else "vhd"
 
 
 def is_uuid(text: str) -> bool:
-    """True for a full UUID: 32 hex digits in five groups."""
+    """Return True for a full UUID: 32 hex digits in five groups."""
     return _WHOLE_UUID.match(text) is not None
 
 
 def image_path(path: str) -> ImagePath | None:
-    """What `path` says of itself, or None where it does not look like an image.
+    """Parse the identity of an image from `path`; return None if it does not look like an image.
 
     ``…/<SR>/<VDI>.vhd``, ``…/<SR>/tmpXXXX/<VDI>.vhd``, ``/dev/VG_XenStorage-<SR>/VHD-<VDI>`` (also
     ``LV-``, ``QCOW2-``), its device-mapper form with doubled dashes, and
@@ -95,17 +95,17 @@ def image_path(path: str) -> ImagePath | None:
 
 
 def linstor_volume(path: str) -> bool:
-    """True for a DRBD device of LINSTOR: its name is not the VDI's UUID."""
+    """Return True for a DRBD device of LINSTOR: its name is not the VDI's UUID."""
     return _DRBD.match(path) is not None
 
 
 def volume_path(name: str, sr: str | None) -> str | None:
-    """The path of the volume called `name` on an LVM SR: its group is named after the SR. None for other names."""
+    """Return the path of volume `name` on an LVM SR: its group is named after the SR. None for other names."""
     return f"/dev/VG_XenStorage-{sr}/{name}" if sr is not None and _LV_NAME.match(name) else None
 
 
 def image_paths(text: str) -> Iterator[ImagePath]:
-    """Every image path in `text`, in order."""
+    """Yield every image path in `text`, in order."""
     for found in _PATH.finditer(text):
         if image := image_path(found.group()):
             yield image
@@ -125,7 +125,7 @@ _TEMPORARY_SHORT = pattern(r"(?:OLD_|DELETED_?)(?P<digits>[0-9a-fA-F]{0,4})\Z")
 class ShortName(NamedTuple):
     """The first digits of a VDI's UUID, as `VDI.__str__` prints them, lower case.
 
-    Eight of them; four where the VDI carries the temporary name ``OLD_``, none behind ``DELETED_``
+    Eight of them; four if the VDI carries the temporary name ``OLD_``, none after ``DELETED_``
     (the name is cut at eight characters).
     """
 
@@ -134,7 +134,7 @@ class ShortName(NamedTuple):
 
 
 def short_name(text: str) -> ShortName:
-    """What the group ``short`` of :data:`VDI_NAME` says."""
+    """Return the meaning of the group ``short`` of :data:`VDI_NAME`."""
     if temporary := _TEMPORARY_SHORT.match(text):
         return ShortName(temporary["digits"].lower(), temporary=True)
     return ShortName(text.lower())

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 def read_entry(line: str) -> Entry | None:
-    """The entry that `line` holds, None if it is not an object with a MESSAGE."""
+    """Return the entry that `line` holds, None if it is not an object with a MESSAGE."""
     if '"MESSAGE"' not in line:
         return None
     try:
@@ -51,7 +51,7 @@ def read_entry(line: str) -> Entry | None:
 
 
 def _text(value: Any) -> str | None:
-    """A field's text. journalctl writes what is no UTF-8 as a list of bytes."""
+    """Return a field's text. journalctl writes invalid UTF-8 as a list of bytes."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in value):
@@ -60,7 +60,7 @@ def _text(value: Any) -> str | None:
 
 
 def _stamp(microseconds: str) -> Stamp | None:
-    """The time of an entry: microseconds since 1970, UTC."""
+    """Return the time of an entry: microseconds since 1970, UTC."""
     if not (microseconds.isascii() and microseconds.isdigit() and len(microseconds) < 18):
         return None
     seconds, fraction = divmod(int(microseconds), 1_000_000)

@@ -1,6 +1,6 @@
 """The search for the few bytes that matter: one small interface, chosen by measuring.
 
-Pure. What is found is decided by the rules, so engines differ in speed only (docs/adr/0026). StringZilla looks for
+Pure. The rules decide what is found, so engines differ in speed only (docs/adr/0026). StringZilla looks for
 one literal after the other, some thirteen times as fast as `bytes.find`, and counts lines. Many literals are looked
 for in one pass by hyperscan: with 150 it is some ten times as fast, but takes longer to load, so it is asked once a
 text is known to be long. Without them smfix works the same, only slower.
@@ -15,16 +15,16 @@ Data = bytes | bytearray
 
 
 class Engine(Protocol):
-    """What a search engine does; `find` and `rfind` as the methods of `bytes` do it."""
+    """The interface of a search engine; `find` and `rfind` act as the methods of `bytes` do."""
 
     def find(self, data: Data, needle: bytes, start: int, stop: int, /) -> int:
-        """The offset of the first `needle` that lies in ``data[start:stop]``, or -1."""
+        """Return the offset of the first `needle` in ``data[start:stop]``, or -1."""
 
     def rfind(self, data: Data, needle: bytes, start: int, stop: int, /) -> int:
-        """The offset of the last `needle` that lies in ``data[start:stop]``, or -1."""
+        """Return the offset of the last `needle` in ``data[start:stop]``, or -1."""
 
     def lines(self, data: Data, start: int, stop: int, /) -> int:
-        """How many line ends lie in ``data[start:stop]``."""
+        """Count the line ends in ``data[start:stop]``."""
 
 
 class PlainEngine:
@@ -32,17 +32,17 @@ class PlainEngine:
 
     @staticmethod
     def find(data: Data, needle: bytes, start: int, stop: int, /) -> int:
-        """The offset of the first `needle` that lies in ``data[start:stop]``, or -1."""
+        """Return the offset of the first `needle` in ``data[start:stop]``, or -1."""
         return data.find(needle, start, stop)
 
     @staticmethod
     def rfind(data: Data, needle: bytes, start: int, stop: int, /) -> int:
-        """The offset of the last `needle` that lies in ``data[start:stop]``, or -1."""
+        """Return the offset of the last `needle` in ``data[start:stop]``, or -1."""
         return data.rfind(needle, start, stop)
 
     @staticmethod
     def lines(data: Data, start: int, stop: int, /) -> int:
-        """How many line ends lie in ``data[start:stop]``."""
+        """Count the line ends in ``data[start:stop]``."""
         return data.count(b"\n", start, stop)
 
 
@@ -61,7 +61,7 @@ class _Vector:
         self._sum = module.bytesum
 
     def lines(self, data: Data, start: int, stop: int, /) -> int:
-        """How many line ends lie in ``data[start:stop]``.
+        """Count the line ends in ``data[start:stop]``.
 
         Every byte becomes 1 or 0, and these are added up: three times as fast as going from one to the next.
         """
@@ -72,7 +72,7 @@ class _Vector:
 
 
 def fastest_engine() -> Engine:
-    """StringZilla where it is installed, else `bytes`."""
+    """Return StringZilla if it is installed, else `bytes`."""
     try:
         import stringzilla  # type: ignore[import-not-found]
     except ImportError:
@@ -82,7 +82,7 @@ def fastest_engine() -> Engine:
 
 
 class Found(NamedTuple):
-    """Where a literal stands: its offset (bytes), and its index among the literals."""
+    """A hit of a literal: its offset (bytes), and its index among the literals."""
 
     offset: int
     literal: int
@@ -93,7 +93,7 @@ _MANY = 24  # literals: up to there, a pass for each is faster
 
 
 class LiteralSearch:
-    """Looks for `literals`, none of which stands in another, in one block of text after the other.
+    """Looks for `literals`, none of which contains another, in one block of text after the other.
 
     Those that hold one of `shared`, bytes that are rare in traffic, are looked for by these in one pass.
     """
@@ -109,7 +109,7 @@ class LiteralSearch:
         self._scan: Callable[..., None] | None = None
 
     def find_all(self, data: Data, size: int) -> list[Found]:
-        """Every place in ``data[:size]`` at which one of them stands, in the order of the text."""
+        """Return every place in ``data[:size]`` that holds one of them, in the order of the text."""
         self._searched += size
         if self._scan is None and self._searched > _LONG and len(self._literals) > _MANY:
             self._scan = _one_pass(self._literals) or self._each
@@ -131,7 +131,7 @@ class LiteralSearch:
 
 
 def _one_pass(literals: tuple[bytes, ...]) -> Callable[..., None] | None:
-    """A search for all of `literals` at once; None where hyperscan is not installed."""
+    """Build a search for all of `literals` at once; None if hyperscan is not installed."""
     try:
         import hyperscan
     except ImportError:

@@ -1,6 +1,6 @@
 """The first and the last time that a log names: they give the whole log its year.
 
-Pure. Most lines are not parsed: only those that hold what every prefix's time holds.
+Pure. Most lines are not parsed: only those with the characters that every prefix's time has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FIRST_STRIDE, _WIDER = 4 << 10, 8  # bytes looked through for the last time: so
 
 
 def first_time(block: Block) -> Stamp | None:
-    """The first time that `block` names."""
+    """Return the first time that `block` names."""
     data, offset = block.data, 0
     tries = iter(range(_TRIED))
     for hit in _times_in(data, 0, block.size):
@@ -34,7 +34,7 @@ def first_time(block: Block) -> Stamp | None:
 
 
 def last_time(block: Block) -> Stamp | None:
-    """The last time that `block` names: mostly in its last line, so it is looked for from its end."""
+    """Return the last time that `block` names: mostly in its last line, so it is looked for from its end."""
     data, stop, stride = block.data, block.size, _FIRST_STRIDE
     tries = iter(range(_TRIED))
     while stop > 0:
@@ -53,7 +53,7 @@ def last_time(block: Block) -> Stamp | None:
 
 
 def _times_in(data: Data, start: int, stop: int) -> Iterator[int]:
-    """Where in ``data[start:stop]`` a line may carry a time, in their order."""
+    """Yield the offsets in ``data[start:stop]`` at which a line may carry a time, in their order."""
     journal = data.find(_JOURNALS, start, stop)
     for found in _CLOCK.finditer(data, start, stop):
         while 0 <= journal < found.start():
@@ -66,6 +66,6 @@ def _times_in(data: Data, start: int, stop: int) -> Iterator[int]:
 
 
 def _stamp_at(data: Data, hit: int, end: int) -> Stamp | None:
-    """The time of the line that holds byte `hit` and ends at `end`."""
+    """Return the time of the line that holds byte `hit` and ends at `end`."""
     start = data.rfind(b"\n", 0, hit) + 1
     return parse_line(bytes(data[start : min(end, start + LINE_LIMIT)]), Position(0, 0)).stamp

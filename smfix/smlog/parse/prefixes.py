@@ -1,4 +1,4 @@
-"""The prefixes in front of what a log says: one table, one row per form.
+"""Recognize the prefixes of log messages: one table, one row per form.
 
 Pure. A row is a pattern for everything up to the message, a sample that it must match and a near
 miss that it must not. To teach smfix a new form of log, add a row. Rows are tried in order; a line
@@ -31,7 +31,7 @@ class Format(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """What stands around a message: it is ``line[start:stop]``, `stop` None for the line's end."""
+    """The text around a message: the message is ``line[start:stop]``, `stop` None for the line's end."""
 
     form: str
     stamp: Stamp | None
@@ -141,15 +141,15 @@ FORMATS: tuple[Format, ...] = (
 )
 
 _IDENT_OF = {"raw": "SM"}
-_OF_STORAGE = ("SM", "python", "cleanup")  # the last two: what journald calls a garbage collector that says no name
+_OF_STORAGE = ("SM", "python", "cleanup")  # the last two: journald's names of an unnamed garbage collector
 
 
 def is_of_storage(ident: str) -> bool:
-    """True for lines of the storage manager, and for those without a prefix, which may be."""
+    """Return True for lines of the storage manager, and for those without a prefix, which may be."""
     return not ident or ident.startswith(_OF_STORAGE)
 
 
-# What a paste puts in front of a line: mail quotes, comments, indentation, a diff's sign, a console's time, grep's file
+# Text that a paste puts before a line: mail quotes, comments, indentation, a diff's sign, a console's time, grep's file
 # and number.
 _QUOTED = pattern(
     r"(?:\s{0,12}>\s?){1,8}|\s{0,12}#+ |\s{1,12}(?=\S)|[`*]{1,3}(?=\S)"
@@ -163,9 +163,9 @@ _ENTITY = pattern(r"&(?:(?P<name>lt|gt|amp|quot|apos|nbsp)|#(?P<number>[0-9]{1,4
 
 
 def read_prefix(line: str) -> Prefix | None:
-    """What stands in front of the message in `line`; None where no form matches.
+    """Find the prefix of the message in `line`; return None if no form matches.
 
-    What a paste put in front of it is passed over.
+    Text that a paste put before it is passed over.
     """
     if found := _at_start(line, 0):
         return found
@@ -187,7 +187,7 @@ def _at_start(line: str, start: int) -> Prefix | None:
 
 
 def unescape(text: str) -> str:
-    """`text` without the escapes of markdown and the entities of HTML that a paste has added."""
+    """Return `text` without the escapes of markdown and the entities of HTML that a paste has added."""
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     if "&" in text:
@@ -203,7 +203,7 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def unquote(line: str) -> str:
-    """A line without a prefix, without the mail quotes in front of it."""
+    """Remove the mail quotes before a line without a prefix."""
     return _MAIL_QUOTE.sub("", line, count=1)
 
 
@@ -218,6 +218,6 @@ def _prefix(form: str, found: re.Match[str], stamp: Stamp) -> Prefix:
         ident=ident.strip(),
         pid=int(pid) if pid else None,
         start=found.end(),
-        stop=-1 if part.get("folded") else None,  # rsyslog closes what it folded with a bracket
+        stop=-1 if part.get("folded") else None,  # rsyslog closes a folded message with a bracket
         thread=part.get("thread"),
     )

@@ -1,9 +1,9 @@
 """Text that a message only quotes, taken out of it before anything is read in it.
 
-Pure. Theory. Names and descriptions of disks, VMs and SRs stand inside messages: among the arguments of
+Pure. Theory. Messages contain names and descriptions of disks, VMs and SRs: among the arguments of
 an SM command, in the head of a tree print, in XAPI's lines. Such a name may quote a whole line of a log.
-A dump quotes what a disk says of its parent. None of it is a report, a proof, or a place of a disk: only
-what the storage manager itself says is read.
+A dump quotes a disk's fields about its parent. None of it is a report, a proof, or a place of a disk: only
+the storage manager's own words are read.
 Source: SRCommand.run (the parameters as Python prints them), SR.__str__ in cleanup.py, vhd-util-read.c.
 """
 
@@ -14,21 +14,21 @@ import re
 from smfix.smlog.patterns import pattern
 
 _COMMAND = pattern(r"\b(?:sr|vdi)_[a-z_]{1,40} \{")
-# As Python prints it; without its second quote where the message was cut off in it.
+# As Python prints it; without its second quote if the message was cut off in it.
 _STRING = pattern(r"'(?:[^'\\]|\\.)*(?P<one>'?)|\"(?:[^\"\\]|\\.)*(?P<two>\"?)", re.DOTALL)
 _KEPT = pattern(r"'(?:sr|vdi)_uuid'\Z")
 _UUID = pattern(r"'[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}'\Z")
 _TREES = pattern(r"(?P<head>\s*SR [0-9a-fA-F]{4} \(')(?:.*(?P<tail>'\) \([0-9?]{1,9} VDIs in ))?", re.DOTALL)
 _PARENT = pattern(r"(?P<head>\s*(?:decoded name|Parent name)\s*:) ")
 _NAME = pattern(r"name[_-]?(?:label|description)")
-# rsyslog's and XAPI's own names of what is no error; their text quotes what clients asked for.
+# rsyslog's and XAPI's own names of messages that are no error; their text quotes what clients asked for.
 _MERELY_TELLS = pattern(r"[\[|] ?(?:info|debug) ?\|")
 
 
 def without_quoted_text(message: str) -> str:
-    """`message` without what a user can have written in it, and without a dump's parent.
+    """Return `message` without text that a user can have written in it, and without a dump's parent.
 
-    Of an SM command its name, the SR and the VDI are left; of a message with a name, what stands before it.
+    An SM command keeps its name, the SR and the VDI; a message with a name keeps the text before it.
     """
     if " {" in message and (command := _COMMAND.search(message)):
         return message[: command.end()] + ", ".join(_uuids(message, command.end()))
@@ -43,7 +43,7 @@ def without_quoted_text(message: str) -> str:
 
 
 def _uuids(message: str, start: int) -> list[str]:
-    """The SR and the VDI of a command whose parameters begin at `start`."""
+    """Return the SR and the VDI of a command whose parameters begin at `start`."""
     found: list[str] = []
     key = ""
     for part in _STRING.finditer(message, start):
@@ -55,7 +55,7 @@ def _uuids(message: str, start: int) -> list[str]:
 
 
 def is_open(text: str) -> bool:
-    """True where `text`, the beginning of a line, ends within what a user can have written."""
+    """Return True if `text`, the beginning of a line, ends within text that a user can have written."""
     if command := _COMMAND.search(text):
         rest = _STRING.sub(lambda part: "" if part["one"] or part["two"] else "{", text[command.end() :])
         return 1 + rest.count("{") > rest.count("}")
@@ -63,5 +63,5 @@ def is_open(text: str) -> bool:
 
 
 def merely_tells(message: str) -> bool:
-    """True behind the head of a line of XAPI's that is no error: it quotes what clients asked for."""
+    """Return True if `message` holds the head of a line of XAPI's that is no error: it quotes clients' requests."""
     return _MERELY_TELLS.search(message) is not None

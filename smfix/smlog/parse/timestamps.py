@@ -1,6 +1,6 @@
 """Times as logs write them, and the calendar that completes them.
 
-Pure. A syslog time has no year and no zone; a raw SMlog time has no zone. What is missing is a
+Pure. A syslog time has no year and no zone; a raw SMlog time has no zone. The missing part is a
 property of the *file*, not of the line: the latest year that puts the file's last line not after
 the moment the file was last written, and one zone for all of it. Order never comes from here: it is
 the position in the file (clocks jump, daylight saving ends).
@@ -16,7 +16,7 @@ from typing import NamedTuple
 # rsyslog writes English names whatever the locale; so they are read.
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH = {name: number for number, name in enumerate(MONTHS, 1)}
-# Lines a little out of order (a clock set back) stay in the year of the line they stand before.
+# Lines a little out of order (a clock set back) stay in the year of the line that follows them.
 _OUT_OF_ORDER = timedelta(days=2)
 _FEBRUARY_29 = 8  # years: the longest time between two of them (1896-1904, 2096-2104)
 
@@ -37,7 +37,7 @@ ISO_TIME = (
 
 
 class Stamp(NamedTuple):
-    """A time as far as the log tells it. `zone` is the offset from UTC in seconds."""
+    """A time with the parts that the log has. `zone` is the offset from UTC in seconds."""
 
     year: int | None
     month: int
@@ -49,7 +49,7 @@ class Stamp(NamedTuple):
     zone: int | None = None
 
     def at(self, year: int) -> datetime | None:
-        """The naive time in `year`; None where that year has no such day."""
+        """Return the naive time in `year`; None if that year has no such day."""
         try:
             return datetime(year, *self[1:7])  # noqa: DTZ001 - the zone is added by the Calendar
         except ValueError:
@@ -57,7 +57,7 @@ class Stamp(NamedTuple):
 
 
 def read_stamp(found: re.Match[str]) -> Stamp | None:
-    """The stamp in a match of :data:`SYSLOG_TIME` or :data:`ISO_TIME`; None if no clock shows it.
+    """Return the stamp in a match of :data:`SYSLOG_TIME` or :data:`ISO_TIME`; None if no clock shows it.
 
     A leap second (``:60``) is read as the second before it.
     """
@@ -75,7 +75,7 @@ def read_stamp(found: re.Match[str]) -> Stamp | None:
         int(fraction),
         _offset(zone) if zone else None,
     )
-    # A leap year stands in for the missing one: "Feb 29" is a day some year has.
+    # A leap year replaces the missing one: "Feb 29" is a day some year has.
     return stamp if stamp.at(stamp.year if stamp.year is not None else 2000) else None
 
 
@@ -116,9 +116,9 @@ class Calendar(NamedTuple):
         return newest - 1
 
     def time(self, stamp: Stamp) -> datetime:
-        """The aware time of `stamp`.
+        """Return the aware time of `stamp`.
 
-        A stamp without a year that stands later in the year than the last line does was written
+        If a stamp without a year is later in the year than the last line, it was written
         in the year before.
         """
         if stamp.year is not None:
@@ -139,7 +139,7 @@ class Calendar(NamedTuple):
         return self.localize(moment)
 
     def is_late(self) -> timedelta | None:
-        """By how much the last line lies after the file's own time, where it does (else None).
+        """Return by how much the last line is after the file's own time, if it is (else None).
 
         A sign that the log was written in another zone than the one assumed.
         """

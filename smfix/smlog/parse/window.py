@@ -1,7 +1,7 @@
 """Text as a window that moves over the logs: blocks of whole lines, searched, decoded on demand.
 
 Pure. A log has millions of lines and a handful that matter, so lines are not parsed on the way in:
-whoever reads has an engine find the bytes that may matter, and asks the window for the lines
+a caller has an engine find the bytes that may matter, and asks the window for the lines
 around them: the next or the previous one, or the next or the previous of the same process.
 
 Blocks follow each other in the logical order of the logs (SMlog.1 before SMlog), so a process is
@@ -25,7 +25,7 @@ from smfix.smlog.parse.timestamps import Stamp
 
 REACH_BACK = 8 << 20  # bytes; some 70,000 lines
 REACH_AHEAD = 4 << 20
-LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; what lies behind is not read
+LINE_LIMIT = 64 << 10  # bytes of a line that are decoded; the rest is not read
 _EVERY_LINE_PREFIXED = frozenset({"syslog", "iso", "rfc5424", "journal"})
 _CACHED = 2048  # lines kept decoded, if short
 _CACHED_LENGTH = 1 << 12
@@ -35,15 +35,15 @@ _SEARCHES = 16
 _SEARCHED_FREELY = 4 << 30
 _A_LINE = 8 << 10
 _REACH_WHEN_SPENT = 8 << 10
-# What is searched for is mostly near: first in so many bytes, then in eight times as many, ...
+# Most hits are near: search first in so many bytes, then in eight times as many, ...
 _FIRST_STRIDE, _WIDER = 16 << 10, 8
-_NEAR = 256 << 10  # bytes that are searched to join what is known
+_NEAR = 256 << 10  # bytes that are searched to join known stretches
 _NEEDLES = 64  # words whose lines are remembered
 _BEFORE, _BEHIND = 56, 42  # bytes around the digits of an image: "/run/sr-mount/", an SR; a UUID and ".qcow2"
 
 
 class Position(NamedTuple):
-    """Where a line starts: the serial number of its block, and its offset in it (bytes)."""
+    """The start of a line: the serial number of its block, and its offset in it (bytes)."""
 
     block: int
     offset: int
@@ -53,7 +53,7 @@ class Block:
     """Whole lines of one file. `size` bytes of `data` are in use and end with a line's end.
 
     `file` is the index of the file among the logs, `first_line` the number of the block's first
-    line in it, counted from 1; it holds `lines` line ends. `numbers` are the lines' numbers where
+    line in it, counted from 1; it holds `lines` line ends. `numbers` are the lines' numbers if
     they do not count up by one (a mended paste). `again` reads the text once more, for a block that
     was let go of.
     """
@@ -80,22 +80,22 @@ class Block:
 
     @property
     def data(self) -> Data:
-        """The text, read again where it was let go of; NULs where there is no reading it again."""
+        """Return the text, read again if it was let go of; NULs if it cannot be read again."""
         if self._data is None:
             self._data = bytearray(self.size) if self._again is None else self._again()
         return self._data
 
     def let_go(self) -> Data | None:
-        """The buffer, for another block: nothing is asked of this one just now. None where it cannot be read again."""
+        """Give up the buffer to another block, while this one is not needed. None if it cannot be read again."""
         return None if self._again is None else self.take()
 
     def take(self) -> Data | None:
-        """The buffer, if it is still here: the block is not used any more."""
+        """Take the buffer, if it is still here: the block is not used any more."""
         data, self._data = self._data, None
         return data
 
     def grow(self, data: bytes) -> None:
-        """`data`, whole lines, joins the block."""
+        """Append `data`, whole lines, to the block."""
         text = self.data
         text += data  # in place: a growing block's text is a bytearray
         self._data = text
@@ -104,9 +104,9 @@ class Block:
 
 
 class Line(NamedTuple):
-    """One physical line. `raw` is all of it, `text` the message behind its prefix, without what it only quotes.
+    """One physical line. `raw` is all of it, `text` the message after its prefix, without the text it quotes.
 
-    `form` is the name of the prefix's row in formats.py, ``""`` where the line has none; then
+    `form` is the name of the prefix's row in formats.py, ``""`` if the line has none; then
     `stamp`, `host` and `pid` are None and `ident` is empty.
     """
 
@@ -122,20 +122,20 @@ class Line(NamedTuple):
 
     @property
     def has_prefix(self) -> bool:
-        """False for a continuation or a terminal's output."""
+        """Return False for a continuation or a terminal's output."""
         return bool(self.form)
 
     def is_of_process(self, other: Line) -> bool:
-        """True where the process of the storage manager that wrote `other` wrote this line too."""
+        """Return True if the process of the storage manager that wrote `other` wrote this line too."""
         return self.pid == other.pid and self.host == other.host and is_of_storage(self.ident)
 
     def is_of_thread(self, other: Line) -> bool:
-        """True where one thread of one process wrote both lines: threads log between each other's records."""
+        """Return True if one thread of one process wrote both lines: threads log between each other's records."""
         return (self.pid, self.thread, self.host) == (other.pid, other.thread, other.host)
 
 
 def decode(raw: bytes) -> str:
-    """A line's text: UTF-8 where it is, U+FFFD where it is not; no line end, no leading NULs.
+    """Decode a line's text: UTF-8, with U+FFFD for invalid bytes; no line end, no leading NULs.
 
     A crash leaves runs of NUL in front of the first line written after it.
     """
@@ -143,7 +143,7 @@ def decode(raw: bytes) -> str:
 
 
 def parse_line(raw: bytes, at: Position) -> Line:
-    """The line that `raw` (bytes, its first LINE_LIMIT count) is."""
+    """Return the line that `raw` (bytes, its first LINE_LIMIT count) is."""
     text = decode(raw[:LINE_LIMIT])
     plain = unescape(text)
     if plain.startswith("{") and (entry := read_entry(plain)):
@@ -167,7 +167,7 @@ class _Sightings:
         self._places: list[int] = []
 
     def is_near(self, place: int) -> bool:
-        """True where a search from `place` on does better with what is known than without."""
+        """Return True if a search from `place` on is faster with the known places than without."""
         if self._low < self._window.start:
             gone = bisect_left(self._places, self._window.start)
             del self._lines[:gone], self._places[:gone]
@@ -175,7 +175,7 @@ class _Sightings:
         return self._low <= place <= self._high + _NEAR
 
     def after(self, place: int, stop: int) -> Position | None:
-        """The first line that begins behind `place` and before `stop`; None: there is none."""
+        """Return the first line that begins after `place` and before `stop`; None if there is none."""
         stop, stride = min(stop, self._window.end), _FIRST_STRIDE
         while True:
             index = bisect_right(self._places, place)
@@ -188,7 +188,7 @@ class _Sightings:
             self._high, stride = high, stride * _WIDER
 
     def before(self, place: int, floor: int) -> Position | None:
-        """The last line that begins in front of `place` and not in front of `floor`; None: there is none."""
+        """Return the last line that begins before `place` and not before `floor`; None if there is none."""
         floor, stride = max(floor, self._window.start), _FIRST_STRIDE
         if self._high < place:
             self._put(len(self._places), self._window.search(self._needle, self._high, place))
@@ -212,7 +212,7 @@ class Window:
     """The blocks at hand, in order. Positions stay valid while their block is in the window.
 
     `start` is the place (bytes) of the window's first byte in the logical text of all logs. `grows`: more may be
-    written behind the last line.
+    written after the last line.
     """
 
     def __init__(self, start: int = 0, engine: Engine | None = None, *, grows: bool = False) -> None:
@@ -220,7 +220,7 @@ class Window:
         self._engine = engine or PlainEngine()
         self._blocks: list[Block] = []
         self._first = 0  # the serial number of _blocks[0]
-        self._starts: list[int] = []  # where each block starts in the logical text (bytes)
+        self._starts: list[int] = []  # the start of each block in the logical text (bytes)
         self._end = start
         self._cache: OrderedDict[Position, Line] = OrderedDict()
         self._seen_at: OrderedDict[bytes, _Sightings] = OrderedDict()
@@ -231,7 +231,7 @@ class Window:
     # ---------------------------------------------------------------- moving
 
     def push(self, block: Block) -> int:
-        """Add the next block; its serial number."""
+        """Add the next block; return its serial number."""
         self._starts.append(self._end)
         self._blocks.append(block)
         self._end += block.size
@@ -240,37 +240,37 @@ class Window:
 
     @property
     def first(self) -> int:
-        """The serial number of the oldest block in the window."""
+        """Return the serial number of the oldest block in the window."""
         return self._first
 
     @property
     def start(self) -> int:
-        """The place of the first byte at hand."""
+        """Return the place of the first byte at hand."""
         return self._starts[0] if self._starts else self._end
 
     @property
     def end(self) -> int:
-        """The place behind the last block (bytes)."""
+        """Return the place after the last block (bytes)."""
         return self._end
 
     @property
     def last(self) -> int:
-        """The serial number of the newest block; -1 before the first."""
+        """Return the serial number of the newest block; -1 before the first."""
         return self._first + len(self._blocks) - 1
 
     def extend(self, data: bytes) -> None:
-        """The newest block (its data a bytearray) grows by `data`, whole lines."""
+        """Grow the newest block (its data a bytearray) by `data`, whole lines."""
         self._blocks[-1].grow(data)
         self._end += len(data)
         self._pushed += len(data)
 
     def ahead_of(self, serial: int) -> int:
-        """How many bytes lie in the window behind block `serial`."""
+        """Return how many bytes of the window follow block `serial`."""
         index = serial - self._first
         return self._end - self._starts[index] - self._blocks[index].size
 
     def forget(self, serial: int) -> list[Block]:
-        """Drop the blocks that no search from block `serial` on can reach; they are returned."""
+        """Drop the blocks that no search from block `serial` on can reach; return them."""
         floor = self._starts[serial - self._first] - REACH_BACK
         count = 0
         while count < serial - self._first and self._starts[count + 1] <= floor:
@@ -283,30 +283,30 @@ class Window:
         return dropped
 
     def _reach(self, full: int) -> int:
-        """How far a search may go (bytes): less where a hostile log makes searches pile up."""
+        """Return how far a search may go (bytes): less when a hostile log makes searches pile up."""
         spent = self._searched > _SEARCHES * self._pushed + _SEARCHED_FREELY
         return min(full, _REACH_WHEN_SPENT) if spent else full
 
     # ---------------------------------------------------------------- lines
 
     def block(self, serial: int) -> Block:
-        """The block with that serial number."""
+        """Return the block with that serial number."""
         return self._blocks[serial - self._first]
 
     def line_around(self, serial: int, offset: int) -> Line:
-        """The line that holds byte `offset` of block `serial`."""
+        """Return the line that holds byte `offset` of block `serial`."""
         block = self.block(serial)
         start = block.data.rfind(b"\n", 0, offset) + 1
         return self.line(Position(serial, start))
 
     def raw_line(self, serial: int, offset: int) -> bytes:
-        """The bytes of the line that holds byte `offset` of block `serial`."""
+        """Return the bytes of the line that holds byte `offset` of block `serial`."""
         block = self.block(serial)
         start = block.data.rfind(b"\n", 0, offset) + 1
         return bytes(block.data[start : min(self._line_end(block, offset), start + LINE_LIMIT)])
 
     def line(self, at: Position) -> Line:
-        """The line that starts at `at`."""
+        """Return the line that starts at `at`."""
         if cached := self._cache.get(at):
             return cached
         block = self.block(at.block)
@@ -319,7 +319,7 @@ class Window:
         return line
 
     def number(self, at: Position) -> int:
-        """The line's number in its file, counted from 1."""
+        """Return the line's number in its file, counted from 1."""
         block = self.block(at.block)
         if block.numbers:
             return block.numbers[block.data.count(b"\n", 0, at.offset)]
@@ -331,20 +331,20 @@ class Window:
         return lines
 
     def file(self, at: Position) -> int:
-        """The index of the line's file."""
+        """Return the index of the line's file."""
         return self.block(at.block).file
 
     def place(self, at: Position) -> int:
-        """Where the line starts in the logical text of all logs (bytes)."""
+        """Return the line's start in the logical text of all logs (bytes)."""
         return self._starts[at.block - self._first] + at.offset
 
     def reached_from(self, at: Position) -> range:
-        """The places (bytes) that a search from the line at `at` reaches."""
+        """Return the places (bytes) that a search from the line at `at` reaches."""
         place = self.place(at)
         return range(place - REACH_BACK, place + REACH_AHEAD + 1)
 
     def line_end(self, at: Position) -> int:
-        """The offset in its block right behind the line that starts at `at`."""
+        """Return the offset in its block right after the line that starts at `at`."""
         return self._line_end(self.block(at.block), at.offset)
 
     @staticmethod
@@ -355,7 +355,7 @@ class Window:
     # ---------------------------------------------------------------- neighbours
 
     def after(self, at: Position) -> Iterator[Line]:
-        """The lines behind the one at `at`, nearest first."""
+        """Yield the lines after the one at `at`, nearest first."""
         reach = self.place(at) + REACH_AHEAD
         serial, offset = at.block, self.line_end(at)
         while serial < self._first + len(self._blocks):
@@ -369,7 +369,7 @@ class Window:
             serial, offset = serial + 1, 0
 
     def before(self, at: Position) -> Iterator[Line]:
-        """The lines in front of the one at `at`, nearest first."""
+        """Yield the lines before the one at `at`, nearest first."""
         reach = self.place(at) - REACH_BACK
         serial, offset = at
         while serial >= self._first:
@@ -384,7 +384,7 @@ class Window:
             offset = self.block(serial).size if serial >= self._first else 0
 
     def naming_after(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
-        """The lines behind the one at `at` that hold one of `needles`, nearest first."""
+        """Yield the lines after the one at `at` that hold one of `needles`, nearest first."""
         place, stop = self.place(at), self.place(at) + self._reach(REACH_AHEAD)
         while (found := self._next(needles, place, stop)) is not None:
             self._searched += _A_LINE
@@ -392,7 +392,7 @@ class Window:
             place = self.place(found)
 
     def naming_before(self, at: Position, needles: tuple[bytes, ...]) -> Iterator[Line]:
-        """The lines in front of the one at `at` that hold one of `needles`, nearest first."""
+        """Yield the lines before the one at `at` that hold one of `needles`, nearest first."""
         place, floor = self.place(at), self.place(at) - self._reach(REACH_BACK)
         while (found := self._previous(needles, place, floor)) is not None:
             self._searched += _A_LINE
@@ -400,9 +400,9 @@ class Window:
             place = self.place(found)
 
     def texts_around(self, at: Position, needle: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Each `needle` within reach of the line at `at`: its block, its offset there, what stands around it (bytes).
+        """Yield each `needle` within reach of the line at `at`: block, offset in it, text around it (bytes).
 
-        Those in front of the line first, nearest first; then those behind it.
+        Those before the line first, nearest first; then those after it.
         """
         place, reach, size = self.place(at), self._reach(REACH_BACK), len(needle)
         for serial, start, stop in reversed([*self._spans(place - reach, place)]):
@@ -415,7 +415,7 @@ class Window:
                 yield serial, hit, bytes(data[max(0, hit - _BEFORE) : hit + _BEHIND])
 
     def _spans(self, low: int, high: int) -> Iterator[tuple[int, int, int]]:
-        """The text from place `low` to `high`: the blocks, and from where to where in each (bytes)."""
+        """Yield the text from place `low` to `high`: the blocks, and the start and end in each (bytes)."""
         for index in range(max(0, bisect_right(self._starts, low) - 1), len(self._blocks)):
             base, size = self._starts[index], self._blocks[index].size
             start, stop = max(0, low - base), min(size, high - base)
@@ -424,12 +424,12 @@ class Window:
                 yield self._first + index, start, stop
 
     def _next(self, needles: tuple[bytes, ...], place: int, stop: int) -> Position | None:
-        """The first line behind the one at `place` that holds one of `needles` and begins before `stop`."""
+        """Return the first line after the one at `place` that holds one of `needles` and begins before `stop`."""
         hits = [hit for needle in needles if (hit := self._sightings(needle, place).after(place, stop)) is not None]
         return min(hits, default=None)
 
     def _previous(self, needles: tuple[bytes, ...], place: int, floor: int) -> Position | None:
-        """The last line in front of the one at `place` that holds one of `needles`, not in front of `floor`."""
+        """Return the last line before the one at `place` that holds one of `needles`, not before `floor`."""
         hits = [hit for needle in needles if (hit := self._sightings(needle, place).before(place, floor)) is not None]
         return max(hits, default=None)
 
@@ -443,11 +443,11 @@ class Window:
         return known
 
     def search(self, needle: bytes, low: int, high: int) -> list[Position]:
-        """The lines that begin at places ``[low, high)`` and hold `needle`, in their order."""
+        """Return the lines that begin at places ``[low, high)`` and hold `needle`, in their order."""
         found: list[Position] = []
         for serial, start, stop in self._spans(low, high):
             block, offset = self.block(serial), start
-            end = self._line_end(block, stop - 1)  # the line that begins last goes on behind `high`
+            end = self._line_end(block, stop - 1)  # the line that begins last goes on after `high`
             while (hit := self._engine.find(block.data, needle, offset, end)) >= 0:
                 at = Position(serial, block.data.rfind(b"\n", 0, hit) + 1)
                 if self.place(at) >= low:
@@ -458,21 +458,21 @@ class Window:
     # ---------------------------------------------------------------- processes
 
     def of_process_after(self, line: Line) -> Iterator[Line]:
-        """The later lines of the process that wrote `line`; nothing where it names no pid."""
+        """Yield the later lines of the process that wrote `line`; nothing if it names no pid."""
         if line.pid is not None:
             for other in self.naming_after(line.at, pid_needles(line)):
                 if other.is_of_process(line):
                     yield other
 
     def of_process_before(self, line: Line) -> Iterator[Line]:
-        """The earlier lines of the process that wrote `line`, nearest first."""
+        """Yield the earlier lines of the process that wrote `line`, nearest first."""
         if line.pid is not None:
             for other in self.naming_before(line.at, pid_needles(line)):
                 if other.is_of_process(line):
                     yield other
 
     def voice_after(self, line: Line, limit: int) -> Iterator[Line]:
-        """What the writer of `line` says next, at most `limit` lines: a record's continuation.
+        """Yield the next lines of the writer of `line`, at most `limit`: a record's continuation.
 
         syslog gives each line of a record its prefix: the same process' next lines. A raw log gives
         none: the lines without a prefix, over which another process may have written.
@@ -488,6 +488,6 @@ class Window:
 
 
 def pid_needles(line: Line) -> tuple[bytes, ...]:
-    """How the pid of `line` stands in its process' lines: ``[26919]``, in raw logs ``<26919>`` too."""
+    """Return the spellings of the pid of `line` in its process' lines: ``[26919]``, in raw logs ``<26919>`` too."""
     brackets = b"[%d]" % (line.pid or 0)
     return (brackets,) if line.form in _EVERY_LINE_PREFIXED else (brackets, b"<%d>" % (line.pid or 0))

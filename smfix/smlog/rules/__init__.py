@@ -1,1 +1,1 @@
-"""What messages mean: tables whose rows carry samples and near misses. To teach smfix a message, add a row."""
+"""Define the meaning of messages: tables whose rows carry samples and near misses. A new message is a new row."""

@@ -1,8 +1,8 @@
-"""What a log says about a damaged disk: one table, one row per message.
+"""Match the messages of a log about a damaged disk: one table, one row per message.
 
 Pure. A row holds the bytes an engine looks for (`anchors`), the pattern that decides, samples that
 it must match and near misses that it must not. A line is read by the first row that matches. To
-teach smfix a message, add a row; what a row *means* is one of :class:`MessageKind`, read in events.py.
+teach smfix a message, add a row; its meaning is one of :class:`MessageKind`, read in events.py.
 Source: the storage manager's public history (xapi-project/sm, xcp-ng/sm) and blktap's vhd-util.
 """
 
@@ -23,7 +23,7 @@ _BEFORE, _BEHIND = 640, 2400  # characters around an anchor in which its pattern
 
 
 class MessageKind(Enum):
-    """What a row tells, and so how it is read."""
+    """The kind of a row's message, and so how it is read."""
 
     CORRUPTED = "an EXCEPTION that calls a VDI corrupted"
     PARENT_MISSING = "an EXCEPTION that names a parent nobody finds"
@@ -39,7 +39,7 @@ class MessageKind(Enum):
 
 
 class Rule(NamedTuple):
-    """One row. `pattern` is searched in the message; `why` says why a NOISE row is noise."""
+    """One row. `pattern` is searched in the message; `why` gives the reason of a NOISE row."""
 
     name: str
     kind: MessageKind
@@ -310,7 +310,7 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-# What begins a message of the storage manager's own: within somebody's words it is no report. XAPI, nova and xe hand
+# Starts of the storage manager's own messages: quoted by another program they are no report. XAPI, nova and xe hand
 # on the others, in quotes.
 _BEGINS_MESSAGE = frozenset(
     {MessageKind.CORRUPTED, MessageKind.PARENT_MISSING, MessageKind.SCAN_BLOCKED, MessageKind.FAILED}
@@ -318,7 +318,7 @@ _BEGINS_MESSAGE = frozenset(
 _HANDED_ON = frozenset({MessageKind.SCAN_REFUSED, MessageKind.INVALID, MessageKind.REWORDED})
 _MERELY_TELLS = frozenset({"debug", "info", "DEBUG", "INFO"})  # XAPI's levels before syslog, and nova's
 _QUOTE = pattern(r"(?<!<class )(?<!<type )(?<![A-Za-z])[bBuU]?['\"{\u2018\u201c](?!>)")
-# What a tool printed, and an error of the storage manager, are handed on in quotes too; a list of arguments is not.
+# A tool's output, and an error of the storage manager, are handed on in quotes too; a list of arguments is not.
 _OUTPUT = pattern(r"(?i:(?:stdout|stderr): ?|unexpected output )\Z")
 _FAILURE = pattern(r"\[[bu]?'[A-Z][A-Z0-9_]{5,60}',")
 
@@ -328,7 +328,7 @@ _WORDS = tuple((rule, tuple(anchor.decode("ascii") for anchor in rule.anchors)) 
 
 
 def match(message: str) -> tuple[Rule, re.Match[str]] | None:
-    """The first row that `message` matches, with the match.
+    """Return the first row that `message` matches, with the match.
 
     Only the neighbourhood of the row's anchor is searched: a line of any length costs the same.
     """
@@ -340,7 +340,7 @@ def match(message: str) -> tuple[Rule, re.Match[str]] | None:
 
 
 def is_said(rule: Rule, found: re.Match[str], line: Line) -> bool:
-    """True where the writer of `line` says itself what matched, and does not quote it from elsewhere."""
+    """Return True if the match is the own words of the writer of `line`, not a quote from elsewhere."""
     start = found.start()
     if not line.has_prefix:
         return not merely_tells(line.text[:start])
@@ -355,13 +355,13 @@ def is_said(rule: Rule, found: re.Match[str], line: Line) -> bool:
 
 
 def _is_first_word(text: str, quote: re.Match[str], start: int) -> bool:
-    """True if what begins at `start` is the program of a failed command: no argument, which a user may have named."""
+    """Return True if the program of a failed command begins at `start`: no argument, which a user may have named."""
     return text.startswith("***** [", max(0, quote.start() - 7)) and not _QUOTE.search(text, quote.end(), start)
 
 
 def _hands_on(text: str, at: int) -> bool:
-    """True where the first quote, at `at`, holds the output of a tool, or begins an error of the storage manager.
+    """Return True if the first quote, at `at`, holds the output of a tool, or begins an error of the storage manager.
 
-    Any other holds an argument: what a user may have named.
+    Any other holds an argument, which a user may have named.
     """
     return _OUTPUT.search(text, max(0, at - 20), at) is not None or _FAILURE.match(text, max(0, at - 1)) is not None

@@ -1,4 +1,4 @@
-"""Text that is no storage log but speaks of storage: what it is, and what to run instead. One table.
+"""Recognize text that is no storage log but speaks of storage: its kind, and the command to run instead. One table.
 
 Pure. A row's pattern is searched in the beginning of a text that names no damaged disk and has no line in the form
 of a log.
@@ -13,7 +13,7 @@ from smfix.smlog.patterns import pattern
 
 
 class OtherWords(NamedTuple):
-    """One row: what the text is, as the rest of "This is ...", and what to do."""
+    """One row: the kind of text, as the rest of "This is ...", and the advice."""
 
     name: str
     pattern: re.Pattern[bytes]
@@ -75,5 +75,5 @@ OTHER_WORDS: tuple[OtherWords, ...] = (
 
 
 def other_words(text: bytes) -> OtherWords | None:
-    """What `text` is; None for text that does not speak of storage."""
+    """Identify the kind of `text`; return None for text that does not speak of storage."""
     return next((row for row in OTHER_WORDS if row.pattern.search(text)), None)

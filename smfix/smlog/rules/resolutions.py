@@ -1,4 +1,4 @@
-"""What proves that an incident is over: one table, one row per message.
+"""Match the messages that prove an incident over: one table, one row per message.
 
 Pure. Only strong evidence counts: a later `check` of the same image that succeeded, the image's
 part in a coalesce that went through, or its deletion. "No work, exiting" and the like say nothing
@@ -25,10 +25,10 @@ from smfix.smlog.patterns import pattern
 from smfix.smlog.rules.rule_pattern import RulePattern
 
 _COALESCE_LINES = 400  # of a process between its coalesce and the relinking
-_DELETION_LINES = 2000  # of a process behind the announcement of a deletion; before it fails it prints the SR's trees
-_SCAN_LINES = 200  # of a process around what it says of a scan
+_DELETION_LINES = 2000  # of a process after the announcement of a deletion; before it fails it prints the SR's trees
+_SCAN_LINES = 200  # of a process around its message about a scan
 _FAILURE = pattern(r"FAILED|EXCEPTION|failed|Aborted")
-# What a garbage collector does next only where the deletion went through.
+# The next messages of a garbage collector that appear only if the deletion went through.
 _WENT_ON = pattern(
     r"Deleting unlinked VDI |srUpdate for SR |vhd-util['\"], ['\"]scan['\"]|[Cc]oalescing [*0-9a-f]|No work, exiting"
 )
@@ -37,7 +37,7 @@ _COUNTED = pattern(r"\((?P<vdis>[0-9]+) VDIs in [0-9]+ \w+ trees\)")
 
 
 class Strength(Enum):
-    """What a proof covers."""
+    """The fact that a message proves about an image."""
 
     CHECKED = "a full check of the image succeeded"
     CHECKED_FAST = "a check without the test for overlaps succeeded"
@@ -57,7 +57,7 @@ class Proof(NamedTuple):
 
 
 class Renamed(NamedTuple):
-    """The storage manager gave an image another name at `place`: what was reported of `old` is true of `new`."""
+    """The storage manager gave an image another name at `place`: reports of `old` are true of `new`."""
 
     place: int
     old: ImagePath
@@ -70,7 +70,7 @@ Wanted = Container[str] | None
 
 
 class ResolutionRule(NamedTuple):
-    """One row: what an engine looks for, the pattern that decides, and how the line is read."""
+    """One row: the literal for the engine, the pattern that decides, and how the line is read."""
 
     name: str
     anchor: bytes
@@ -111,9 +111,9 @@ def _removed(window: Window, line: Line, _found: re.Match[str], wanted: Wanted, 
 
 
 def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
-    """Said before it is done: no proof where the process says that something failed before it goes on.
+    """Read an announced deletion: no proof if the process reports a failure before it goes on.
 
-    In a log that is still written to it has to go on; in one that ends there, the last word on the disk stands.
+    In a growing log the process has to go on; in one that ends there, the last word on the disk counts.
     """
     short = short_name(found["short"])
     if short.temporary or not _wants(wanted, short.digits):
@@ -130,7 +130,7 @@ def _deleted(window: Window, line: Line, found: re.Match[str], wanted: Wanted, o
 
 
 def _vanished(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
-    """Where a scan failed or finds nothing at all, every disk "disappears": storage that is away, not a deletion."""
+    """Read a disappearance: no proof after a failed or empty scan, because storage that is away loses every disk."""
     short = short_name(found["short"])
     if short.temporary or not _wants(wanted, short.digits):
         return []
@@ -145,7 +145,7 @@ def _vanished(window: Window, line: Line, found: re.Match[str], wanted: Wanted, 
 
 
 def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted, origin: int) -> list[Proof]:
-    """The end of a coalesce: both images passed their checks, if it was not skipped."""
+    """Read the end of a coalesce: both images passed their checks, if it was not skipped."""
     child, parent = found["child"].lower(), found["parent"].lower()
     if not _wants(wanted, child) and not _wants(wanted, parent):
         return []
@@ -169,7 +169,7 @@ def _relinked(window: Window, line: Line, found: re.Match[str], wanted: Wanted, 
 
 
 def _renamed(window: Window, line: Line, found: re.Match[str], wanted: Wanted, _origin: int) -> list[Renamed]:
-    """A leaf coalesce: the leaf becomes ``OLD_``, its parent takes the leaf's name. Said before it is done."""
+    """Read a leaf coalesce: the leaf becomes ``OLD_``, its parent takes the leaf's name. Logged before it is done."""
     old, new = image_path(found["old"] or found["lv"]), image_path(found["new"] or found["name"])
     if old is None or new is None or old.vdi is None or not _wants(wanted, old.vdi):
         return []
@@ -268,7 +268,7 @@ _WORDS = tuple((rule, rule.anchor.decode("ascii")) for rule in RESOLUTION_RULES)
 
 
 def read_proofs(window: Window, line: Line, wanted: Wanted, origin: int) -> list[Proof] | list[Renamed]:
-    """What `line` proves about the `wanted` VDIs."""
+    """Return what `line` proves about the `wanted` VDIs."""
     for rule, word in _WORDS if is_of_storage(line.ident) else ():
         if word in line.text and (found := rule.pattern.search(line.text[:4000])):
             return rule.read(window, line, found, wanted, origin)

@@ -1,7 +1,7 @@
 """Patterns of rules: compiled by `regex` when the first candidate line appears, with a time limit. Pure.
 
 Rules are written so that no text makes them slow: quantifiers are bounded, possessive (``{1,80}+``) or within atomic
-groups (``(?>...)``) where they could be tried again. The limit is the last resort, and a line that meets it is
+groups (``(?>...)``) if they could be tried again. The limit is the last resort, and a line that meets it is
 counted and shown, never dropped silently. Without `regex` the standard library's `re` reads the same patterns,
 without a limit.
 """
@@ -17,14 +17,14 @@ LIMIT = 1.0
 
 
 class RulePattern:
-    """A pattern of one row. Raises TimeoutError where a search takes longer than LIMIT."""
+    """A pattern of one row. Raises TimeoutError if a search takes longer than LIMIT."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self._find: Callable[..., re.Match[str] | None] | None = None
 
     def search(self, text: str, start: int = 0, stop: int = 1 << 62) -> re.Match[str] | None:
-        """The first match in ``text[start:stop]``."""
+        """Return the first match in ``text[start:stop]``."""
         if self._find is None:
             self._find = _compiled(self.text)
         return self._find(text, start, stop)

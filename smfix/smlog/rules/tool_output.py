@@ -1,6 +1,6 @@
-"""What `vhd-util` prints about an image it does not like: one table, and how to read its output.
+"""Read the complaints of `vhd-util` about an image: one table, and how to read its output.
 
-Pure. A row is a pattern for one line, the kind of incident it makes, and what it proves; each has
+Pure. A row is a pattern for one line, the kind of incident it makes, and its consequence; each has
 samples and near misses. To teach smfix a complaint, add a row.
 Source: vhd-util-check.c, vhd-util-scan.c and libvhd.c of blktap.
 """
@@ -20,7 +20,7 @@ _LONGEST = 1200  # characters: no line of vhd-util's is longer
 
 
 class Weight(Enum):
-    """What one of `vhd-util check`'s complaints proves."""
+    """The consequence of one of `vhd-util check`'s complaints for the image."""
 
     DAMAGE = "this image's own metadata is wrong"
     OTHER = "the clock or the parent: not this image, but an EXCEPTION about it is an incident"
@@ -156,21 +156,21 @@ COMPLAINTS: tuple[Complaint, ...] = (
 )
 
 
-# What a failed `vhd-util repair` of the parent adds: the storage manager repairs a parent after a
+# Output of a failed `vhd-util repair` of the parent: the storage manager repairs a parent after a
 # coalesce that failed, and that repair failed too.
 REPAIR_FAILED = Complaint(
     "repair-failed", _DAMAGE, RulePattern(r"Failed to repair parent"), ("Failed to repair parent /x",)
 )
 
 
-# A program that a signal ended in the middle of an image: libvhd trips over what it reads there.
+# A program that a signal ended in the middle of an image: libvhd trips over the data there.
 CRASHED = Complaint("tool-crashed", _DAMAGE, RulePattern(r"Segmentation fault"), ("Segmentation fault",))
 # A check that failed with "Read-only file system": the storage manager calls the image corrupted all the same.
 UNCHECKED = Complaint("", _UNCHECKED, RulePattern(r"Read-only file system"), ("Read-only file system",))
 
 
 def complaint(text: str) -> Complaint | None:
-    """The row that one line of `vhd-util`'s output matches."""
+    """Return the row that one line of `vhd-util`'s output matches."""
     for row in COMPLAINTS:
         if row.pattern.search(text):
             return row
@@ -185,7 +185,7 @@ _NAMES_PATH = pattern(rf"(?:opening|open|stat) (?P<path>{GIVEN})")
 
 
 class Verdict(Generic[T]):
-    """What vhd-util said of one image. `said` are the lines in which it did."""
+    """The complaints of vhd-util about one image. `said` are the lines that hold them."""
 
     def __init__(self, said: Iterable[T] = ()) -> None:
         self.path: str | None = None
@@ -194,7 +194,7 @@ class Verdict(Generic[T]):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of incident; `open-failed` only where nothing says more."""
+        """Return the kinds of incident; `open-failed` only if no complaint says more."""
         weight = self.weight
         kinds = dict.fromkeys(row.kind for row in self.complaints if row.weight is weight)
         if len(kinds) > 1:
@@ -203,15 +203,15 @@ class Verdict(Generic[T]):
 
     @property
     def weight(self) -> Weight:
-        """What the gravest complaint proves."""
+        """Return the weight of the gravest complaint."""
         weights = {row.weight for row in self.complaints}
         return next((weight for weight in Weight if weight in weights), Weight.STORAGE)
 
 
 def verdicts(texts: Iterable[tuple[str, T]]) -> list[Verdict[T]]:
-    r"""What vhd-util's output says, image by image; complaints stand before their path.
+    r"""Parse vhd-util's output, image by image; complaints precede their path.
 
-    `texts` are lines, each with what stands for it in the verdict (a position). A trace carries the
+    `texts` are lines, each with its key in the verdict (a position). A trace carries the
     whole output in one line with literal ``\n``. A last verdict without a path holds complaints
     that no path followed.
     """
