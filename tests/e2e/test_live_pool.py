@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from smfix.follow import commands
+from smfix.host.mounts import mount_of
 from smfix.repair import journal_store
+from smfix.sm.sr_types import file
 from smfix.usecases import guard
 from smfix.usecases.run_options import RunOptions
 from smfix.xapi import client, login
@@ -130,7 +132,7 @@ def test_attached_read_only_elsewhere_a_leaf_is_only_appended_to(world, pool, re
     world.put(b"x" * 512 + whole[512:], LEAF)  # its backup footer is where a reader looks
     how, outcome, _ = repair(leaf)
     assert how == ("refused", "in-use")
-    assert "lies where a reader looks" in outcome["message"]
+    assert "this repair changes metadata that a reader uses" in outcome["message"]
 
 
 def test_a_key_of_this_host_is_stale_where_nobody_has_the_disk(world, pool, repair, leaf):
@@ -209,8 +211,7 @@ def test_undo_asks_the_pool_too(world, pool, repair, leaf, locks):
 @pytest.fixture
 def shared_mount(world, monkeypatch):
     """The SR lies on what counts as a shared file system, whoever is asked."""
-    kind = guard._file_system(str(world.sr), "/proc")
-    monkeypatch.setattr(guard, "SHARED_FILE_SYSTEMS", {kind})
+    monkeypatch.setattr(file, "SHARED_FILE_SYSTEMS", {mount_of(str(world.sr)).kind})
 
 
 def test_gone_in_the_middle_a_leaf_on_shared_storage_is_refused(pool, repair, leaf, shared_mount):
@@ -453,7 +454,11 @@ def test_the_image_itself_may_be_named_by_either(world, repair, leaf, other_name
     with world.holding(leaf):
         for place in other_names:
             assert repair(place / leaf.name)[0] == ("refused", "in-use")
-    assert repair(other_names[1] / leaf.name)[0] == ("repaired", None)
+    # Its locks are those of the name in its SR: by another name nothing is written.
+    how, outcome, _ = repair(other_names[1] / leaf.name)
+    assert how == ("refused", "unsafe-path")
+    assert "name it by that path" in outcome["message"]
+    assert repair(leaf)[0] == ("repaired", None)
 
 
 def test_a_reader_of_a_leaf_is_appended_behind(world, repair, leaf):

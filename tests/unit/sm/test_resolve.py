@@ -12,6 +12,7 @@ from smfix.host import device_mapper
 from smfix.host.image_file import OpenImage, open_image
 from smfix.sm import resolve as sr_module
 from smfix.sm.resolve import Ambiguous, Found, NotFound, locate, resolve, sr_mounts
+from smfix.sm.sr_types import lvm_volumes
 from smfix.values import Backing, Target, VdiRef
 
 SR = "7a142a29-9556-ee47-1e04-1a8517813369"
@@ -25,6 +26,12 @@ def put(folder: Path, name: str) -> Path:
     path = folder / name
     path.write_bytes(b"vhd")
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_volumes_of_other_tests(tmp_path, monkeypatch):
+    """Tests that run at the same time make volume groups below /dev."""
+    monkeypatch.setattr(device_mapper, "DEVICES", str(tmp_path / "dev"))
 
 
 @pytest.fixture
@@ -145,6 +152,9 @@ def test_a_hostile_name_is_not_put_into_a_path(mount, vdi, sr):
 
 def test_a_device_of_the_log_is_itself_or_nothing(mount, monkeypatch):
     device = f"/dev/VG_XenStorage-{SR}/VHD-{VDI}"
+    monkeypatch.setattr(device_mapper, "DEVICES", "/dev")
+    monkeypatch.setattr(os.path, "exists", lambda _path: False)
+    monkeypatch.setattr(lvm_volumes, "attached", lambda _sr=None: ())
     assert locate(VdiRef(VDI), SR, device, [str(mount)]) == NotFound((device,))
     monkeypatch.setattr(os.path, "exists", lambda path: path == device)
     number = {"st_rdev": os.makedev(999, 7)}  # no such device
