@@ -33,6 +33,9 @@ settings.register_profile("ci", settings.get_profile("smfix"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "smfix")
 
 
+HIDDEN_FROM = {"test_scan", "test_html_report", "test_guard", "test_docs", "test_cli_scan", "test_cli_images", "test_pipeline"}
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, by the test's markers."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
@@ -53,6 +56,13 @@ def threads_end():
     while (left := set(threading.enumerate()) - before) and time.monotonic() < end:
         time.sleep(0.005)
     assert not left, f"threads that this test left behind: {sorted(thread.name for thread in left)}"
+
+
+@pytest.fixture(autouse=True)
+def no_volumes_of_other_tests(request, monkeypatch):
+    """Hide the volume groups that tests of devices make below /dev at the same time, from all other tests."""
+    if not request.node.get_closest_marker("root") and request.module.__name__.rpartition(".")[2] in HIDDEN_FROM:
+        monkeypatch.setattr("smfix.sm.sr_types.lvm_volumes.attached", lambda _sr=None: ())
 
 
 @pytest.fixture

@@ -117,6 +117,8 @@ def _of_sr(folder: str, sr: str, gc: GcWait, held: ExitStack, clock: Clock) -> R
                 break
             else:
                 if collector(folder, sr) is None:
+                    for name, wait in (("running", RUNNING_WAIT), ("sr", SR_WAIT)):
+                        _log.debug("lock %s, waited for %s s at most: taken", os.path.join(folder, sr, name), wait)
                     return None
                 held.close()  # a GC began after the look above; it scans before it asks for `running`
     except OSError as error:

@@ -173,7 +173,8 @@ def test_storage_that_dies_in_the_middle_of_a_repair(world, how):
     assert [path.suffix for path in world.journals.iterdir()].count(".verified") == 1
     with dying(world, "write", how):
         (image,) = run(world, "repair", f"{DEAD}/{OTHER}", "--yes")["images"]
-        assert image["outcome"]["status"] == "repaired"
+        # A write that arrived after all leaves a sound image, and recovery closes its journal.
+        assert image["outcome"]["status"] in ("repaired", "valid")
         assert disk.read_bytes()[-512:] == world.image(OTHER)[-512:]
         assert world.run("undo", image["outcome"]["journal"], "--yes").code == 0
     assert disk.read_bytes() == before

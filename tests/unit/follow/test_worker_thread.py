@@ -14,7 +14,7 @@ def test_it_asks_and_is_answered():
     errand = WorkerThread(lambda ask: [ask(1), ask(2)])
     assert errand.serve(5, lambda number: number == 2)
     assert errand.result() == [False, True]
-    assert errand.granted
+    assert errand.has_permission
     assert errand.serve(0, lambda _number: True)
 
 
@@ -32,7 +32,7 @@ def test_who_is_late_is_left_and_asked_again_later():
     gate.set()
     assert errand.serve(5, lambda _asked: False)
     assert errand.result() is False
-    assert not errand.granted
+    assert not errand.has_permission
 
 
 def test_what_it_raised_is_raised():

@@ -70,6 +70,8 @@ def test_proposal():
     )
     same = JournalRecord(ID, "verified", "/j/x", old_size=512, new_size=512)
     assert "old size" not in journals.proposal(same)
+    newer = journals.proposal(WHOLE._replace(newer="guest bytes 0 to 511, written since"))
+    assert "lost     guest bytes 0 to 511, written since" in newer
 
 
 def test_undone():
