@@ -33,7 +33,15 @@ settings.register_profile("ci", settings.get_profile("smfix"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "smfix")
 
 
-HIDDEN_FROM = {"test_scan", "test_html_report", "test_guard", "test_docs", "test_cli_scan", "test_cli_images", "test_pipeline"}
+HIDDEN_FROM = {
+    "test_scan",
+    "test_html_report",
+    "test_guard",
+    "test_docs",
+    "test_cli_scan",
+    "test_cli_images",
+    "test_pipeline",
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -225,10 +225,13 @@ class Bench:
         """The case's command below strace, and the lines of the trace."""
         trace = self.folder / "trace"
         trace.unlink(missing_ok=True)
-        # -f writes the pid before each line, and allows the fast filter below; smfix makes no child here.
+        # -f writes the pid before each line, and allows the fast filter below. strace counts the calls of each process
+        # by itself, so the lines of children (the second opinion, a probe of storage) are left out.
         strace = (STRACE, "-f", "-y", "-o", str(trace), *options)
         done = self.smfix("undo" if self.case.undo else "repair", strace=strace)
-        return done, [line.partition(" ")[2].lstrip() for line in trace.read_text(errors="replace").splitlines()]
+        parted = [line.partition(" ") for line in trace.read_text(errors="replace").splitlines()]
+        first = min((int(pid) for pid, _, _ in parted), default=0)  # children have later pids
+        return done, [rest.lstrip() for pid, _, rest in parted if int(pid) == first]
 
 
 STRACE = shutil.which("strace") or "strace"
